@@ -1,0 +1,292 @@
+"""The embedded generator: a diffusers VQModel as image tokenizer and a transformers LlamaModel over its codes.
+
+A folder of such a model holds config.json, vq/, transformer/, text_tokenizer/ and image_layers.safetensors, each
+in its library's own format. Nothing here trains: see t2i_credit/pretrain.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import VQModel
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+from ..errors import ModelError
+from .llama_image import LlamaImageModel, TokenCondition
+
+MODEL_TYPE = "t2i_credit_embedded"
+PAD, BOS, IMAGE, UNKNOWN = "<pad>", "<bos>", "<image>", "<unknown>"
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig:
+    """Sizes of the embedded generator.
+
+    Attributes:
+        image_size: pixels per side.
+        patch: pixels per side that the image tokenizer takes as channels (space to depth), which keeps it fast.
+        vq_channels: width at each resolution of the image tokenizer; each but the last halves the resolution.
+        code_dim: C, width of a code vector.
+        codebook_size: V.
+        hidden_size, layers, heads: of the transformer.
+    """
+
+    image_size: int = 48
+    patch: int = 4
+    vq_channels: tuple[int, ...] = (64, 96)
+    vq_layers: int = 1
+    code_dim: int = 8
+    codebook_size: int = 512
+    hidden_size: int = 128
+    layers: int = 5
+    heads: int = 4
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) in tokens."""
+        side = self.image_size // (self.patch * 2 ** (len(self.vq_channels) - 1))
+        return side, side
+
+
+def build_text_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer in the Hugging Face format."""
+    names = [PAD, BOS, IMAGE, UNKNOWN, *sorted(set(words))]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}, UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, unk_token=UNKNOWN
+    )
+
+
+class ImageEmbedding(nn.Module):
+    """Code and raster position to an input of the transformer."""
+
+    def __init__(self, codebook_size: int, positions: int, hidden_size: int) -> None:
+        super().__init__()
+        self.code = nn.Embedding(codebook_size, hidden_size)
+        self.place = nn.Embedding(positions, hidden_size)
+        nn.init.normal_(self.code.weight, std=0.02)
+        nn.init.normal_(self.place.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, first: int) -> Tensor:
+        places = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        return self.code(tokens) + self.place(places)
+
+
+class EmbeddedModel(LlamaImageModel):
+    """See `ImageTokenModel`. Images are square, values in [0, 1]; T = H*W in raster order."""
+
+    def __init__(self, config: EmbeddedConfig, text_tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.config = config
+        self.text_tokenizer = text_tokenizer
+        self.grid = config.grid
+        self.codebook_size = config.codebook_size
+        tokens = self.grid[0] * self.grid[1]
+        self.language_model = LlamaModel(
+            LlamaConfig(
+                vocab_size=len(text_tokenizer),
+                hidden_size=config.hidden_size,
+                intermediate_size=config.hidden_size * 8 // 3 // 16 * 16,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                max_position_embeddings=256 + tokens,
+                pad_token_id=None,
+                bos_token_id=text_tokenizer.bos_token_id,
+                eos_token_id=None,
+            )
+        )
+        self.image_embedding = ImageEmbedding(config.codebook_size, tokens, config.hidden_size)
+        self.image_head = nn.Linear(config.hidden_size, config.codebook_size)
+        nn.init.normal_(self.image_head.weight, std=0.02)
+        channels, blocks = 3 * config.patch**2, len(config.vq_channels)
+        self.vq = VQModel(
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * blocks,
+            up_block_types=("UpDecoderBlock2D",) * blocks,
+            block_out_channels=config.vq_channels,
+            layers_per_block=config.vq_layers,
+            latent_channels=config.code_dim,
+            vq_embed_dim=config.code_dim,
+            sample_size=config.image_size // config.patch,
+            num_vq_embeddings=config.codebook_size,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+        )
+        self.vq.requires_grad_(False)
+
+    # Text
+
+    def condition(
+        self, prompts: Sequence[str], negatives: Sequence[str | None] | None
+    ) -> TokenCondition:
+        """Encodes prompts as <bos> words <image>; a null prompt has padding in place of its positive's words."""
+        rows = [self._ids(text) for text in prompts]
+        if negatives is not None:
+            assert len(negatives) == len(prompts), (len(negatives), len(prompts))
+            rows += [
+                self._null_ids(rows[i]) if text is None else self._ids(text)
+                for i, text in enumerate(negatives)
+            ]
+        longest = max(map(len, rows))
+        pad = self.text_tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(longest) >= (longest - lengths)[:, None]
+        return TokenCondition(ids.to(self.device), mask.to(self.device), len(prompts))
+
+    def _ids(self, text: str) -> list[int]:
+        words = self.text_tokenizer(text.lower(), add_special_tokens=False)["input_ids"]
+        limit = self.language_model.config.max_position_embeddings - self.grid[0] * self.grid[1]
+        if len(words) + 2 > limit:
+            raise ModelError(f"prompt of {len(words)} words; the model takes at most {limit - 2}")
+        convert = self.text_tokenizer.convert_tokens_to_ids
+        return [self.text_tokenizer.bos_token_id, *words, convert(IMAGE)]
+
+    def _null_ids(self, ids: list[int]) -> list[int]:
+        return [ids[0], *[self.text_tokenizer.pad_token_id] * (len(ids) - 2), ids[-1]]
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a prompt that the model has never seen."""
+        pieces = self.text_tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text.lower())
+        vocabulary = self.text_tokenizer.get_vocab()
+        return [word for word, _ in pieces if word not in vocabulary]
+
+    # Image tokens
+
+    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+        return self.image_embedding(tokens, first)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.image_head(features)
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.vq.quantize.embedding.weight
+
+    def to_patches(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] to the image tokenizer's input (B, 3 p p, h/p, w/p) in [-1, 1]."""
+        return F.pixel_unshuffle(images * 2 - 1, self.config.patch)
+
+    def from_patches(self, patches: Tensor) -> Tensor:
+        """Inverse of `to_patches`, without clamping."""
+        return F.pixel_shuffle(patches, self.config.patch) / 2 + 0.5
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
+        size = self.config.image_size
+        if images.shape[1:] != (3, size, size):
+            raise ModelError(
+                f"images of {tuple(images.shape[1:])}; this model takes (3, {size}, {size})"
+            )
+        latents = self.vq.encode(self.to_patches(images)).latents
+        codes = self.vq.quantize(latents)[2][2]
+        return codes.reshape(len(images), -1)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
+        h, w = self.grid
+        shape = (len(tokens), h, w, self.config.code_dim)
+        latents = self.vq.quantize.get_codebook_entry(tokens.reshape(-1), shape)
+        patches = self.vq.decode(latents, force_not_quantize=True).sample
+        return self.from_patches(patches).clamp(0, 1)
+
+    # Disk
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the folder described at the top of this file."""
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        self.vq.save_pretrained(root / "vq")
+        self.language_model.save_pretrained(root / "transformer")
+        self.text_tokenizer.save_pretrained(root / "text_tokenizer")
+        save_file(self._image_layers(), root / "image_layers.safetensors", {"format": "pt"})
+        config = {"model_type": MODEL_TYPE, **asdict(self.config)}
+        (root / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def _image_layers(self) -> dict[str, Tensor]:
+        state = self.state_dict()
+        return {k: v.contiguous() for k, v in state.items() if k.startswith("image_")}
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> EmbeddedModel:
+        """Loads a folder that `save_pretrained` wrote; parameters become float32.
+
+        Raises:
+            ModelError: a file is missing, truncated or does not fit; the message names it.
+        """
+        root = Path(folder)
+        config = _read_config(root / "config.json")
+        for name in _FILES:
+            if not (root / name).is_file():
+                raise ModelError(f"{root / name}: missing; a model folder holds {', '.join(_FILES)}")
+        tokenizer = _loaded(
+            root / "text_tokenizer",
+            lambda: PreTrainedTokenizerFast.from_pretrained(root / "text_tokenizer"),
+        )
+        model = cls(config, tokenizer)
+        model.vq = _loaded(root / "vq", lambda: VQModel.from_pretrained(root / "vq"))
+        model.vq.requires_grad_(False)
+        model.language_model = _loaded(
+            root / "transformer", lambda: LlamaModel.from_pretrained(root / "transformer")
+        )
+        layers = _loaded(
+            root / "image_layers.safetensors",
+            lambda: load_file(root / "image_layers.safetensors"),
+        )
+        wanted = model._image_layers()
+        wrong = [k for k, v in wanted.items() if k not in layers or layers[k].shape != v.shape]
+        if wrong:
+            raise ModelError(
+                f"{root / 'image_layers.safetensors'}: {wrong[0]} is missing or misshapen"
+            )
+        model.load_state_dict(layers, strict=False)
+        return model.float().eval()
+
+
+_FILES = (
+    "config.json",
+    "vq/config.json",
+    "vq/diffusion_pytorch_model.safetensors",
+    "transformer/config.json",
+    "transformer/model.safetensors",
+    "text_tokenizer/tokenizer.json",
+    "image_layers.safetensors",
+)
+
+
+def _loaded(path: Path, load: Any) -> Any:
+    """`load()`, with whatever a library raises on a damaged file turned into one line that names the file."""
+    try:
+        return load()
+    except Exception as error:  # libraries raise many types on damaged files, and all mean the same here
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "unreadable"
+        raise ModelError(f"{path}: cannot be loaded: {reason}") from error
+
+
+def _read_config(path: Path) -> EmbeddedConfig:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing; a model folder holds {', '.join(_FILES)}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not readable as JSON: {error}") from None
+    if not isinstance(raw, dict) or raw.pop("model_type", None) != MODEL_TYPE:
+        raise ModelError(f"{path}: model_type: not {MODEL_TYPE!r}")
+    try:
+        raw["vq_channels"] = tuple(raw["vq_channels"])
+        return EmbeddedConfig(**raw)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path}: {error}") from None

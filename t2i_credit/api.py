@@ -1,0 +1,365 @@
+"""Introduces models, rewards and worlds to the core: from a configuration to a model, a reward, a trained run.
+
+The one place above floor 3 that builds things; it computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .config import Config, check_params, find_plugin, load_config, parse_config, to_yaml
+from .errors import ConfigError, PromptError
+from .interfaces import Prompt, Rollout
+from .prompts import load_prompts, with_negative
+
+WORLDS = ("shapes",)
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = None) -> Any:
+    """Loads a generator: an embedded one's name ("shapes"), a model folder, or a run folder.
+
+    Args:
+        name_or_path: of a run folder the newest checkpoint is taken; "runs/x@100" is that of step 100.
+        device: "cpu", "cuda", ...; None = a GPU if there is one.
+
+    Returns:
+        An `ImageTokenModel` in evaluation mode.
+
+    Raises:
+        ModelError: it is missing, damaged, or of an architecture that is not supported.
+        RunError: the run has no such checkpoint.
+    """
+    import torch
+
+    from .models import load_pretrained
+
+    name = os.fspath(name_or_path)
+    path, _, step = name.rpartition("@")
+    if not (path and step.isdecimal()):
+        path, step = name, ""
+    if (Path(path) / "config.yaml").is_file():
+        model = _load_run(Path(path), int(step) if step else None)
+    else:
+        model = load_pretrained(name)
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def _load_run(path: Path, step: int | None) -> Any:
+    """The model of a run at a checkpoint, on the CPU."""
+    from .checkpoint import load_checkpoint
+    from .models import load_pretrained
+    from .run_folder import RunReader
+    from .trainer import load_trained
+
+    reader = RunReader(path)
+    model = load_pretrained(reader.config()["model"]["name"])
+    saved = load_checkpoint(path / "checkpoints", step)
+    load_trained(model, saved.model_state or {}, str(saved.path))
+    return model
+
+
+def load_prompt_set(config: Config) -> list[Prompt]:
+    """The prompts of a configuration.
+
+    Raises:
+        PromptError: the file is missing, empty or wrong, or no prompt is left.
+    """
+    settings = config.prompts
+    if settings.source in WORLDS:
+        from .shapes.grammar import prompt_set
+
+        found = prompt_set(settings.split, settings.tasks)
+    else:
+        found = load_prompts(settings.source)
+        if settings.tasks is not None:
+            found = [p for p in found if p.spec is not None and p.spec["tag"] in settings.tasks]
+    if not found:
+        raise PromptError(f"{settings.source}: no prompt of these tasks; train on others")
+    return with_negative(found, settings.negative)
+
+
+def build_reward(config: Config) -> Any:
+    """The weighted reward of a configuration.
+
+    Raises:
+        ConfigError: an unknown reward or parameter.
+    """
+    from .rewards import REWARDS, WeightedReward
+
+    parts = {}
+    for name, entry in config.reward.items():
+        builder = find_plugin(name, REWARDS, "reward")
+        params = check_params(builder, entry.params, f"reward.{name}", also=("weight",))
+        parts[name] = (entry.weight, builder(**params))
+    return WeightedReward(parts)
+
+
+def shapes_detector() -> Callable[..., Any]:
+    """The detector of the embedded world: images (N, h, w, 3) uint8 to detections."""
+    from .shapes.detector import detect
+
+    return detect
+
+
+def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:
+    """What the detector sees on each sample, with masks, and whether the prompt names it."""
+    from .rewards import to_uint8
+    from .shapes.detector import detect
+
+    found = detect(to_uint8(rollout.images), masks=True)
+    described = []
+    for prompt, objects in zip(rollout.prompts, found, strict=True):
+        wanted = {c["class"] for c in prompt.spec["include"]} if prompt.spec else set()
+        described.append(
+            [
+                {
+                    "name": name,
+                    "color": d.color,
+                    "confidence": d.confidence,
+                    "box": list(d.box),
+                    "mask": d.mask,
+                    "prompted": name in wanted,
+                }
+                for name, detections in objects.items()
+                for d in detections
+            ]
+        )
+    return described
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a training run is made of, built and checked."""
+
+    config: Config
+    model: Any
+    reference: Any | None
+    reward: Any
+    prompts: list[Prompt]
+    advantage: Callable[..., Any]
+    credit: Any
+
+
+def prepare(config: Config) -> Parts:
+    """Builds and checks everything that a run needs, and writes nothing.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    import torch
+
+    from .advantages import ADVANTAGES
+    from .credit import CREDIT
+    from .update import as_entry
+
+    reward = build_reward(config)
+    prompts = load_prompt_set(config)
+    reward.check(prompts)
+    if config.prompts.per_step > len(prompts):
+        raise ConfigError(
+            f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
+        )
+    advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
+    entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
+    if config.model.dtype != "float32" and not torch.cuda.is_available():
+        raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
+    model = load_model(config.model.name).to(getattr(torch, config.model.dtype))
+    held = config.loss.kl_coef > 0 or entry.needs_reference
+    reference = copy.deepcopy(model).requires_grad_(False) if held else None
+    return Parts(
+        config,
+        model,
+        reference,
+        reward,
+        prompts,
+        partial(advantage, **config.advantage.params),
+        entry,
+    )
+
+
+def forward_passes(parts: Parts) -> int:
+    """Forward passes per image token and training step, the samples kept for the run folder apart."""
+    config, needs = parts.config, parts.credit.fields_needed(**parts.config.credit.params)
+    guided = config.rollout.cfg_scale != 1
+    both = guided and config.loss.policy == "guided"
+    decode = 2 if guided or {"negative_logprobs", "full_kl"} & needs else 1
+    policy = 2 if both else 1
+    reference = policy if parts.reference is not None else 0
+    refresh = 1 if config.credit.refresh and not both else 0
+    again = policy if config.loss.old == "recompute" and config.loss.updates_per_rollout > 1 else 0
+    updates = config.loss.updates_per_rollout
+    return decode + again + updates * (policy + reference + refresh)
+
+
+def plan(parts: Parts) -> dict[str, Any]:
+    """What a run will do and about how much memory it takes; bytes are an estimate from the sizes of the model."""
+    config, model = parts.config, parts.model
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    samples = config.prompts.per_step * config.rollout.group_size
+    tokens = model.grid[0] * model.grid[1]
+    backbone = model.language_model.config
+    width, layers = backbone.hidden_size, backbone.num_hidden_layers
+    rows = 2 * (config.rollout.batch_size or samples)
+    cache = rows * (tokens + 16) * 2 * width * layers * 4
+    branches = 2 if config.loss.policy == "guided" and config.rollout.cfg_scale != 1 else 1
+    micro = branches * (config.train.micro_batch_size or samples)
+    activations = micro * (tokens + 16) * layers * width * 4 * 34  # about 34 values per unit and layer
+    weights = held * (2 if parts.reference is not None else 1) + trained * 4 * 3
+    return {
+        "model": config.model.name,
+        "parameters trained": trained,
+        "image tokens": f"{tokens} ({model.grid[0]} x {model.grid[1]}), {model.codebook_size} codes",
+        "prompts": len(parts.prompts),
+        "steps": config.train.steps,
+        "samples per step": samples,
+        "samples": samples * config.train.steps,
+        "forward passes per token": forward_passes(parts),
+        "reference model": "held" if parts.reference is not None else "none",
+        "memory, about": f"{(weights + max(cache, activations)) / 2**20:.0f} MiB",
+    }
+
+
+def train(
+    config: Config | Mapping[str, Any] | str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    report: Report = lambda step, metrics: None,
+    warn: Callable[[str], None] = print,
+) -> Path:
+    """Fine-tunes a model as a configuration says.
+
+    Args:
+        config: a `Config`, a nested mapping, a YAML file, or the name of a shipped recipe ("shapes/gcpo").
+        overrides: such as "optim.lr=3e-4"; only with a file or recipe.
+        resume: continue the run of the same name at its newest checkpoint.
+        report: called after each step with its number and metrics.
+        warn: called with lines that the user should read.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: whatever is wrong with the configuration, its files, the run folder, or the run itself.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        config = load_config(config, overrides)
+    elif not isinstance(config, Config):
+        config = parse_config(config)
+    return run_training(prepare(config), resume=resume, report=report, warn=warn)
+
+
+def run_training(
+    parts: Parts, *, resume: bool, report: Report, warn: Callable[[str], None]
+) -> Path:
+    """Trains what `prepare` built; see `train`."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    from .run_folder import RunWriter
+    from .trainer import Trainer
+
+    config = parts.config
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    path = run_path(config)
+    with RunWriter.create(
+        path,
+        config=to_yaml(config),
+        environment=environment(config),
+        total=config.train.steps,
+        resume=resume,
+    ) as run:
+        AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+        accelerator = Accelerator(
+            mixed_precision=config.train.precision,
+            log_with=list(config.train.trackers) or None,
+            project_dir=str(path / "trackers"),
+        )
+        with _trackers(accelerator, config):
+            trainer = Trainer(
+                config,
+                model=parts.model.to(accelerator.device),
+                reference=parts.reference.to(accelerator.device) if parts.reference else None,
+                reward=parts.reward,
+                advantage=parts.advantage,
+                credit=parts.credit,
+                prompts=parts.prompts,
+                run=run,
+                accelerator=accelerator,
+                describe=describe_shapes if config.prompts.source == "shapes" else None,
+                report=report,
+                warn=warn,
+            )
+            trainer.train()
+    return path
+
+
+def run_path(config: Config) -> Path:
+    """Where the run of a configuration lies."""
+    return Path(config.train.out) / (config.train.name or "run")
+
+
+@contextmanager
+def _trackers(accelerator: Any, config: Config) -> Iterator[None]:
+    """The trackers' life, so that they are closed whatever happens."""
+    if config.train.trackers:
+        name = config.train.name or "run"
+        accelerator.init_trackers("t2i-credit", config={"run": name, "config": to_yaml(config)})
+    try:
+        yield
+    finally:
+        accelerator.end_training()
+
+
+def environment(config: Config) -> dict[str, Any]:
+    """Versions, device, seed, commit and time, for the run folder."""
+    import accelerate
+    import diffusers
+    import torch
+    import transformers
+
+    from . import __version__
+
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "t2i_credit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "diffusers": diffusers.__version__,
+        "accelerate": accelerate.__version__,
+        "platform": platform.platform(),
+        "device": gpu or "cpu",
+        "threads": torch.get_num_threads(),
+        "seed": config.train.seed,
+        "commit": _commit(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that this package runs from, if it is one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+

@@ -1,0 +1,237 @@
+"""The command line: verbs over api.py. Computes nothing; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import UserError
+
+app = typer.Typer(
+    name="t2i-credit",
+    help="Reinforcement learning for image-token generators, with credit for every token.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as optim.lr=3e-4")
+]
+ModelArg = Annotated[
+    str, typer.Argument(metavar="MODEL", help="shapes, a model folder, or a run (run@STEP)")
+]
+
+
+@app.command()
+def train(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option(help="continue at the newest checkpoint")] = False,
+    dry_run: Annotated[bool, typer.Option(help="check everything, print the plan, stop")] = False,
+) -> None:
+    """Fine-tunes a generator.
+
+    Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
+    """
+    from . import api, console
+    from .config import load_config
+
+    parts = api.prepare(load_config(config, overrides or []))
+    if dry_run:
+        console.table("Plan", api.plan(parts))
+        return
+    with console.training(parts.config) as progress:
+        path = api.run_training(
+            parts, resume=resume, report=progress.report, warn=progress.warn
+        )
+    console.say(f"run folder: {path}")
+    console.say(f"pictures:   t2i-credit heatmap {path}")
+
+
+@app.command()
+def sample(
+    model: ModelArg,
+    prompt: Annotated[str, typer.Argument(help="the positive prompt")],
+    negative: Annotated[
+        str | None, typer.Option(help="the negative prompt; left out = the null prompt")
+    ] = None,
+    count: Annotated[int, typer.Option(help="images", min=1, max=1024)] = 8,
+    cfg_scale: Annotated[float, typer.Option(help="guidance, 1 = none")] = 2.0,
+    temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
+    seed: Annotated[int, typer.Option(help="the same seed, the same images", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("samples"),
+) -> None:
+    """Samples images and shows where the two prompts disagree.
+
+    Example: t2i-credit sample shapes "a photo of a red circle and a blue square" --count 4
+    """
+    from . import console, sampling
+
+    files = sampling.sample_to_folder(
+        model,
+        prompt,
+        negative,
+        count=count,
+        cfg_scale=cfg_scale,
+        temperature=temperature,
+        seed=seed,
+        out=out,
+    )
+    console.say(f"{len(files)} files in {out}")
+
+
+@app.command()
+def evaluate(
+    model: ModelArg,
+    against: Annotated[
+        str | None, typer.Option(help="another model, on the same prompts and seeds")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train (held-in compositions) or heldout")] = "train",
+    prompts: Annotated[int, typer.Option(help="prompts per task", min=1)] = 50,
+    images: Annotated[int, typer.Option(help="images per prompt", min=1)] = 4,
+    cfg_scale: Annotated[float, typer.Option(help="guidance, 1 = none")] = 2.0,
+    temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
+    seed: Annotated[int, typer.Option(help="never a seed of training", min=0)] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="folder; left out = evaluations/ of the run, if it is one")
+    ] = None,
+) -> None:
+    """GenEval's six tasks: scores with 95% intervals, and paired differences.
+
+    Example: t2i-credit evaluate runs/shapes-gcpo --against shapes
+    """
+    from . import console, judging
+
+    with console.bar("evaluating") as progress:
+        report = judging.evaluate_model(
+            model,
+            against,
+            split=split,
+            per_task=prompts,
+            images=images,
+            cfg_scale=cfg_scale,
+            temperature=temperature,
+            seed=seed,
+            out=out,
+            progress=progress,
+        )
+    console.show_evaluation(report)
+
+
+@app.command()
+def heatmap(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    step: Annotated[int | None, typer.Option(help="which step; left out = the newest")] = None,
+    out: Annotated[Path | None, typer.Option(help="left out = heatmaps/ of the run")] = None,
+) -> None:
+    """Draws the credit of a step: a panel per sample, a contact sheet, and a film of one prompt.
+
+    Example: t2i-credit heatmap runs/shapes-gcpo --step 100
+    """
+    from . import console
+    from .errors import RunError
+    from .heatmap_files import write_animation, write_heatmaps
+
+    files = write_heatmaps(run, step, out)
+    console.say(f"contact sheet: {files[0]}")
+    console.say(f"panels:        {len(files) - 1} beside it")
+    try:
+        console.say(f"film:          {write_animation(run)}")
+    except RunError as error:  # a run of one recorded step has pictures, but no film
+        console.say(f"no film: {error}")
+
+
+@app.command()
+def bench(
+    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
+    model: Annotated[str, typer.Option(help="generator to measure")] = "shapes",
+) -> None:
+    """Measures speed and memory, each variant beside its rival in the same run.
+
+    Example: t2i-credit bench --repeats 15
+    """
+    from . import bench as benchmarks
+    from . import console
+
+    with console.bar("measuring") as progress:
+        rows = benchmarks.run(model, repeats=repeats, progress=progress)
+    console.rows("Bench", rows)
+
+
+@app.command()
+def pretrain(
+    world: Annotated[str, typer.Argument(help="shapes")],
+    out: Annotated[Path, typer.Option(help="the model folder to write")] = Path("pretrained"),
+    work: Annotated[
+        Path | None, typer.Option(help="checkpoints, to resume from; left out = OUT.work")
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="multiplies the steps of every stage, for a trial")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
+) -> None:
+    """Trains the embedded generator from nothing; run it again to resume.
+
+    Example: t2i-credit pretrain shapes --out my-shapes
+    """
+    from . import api, console
+
+    with console.stages() as progress:
+        folder = api.pretrain_world(world, out, work, scale=scale, seed=seed, progress=progress)
+    console.say(f"model: {folder}")
+
+
+@app.command()
+def config(
+    name: Annotated[str | None, typer.Argument(help="a file or recipe; left out = all keys")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Prints a resolved configuration, or every key with its default and meaning.
+
+    Example: t2i-credit config shapes/gcpo optim.lr=1e-4
+    """
+    from . import console
+    from .config import describe, list_recipes, load_config, to_yaml
+
+    if name is not None:
+        console.plain(to_yaml(load_config(name, overrides or [])))
+        return
+    for row in describe():
+        console.plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
+    console.plain(f"recipes: {', '.join(list_recipes())}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder of the run")] = Path("runs"),
+    steps: Annotated[int | None, typer.Option(help="fewer, for a quick look")] = None,
+) -> None:
+    """Evaluates the embedded generator, fine-tunes it with GCPO, evaluates again, draws the credit.
+
+    Example: t2i-credit demo
+    """
+    from . import demo as demonstration
+
+    demonstration.run(out, steps=steps)
+
+
+def main() -> Any:
+    """Entry point: a user's error is one line and exit code 2."""
+    try:
+        return app(standalone_mode=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; a training run continues with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""Typed configuration: YAML and key=value overrides become one frozen `Config`, or one line that names the key.
+
+A file holds only differences from the defaults, and may name another recipe that it differs from (`base:`). Here are
+the keys, their ranges and what they must agree on. It loads no weights and builds no plug-in; a reward's parameters
+are checked (by `check_params`) where rewards are known.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from .config_describe import KeyRow, key_rows
+from .config_files import list_recipes, read_tree
+from .config_messages import KeyProblem, first_problem, show
+from .config_plugins import PLUGIN, AdvantageConfig, CreditConfig, check_params, find_plugin
+from .config_types import (
+    Count,
+    Float,
+    Fraction,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Task,
+    Text,
+    Tracker,
+    distinct,
+)
+from .config_yaml import write_yaml
+from .errors import ConfigError
+
+__all__ = [
+    "Config",
+    "KeyProblem",
+    "KeyRow",
+    "check_params",
+    "describe",
+    "find_plugin",
+    "list_recipes",
+    "load_config",
+    "parse_config",
+    "to_yaml",
+]
+
+
+class ModelConfig(Section):
+    """The generator."""
+
+    name: Text = Field(
+        default="shapes", description="the generator: an embedded one's name, or a path"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="number format of the loaded weights"
+    )
+
+
+class PromptsConfig(Section):
+    """What is asked of the generator."""
+
+    source: Text = Field(
+        default="shapes", description="a world's name, or the path of a JSONL file"
+    )
+    split: Literal["train", "heldout"] = Field(
+        default="train",
+        description="which prompts of a world; heldout ones occur in no training data",
+    )
+    tasks: Annotated[tuple[Task, ...], Strict(False)] | None = Field(
+        default=None, description="keep only prompts of these GenEval tasks; null = all"
+    )
+    negative: str | None = Field(
+        default=None,
+        description="one negative prompt for all; null = the prompt's own, or the null prompt",
+    )
+    per_step: Count = Field(default=12, description="P, different prompts in a step")
+    seed: Seed = Field(default=0, description="seed of the order in which prompts are drawn")
+
+    _distinct = field_validator("tasks")(lambda value: distinct(value, "null keeps all tasks"))
+
+
+class RolloutConfig(Section):
+    """How images are sampled for training."""
+
+    group_size: Count = Field(default=12, description="G, images sampled per prompt; at least 2")
+    cfg_scale: Annotated[Float, Field(ge=1)] = Field(
+        default=2.0, description="strength of classifier-free guidance; 1 = none"
+    )
+    temperature: Positive = Field(
+        default=1.0, description="divides the guided logits before sampling"
+    )
+    top_k: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="sample among the k likeliest codes only; 0 = among all"
+    )
+    top_p: Annotated[Float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="sample within the likeliest codes of this total probability; 1 = all",
+    )
+    batch_size: Count | None = Field(
+        default=None, description="most images sampled in one forward pass; null = all of the step"
+    )
+
+    @field_validator("group_size")
+    @classmethod
+    def _has_spread(cls, value: int) -> int:
+        if value == 1:
+            raise KeyProblem(
+                "rollout.group_size",
+                "value 1 is not allowed; at least 2, because an image is judged against the "
+                "others of its group and alone has no advantage",
+            )
+        return value
+
+
+class RewardConfig(BaseModel):
+    """One part of the reward: its weight, and whatever its builder takes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    weight: Float = Field(default=1.0, description="factor of this part in the total reward")
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The builder's own parameters."""
+        return dict(self.model_extra or {})
+
+
+class LossConfig(Section):
+    """The policy-gradient loss."""
+
+    policy: Literal["guided", "conditional"] = Field(
+        default="guided",
+        description="the trained distribution: as sampled with guidance, or without it",
+    )
+    ratio: Literal["token", "sequence", "sequence_token"] = Field(
+        default="token",
+        description="importance ratio per token, per image, or per image with token credit",
+    )
+    aggregate: Literal["token", "sequence", "constant"] = Field(
+        default="token",
+        description="mean over all tokens, over images' means, or over a fixed length",
+    )
+    clip_low: Annotated[Float, Field(gt=0, le=1)] = Field(
+        default=0.2, description="the ratio is clipped below at 1 - clip_low"
+    )
+    clip_high: Positive = Field(
+        default=0.2, description="the ratio is clipped above at 1 + clip_high"
+    )
+    kl_coef: NonNegative = Field(
+        default=0.0, description="weight of the KL term to the frozen reference; 0 = none is held"
+    )
+    kl_weight: Literal["none", "credit"] = Field(
+        default="none", description="credit: a weaker KL term on tokens of high credit"
+    )
+    updates_per_rollout: Count = Field(default=1, description="optimizer steps on the same images")
+    old: Literal["rollout", "recompute"] = Field(
+        default="rollout", description="old log-probs: those kept in sampling, or one more pass"
+    )
+    ratio_guard: Positive | None = Field(
+        default=1e-4,
+        description="stop if |log ratio| exceeds this before the first update; null = off",
+    )
+
+
+class OptimConfig(Section):
+    """AdamW and its schedule."""
+
+    lr: Positive = Field(default=1e-4, description="peak learning rate")
+    betas: Annotated[
+        tuple[Annotated[Float, Field(ge=0, lt=1)], Annotated[Float, Field(ge=0, lt=1)]],
+        Strict(False),
+    ] = Field(default=(0.9, 0.99), description="AdamW's decay rates of both moments")
+    eps: Positive = Field(default=1e-8, description="AdamW's epsilon")
+    weight_decay: NonNegative = Field(default=0.0, description="AdamW's weight decay")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="steps over which the learning rate rises linearly"
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="how the learning rate falls after the warm-up"
+    )
+    min_lr_fraction: Fraction = Field(
+        default=0.05, description="where the linear and cosine schedules end, as a fraction of lr"
+    )
+    max_grad_norm: Positive | None = Field(
+        default=1.0, description="gradients are scaled down to this norm; null = off"
+    )
+
+
+class TrainConfig(Section):
+    """The run."""
+
+    steps: Count = Field(default=100, description="training steps (rollouts)")
+    seed: Seed = Field(default=0, description="seed of all sampling noise")
+    micro_batch_size: Count | None = Field(
+        default=None,
+        description="most images in one forward and backward pass; null = all of the step",
+    )
+    precision: Literal["no", "bf16", "fp16"] = Field(
+        default="no", description="mixed precision of the training passes"
+    )
+    threads: Count | None = Field(
+        default=None, description="CPU threads; null = torch's own choice"
+    )
+    trackers: Annotated[tuple[Tracker, ...], Strict(False)] = Field(
+        default=("tensorboard",),
+        description="where metrics go beside metrics.jsonl; [] = nowhere else",
+    )
+    checkpoint_every: Count = Field(default=50, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
+    out: Text = Field(default="runs", description="folder of all run folders")
+    name: str | None = Field(
+        default=None, description="name of the run folder; left out = made from the recipe's name"
+    )
+    app: bool = Field(default=False, description="show the run in the browser while it trains")
+
+    _distinct = field_validator("trackers")(lambda value: distinct(value))
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\w[\w.-]{0,99}", value, re.ASCII):
+            allowed = "at most 100 letters, digits and . _ -, the first a letter or digit or _"
+            raise KeyProblem("train.name", f"value {show(value)} is not allowed; {allowed}")
+        return value
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _yaml_no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # an unquoted `no` is false in YAML 1.1
+
+
+class LogConfig(Section):
+    """What the run folder keeps of a step."""
+
+    samples_every: Count = Field(
+        default=10, description="steps between kept images and credit maps"
+    )
+    groups: Count = Field(default=2, description="prompt groups kept of such a step")
+    probes: Annotated[int, Field(ge=0)] = Field(
+        default=1,
+        description="fixed prompts sampled with fixed noise at such a step, never trained on",
+    )
+
+
+def _default_reward() -> dict[str, RewardConfig]:
+    return {"geneval": RewardConfig()}
+
+
+class Config(Section):
+    """The whole configuration of a run; see each section's fields for the keys."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig)
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
+    reward: dict[str, RewardConfig] = Field(default_factory=_default_reward)
+    advantage: AdvantageConfig = Field(default_factory=AdvantageConfig)
+    credit: CreditConfig = Field(default_factory=CreditConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _reward_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if not value:
+            raise KeyProblem("reward", "holds no reward; at least one is needed")
+        for name in value:
+            if not (isinstance(name, str) and (name.isidentifier() or PLUGIN.fullmatch(name))):
+                allowed = "a short name such as geneval, or package.module:function"
+                raise KeyProblem("reward", f"name {show(name)} is not allowed; {allowed}")
+        return {name: {} if params is None else params for name, params in value.items()}
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Config:
+        for key, problem in _disagreements(self):
+            raise KeyProblem(key, problem)
+        return self
+
+
+def _disagreements(config: Config) -> Iterator[tuple[str, str]]:
+    """Pairs of values that each are allowed, but not together."""
+    rollout, credit, loss = config.rollout, config.credit, config.loss
+    if loss.ratio == "sequence" and credit.name != "uniform":
+        yield (
+            "loss.ratio",
+            f"'sequence' is refused with credit.name '{credit.name}': one ratio per image gives "
+            "all its tokens the same gradient, and the credit cancels; use sequence_token",
+        )
+    if (
+        (rollout.top_k > 0 or rollout.top_p < 1)
+        and loss.policy == "guided"
+        and loss.updates_per_rollout > 1
+    ):
+        key = "rollout.top_k" if rollout.top_k > 0 else "rollout.top_p"
+        yield (
+            key,
+            "truncated sampling is refused with loss.policy 'guided' and loss.updates_per_rollout "
+            "above 1: the ratio would not be that of the sampled policy; use top_k 0 and top_p 1, "
+            "or one update",
+        )
+    if loss.kl_weight == "credit" and loss.kl_coef == 0:
+        yield (
+            "loss.kl_weight",
+            "'credit' is refused with loss.kl_coef 0: there is no KL term to weigh",
+        )
+    if credit.refresh and credit.name == "uniform":
+        yield (
+            "credit.refresh",
+            "true is refused with credit.name 'uniform': it never changes",
+        )
+    if config.optim.warmup_steps > config.train.steps:
+        yield (
+            "optim.warmup_steps",
+            f"value {config.optim.warmup_steps} is not allowed; at most train.steps "
+            f"({config.train.steps})",
+        )
+
+
+def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a file or a shipped recipe, with overrides such as `optim.lr=3e-4` on top.
+
+    A section's keys are merged one by one with those of the `base`, with two exceptions: `reward: {...}` replaces all
+    rewards (the override `reward.clip.weight=0.5` adds or edits one), and another `credit.name` or `advantage.name`
+    starts its section afresh, because the parameters belong to the name. An empty section changes nothing.
+
+    Raises:
+        ConfigError: one line that names the file or the command line, the key, and what is allowed.
+    """
+    tree, where, origin = read_tree(os.fspath(name_or_path), overrides)
+    return parse_config(tree, where=where, origin=origin)
+
+
+def parse_config(
+    tree: Mapping[str, Any], *, where: str = "config", origin: Callable[[str], str] | None = None
+) -> Config:
+    """A nested mapping, as YAML gives it, to a `Config`.
+
+    Args:
+        tree: section -> key -> value; what is left out has its default.
+        where: what to call the mapping in messages.
+        origin: dotted key -> what to call the place that set it.
+
+    Raises:
+        ConfigError: one line.
+    """
+    try:
+        return Config.model_validate(dict(tree))
+    except ValidationError as error:
+        problem = first_problem(error, Config)
+    place = origin(problem.key) if origin else where
+    raise ConfigError(f"{place}: {problem}")
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration, every key written out; `load_config` reads it back as the same `Config`."""
+    return write_yaml(config.model_dump(mode="json"))
+
+
+def describe(*, plugins: bool = True) -> list[KeyRow]:
+    """Every key with its type, default and one line of explanation, in the order of the sections.
+
+    Args:
+        plugins: with the parameters of all shipped advantages and credits (this imports torch).
+    """
+    return key_rows(Config, plugins=plugins)

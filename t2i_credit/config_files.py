@@ -1,0 +1,222 @@
+"""Where a configuration comes from: files, shipped recipes, their bases, and key=value overrides, merged into one tree.
+
+It validates no value; config.py makes a `Config` of the tree.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.resources
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .config_messages import COMMAND_LINE, did_you_mean, plain, show
+from .config_plugins import AdvantageConfig, CreditConfig, PluginSection
+from .config_yaml import check_tree, parse_yaml
+from .errors import ConfigError
+
+
+class SourceTree(NamedTuple):
+    """Sections as YAML gives them, not yet validated.
+
+    Attributes:
+        tree: section -> key -> value.
+        where: the file or recipe that was named.
+        origin: dotted key -> which file, or the command line, set it.
+    """
+
+    tree: dict[str, Any]
+    where: str
+    origin: Callable[[str], str]
+
+
+def read_tree(name: str, overrides: Sequence[str]) -> SourceTree:
+    """A file or a shipped recipe with its bases, and the overrides on top, as one tree; raises ConfigError."""
+    layers = _read_with_bases(name)
+    where, recipe = layers[-1].where, layers[-1].recipe
+    origins = _Origins(where)
+    tree: dict[str, Any] = {"reward": {"geneval": {}}}
+    for layer in layers:
+        for section, value in layer.tree.items():
+            _put(tree, (section,), value, layer.where, origins)
+    parsed = [_parse_override(text) for text in overrides]
+    # Whole sections first, then names, so that the order on the command line does not matter.
+    for path, value in sorted(parsed, key=lambda item: (len(item[0]), item[0][-1] != "name")):
+        _put(tree, path, value, COMMAND_LINE, origins)
+    train = tree.setdefault("train", {})
+    if isinstance(train, dict):
+        train.setdefault(
+            "name", re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("-._")[:100] or "run"
+        )
+    return SourceTree(tree, where, origins.of)
+
+
+def list_recipes() -> list[str]:
+    """The names of the shipped recipes, such as `shapes/gcpo`, sorted."""
+    return sorted(_recipes())
+
+
+def _recipes() -> dict[str, Traversable]:
+    try:
+        root: Traversable = importlib.resources.files(f"{__package__}.configs")
+    except ModuleNotFoundError:
+        # A source tree that is on the path without being installed keeps the recipes beside the package.
+        root = Path(__file__).resolve().parent.parent / "configs"
+        if not root.is_dir():
+            raise ConfigError(
+                "the shipped recipes are missing: the package t2i-credit is not installed "
+                "(pip install t2i-credit, or make install in a source tree)"
+            ) from None
+
+    def walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from walk(entry, f"{prefix}{entry.name}/")
+            elif entry.name.endswith(".yaml"):
+                yield f"{prefix}{entry.name.removesuffix('.yaml')}", entry
+
+    return dict(walk(root, ""))
+
+
+class _Origins:
+    """Which file, or the command line, set a key last."""
+
+    def __init__(self, default: str) -> None:
+        self.default = default
+        self.by_key: dict[str, str] = {}
+
+    def set(self, path: Sequence[str], where: str) -> None:
+        self.by_key[".".join(plain(part) for part in path)] = where
+
+    def of(self, key: str) -> str:
+        """Where the key, the nearest mapping around it, or else a key inside it was set."""
+        around = [known for known in self.by_key if f"{key}.".startswith(f"{known}.")]
+        inside = [known for known in self.by_key if known.startswith(f"{key}.")]
+        found = max(around, key=len, default=inside[-1] if inside else None)
+        return self.by_key[found] if found else self.default
+
+
+class _Layer(NamedTuple):
+    tree: dict[str, Any]
+    where: str
+    recipe: str
+
+
+def _read_with_bases(name: str) -> list[_Layer]:
+    """The named configuration and what it is based on, the last base first."""
+    layers: list[_Layer] = []
+    seen: list[str] = []
+    front = ""
+    folder: str | None = ""
+    while True:
+        source = _open(name, front, folder)
+        if source.identity in seen:
+            raise ConfigError(f"{front}{plain(name)} leads back to itself; cycles are refused")
+        seen.append(source.identity)
+        tree = parse_yaml(source.content, source.where)
+        if tree is None:
+            raise ConfigError(f"{source.where}: is empty; write at least one section (model: ...)")
+        if not isinstance(tree, dict):
+            got = show(tree)
+            raise ConfigError(f"{source.where}: must hold sections (model: ...), got {got}")
+        check_tree(tree, source.where)
+        base = tree.pop("base", None)
+        layers.insert(0, _Layer(tree, source.where, source.recipe))
+        if base is None:
+            return layers
+        front, folder = f"{source.where}: base: ", source.folder
+        if not isinstance(base, str) or not base:
+            raise ConfigError(f"{front}must be the name of a recipe, got {show(base)}")
+        name = base
+
+
+class _Source(NamedTuple):
+    """A configuration before it is parsed; `folder` is where its base may lie, None for a shipped recipe."""
+
+    identity: str
+    where: str
+    recipe: str
+    content: bytes
+    folder: str | None
+
+
+def _open(name: str, front: str, folder: str | None) -> _Source:
+    """A file or a shipped recipe; `front` opens every message."""
+    path = os.path.join(folder or "", name)
+    recipes: dict[str, Traversable] = {}
+    try:
+        if folder is not None and os.path.isfile(path):
+            stem = os.path.splitext(os.path.basename(path))[0]
+            content = Path(path).read_bytes()
+            return _Source(
+                os.path.realpath(path), plain(path), stem, content, os.path.dirname(path)
+            )
+        recipes = _recipes()
+        if name in recipes:
+            where = f"recipe {name}"
+            return _Source(where, where, name, recipes[name].read_bytes(), None)
+    except OSError as error:
+        raise ConfigError(f"{front}{plain(path)}: cannot be read ({error.strerror})") from None
+    shown = plain(name)
+    if os.path.isdir(path):
+        raise ConfigError(f"{front}{shown}: is a folder, not a YAML file")
+    if name.endswith((".yaml", ".yml")):
+        raise ConfigError(f"{front}{shown}: no such file")
+    hint, listed = did_you_mean(name, recipes), ", ".join(sorted(recipes)) or "none"
+    raise ConfigError(f"{front}{shown}: no such file or recipe{hint} (recipes: {listed})")
+
+
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """`a.b=value` to its path and its YAML value."""
+    key, equals, raw = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{COMMAND_LINE}: {show(text)}: write key=value, such as optim.lr=3e-4")
+    key = key.strip()
+    # The colon of package.module:function ends the dots that belong to a reward's name.
+    module, colon, rest = key.partition(":")
+    if colon and module.startswith("reward."):
+        path = ["reward", module.removeprefix("reward.") + colon + rest.split(".")[0]]
+        path += rest.split(".")[1:]
+    else:
+        path = key.split(".")
+    if not all(path):
+        raise ConfigError(f"{COMMAND_LINE}: {show(text)}: {show(key)} is no key")
+    if path[0] == "base":
+        raise ConfigError(f"{COMMAND_LINE}: base: only a file names its base; name another recipe")
+    value = parse_yaml(raw.encode("utf-8", "replace"), f"{COMMAND_LINE}: {show(text)}")
+    check_tree(value, COMMAND_LINE, tuple(plain(part) for part in path))
+    return tuple(path), value
+
+
+def _put(
+    tree: dict[str, Any], path: tuple[str, ...], value: Any, where: str, origins: _Origins
+) -> None:
+    """Sets one value, or merges one section."""
+    section = path[0]
+    if len(path) == 1:
+        if value is None:
+            return
+        if section == "reward" or not isinstance(value, dict):
+            tree[section] = copy.deepcopy(value)
+            origins.set(path, where)
+            return
+        for key in sorted(value, key=lambda key: key != "name"):
+            _put(tree, (section, key), value[key], where, origins)
+        return
+    names: dict[str, type[PluginSection]] = {"advantage": AdvantageConfig, "credit": CreditConfig}
+    if path[1:] == ("name",) and section in names:
+        current = tree.get(section)
+        default = names[section].model_fields["name"].default
+        if not isinstance(current, dict) or current.get("name", default) != value:
+            tree[section] = {}
+    place = tree
+    for key in path[:-1]:
+        if not isinstance(place.get(key), dict):
+            place[key] = {}
+        place = place[key]
+    place[path[-1]] = copy.deepcopy(value)
+    origins.set(path, where)

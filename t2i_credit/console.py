@@ -1,0 +1,126 @@
+"""What the command line shows: progress with live reward, tables, plain lines. Decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_OUT = Console(highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """One line for a person."""
+    _OUT.print(line, markup=False)
+
+
+def plain(text: str) -> None:
+    """Text for a person or a pipe, as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=_OUT,
+        disable=not _OUT.is_terminal,
+    )
+
+
+class TrainingProgress:
+    """A bar with the running reward; without a terminal, a line every twentieth of the run."""
+
+    def __init__(self, bar: Progress, name: str, total: int) -> None:
+        self.bar, self.name, self.total = bar, name, total
+        self.task = bar.add_task(f"training {name}", total=total, note="")
+        self.recent: list[float] = []
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Called after each step."""
+        self.recent = [*self.recent, metrics["reward"]][-20:]
+        reward = sum(self.recent) / len(self.recent)
+        note = f"reward {reward:.3f}, {metrics['time/step']:.2f} s a step"
+        self.bar.update(self.task, completed=step, note=note)
+        if self.bar.disable and (step % max(1, self.total // 20) == 0 or step == self.total):
+            left = (self.total - step) * metrics["time/step"]
+            say(f"{self.name}: step {step} of {self.total}, {note}, about {left:.0f} s left")
+
+    def warn(self, line: str) -> None:
+        """A line that stays above the bar."""
+        self.bar.console.print(f"warning: {line}", markup=False)
+
+
+@contextmanager
+def training(config: Any) -> Iterator[TrainingProgress]:
+    """Progress of one training run."""
+    with _bar() as bar:
+        yield TrainingProgress(bar, config.train.name or "run", config.train.steps)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar driven by (done, of)."""
+    with _bar() as shown:
+        task = shown.add_task(what, total=None, note="")
+        told = [0.0]
+
+        def progress(done: int, of: int) -> None:
+            shown.update(task, completed=done, total=of)
+            if shown.disable and (done == of or done / of >= told[0] + 0.25):
+                told[0] = done / of
+                say(f"{what}: {done} of {of}")
+
+        yield progress
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int, Mapping[str, float]], None]]:
+    """One bar per stage, driven by (stage, done, of, values)."""
+    with _bar() as shown:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, of: int, values: Mapping[str, float]) -> None:
+            note = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=of, note=note)
+            shown.update(tasks[stage], completed=done, note=note)
+            if shown.disable:
+                say(f"{stage}: {done} of {of} {note}")
+
+        yield progress
+
+
+def table(title: str, values: Mapping[str, Any]) -> None:
+    """Two columns: name and value."""
+    shown = Table(title=title, show_header=False, title_justify="left")
+    for name, value in values.items():
+        shown.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    _OUT.print(shown)
+
+
+def rows(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """A table of dicts with the same keys."""
+    shown = Table(title=title, title_justify="left")
+    for name in lines[0] if lines else ():
+        shown.add_column(str(name))
+    for line in lines:
+        shown.add_row(*(str(value) for value in line.values()))
+    _OUT.print(shown)

@@ -1,0 +1,25 @@
+"""Errors that a user can mend: one line each, shown without a traceback, exit code 2. Holds no error for bugs of ours."""
+
+
+class UserError(ValueError):
+    """Something given to the toolkit cannot be used; the message is one line that says what, and what is allowed."""
+
+
+class ConfigError(UserError):
+    """A configuration file, key or value is wrong."""
+
+
+class PromptError(UserError):
+    """A prompt file or a GenEval record is wrong."""
+
+
+class ModelError(UserError):
+    """A model folder is missing, incomplete or does not fit."""
+
+
+class RunError(UserError):
+    """A run folder cannot be read, written or resumed."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on (non-finite loss, a guard rail); the message names the step."""

@@ -1,0 +1,218 @@
+"""The contracts that every part agrees on: prompts, rollouts, image-token models, rewards. Holds no algorithm.
+
+Shapes: P prompts, G samples of each, B = P*G samples (sample b belongs to prompt b // G), T = H*W image tokens
+in raster order, V codebook entries. Masks: True = counts in the loss. Log-probabilities are float32 nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt and what is known about it.
+
+    Attributes:
+        text: the positive prompt.
+        negative: the negative prompt; None = the model's own null prompt (an empty string is a text).
+        spec: the whole official GenEval record (tag, include, exclude), or None.
+        reference: path of a golden reference image, or None.
+    """
+
+    text: str
+    negative: str | None = None
+    spec: Mapping[str, Any] | None = None
+    reference: str | None = None
+
+
+class Condition(Protocol):
+    """The encoded prompts of one batch: P positives, then P negatives (or P positives alone)."""
+
+    @property
+    def prompts(self) -> int:
+        """P, the number of positive rows."""
+        ...
+
+    @property
+    def has_negatives(self) -> bool: ...
+
+    def select(self, index: Tensor) -> Condition:
+        """The condition of the prompts at `index` (N,), repeats allowed: N positives, then N negatives."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The frozen side of a training pass: what a model needs to form the reference distribution in chunks.
+
+    Attributes:
+        features: (B, T, D) last hidden states under the positive prompt.
+        negative_features: (B, T, D) under the negative prompt, or None.
+        head: maps features (..., D) to logits (..., V).
+    """
+
+    features: Tensor
+    negative_features: Tensor | None
+    head: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class ImageTokenModel(Protocol):
+    """What a generator must offer: an autoregressive transformer over the T = H*W codes of an image tokenizer.
+
+    A model whose sequences hold structure tokens (row ends) inserts and drops them itself, and restricts its
+    logits to the V image codes. Sampling (guidance, temperature, truncation, noise) is `rollout.py`'s.
+    """
+
+    grid: tuple[int, int]
+    codebook_size: int
+
+    @property
+    def codebook(self) -> Tensor:
+        """(V, C) code vectors of the image tokenizer."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def condition(
+        self, prompts: Sequence[str], negatives: Sequence[str | None] | None
+    ) -> Condition:
+        """Encodes P prompts and their negatives (None in the list = the null prompt of that positive; no list at
+        all = no negative branch)."""
+        ...
+
+    def prefill(self, condition: Condition) -> Any:
+        """Runs the prompts once; returns a decoding state of 2P rows (P without negatives)."""
+        ...
+
+    def expand(self, state: Any, group_size: int) -> Any:
+        """The state of 2*P*group_size rows: keys and values copied into a preallocated cache."""
+        ...
+
+    def advance(self, state: Any, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """One decoding step. `tokens` (B,) are the codes just sampled, None at the first step.
+
+        Returns the next token's logits (B, V) under the positive and under the negative prompt."""
+        ...
+
+    def __call__(
+        self,
+        condition: Condition,
+        tokens: Tensor,
+        *,
+        want: Sequence[str],
+        reference: Reference | None = None,
+        cfg_scale: float = 1.0,
+        temperature: float = 1.0,
+    ) -> dict[str, Tensor]:
+        """The only entry of a training pass (`forward`), so that the hooks of DDP and FSDP fire.
+
+        Args:
+            condition: P prompts; row b of `tokens` belongs to prompt b // (B // P).
+            tokens: (B, T) codes.
+            want: names out of logprobs, negative_logprobs, guided_logprobs, entropy, guided_entropy, full_kl,
+                hellinger, guided_hellinger (the last two need `reference`).
+            cfg_scale, temperature: of the guided distribution.
+
+        Returns:
+            {name: (B, T) float32}, differentiable.
+        """
+        ...
+
+    def reference(self, condition: Condition, tokens: Tensor) -> Reference:
+        """Runs this (frozen) model without gradient and returns its side of a Hellinger distance."""
+        ...
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
+        ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) in [0, 1] to codes (B, T)."""
+        ...
+
+    def save_pretrained(self, folder: str) -> None:
+        """Writes the model in the Hugging Face layout."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A batch of sampled token grids with everything that sampling knew about them.
+
+    Attributes:
+        prompts: list of B prompts (each repeated G times).
+        group_size: G.
+        tokens: (B, T) int64.
+        mask: (B, T) bool, True = counts in the loss.
+        logprobs: (B, T) of the token under the positive prompt, temperature 1.
+        negative_logprobs: (B, T) under the negative prompt, temperature 1; None if that branch never ran.
+        guided_logprobs: (B, T) under the guided, tempered distribution, before truncation.
+        sampling_logprobs: (B, T) after top-k and top-p.
+        entropy: (B, T) nats, of the positive branch.
+        images: (B, 3, h, w) in [0, 1].
+        full_kl: (B, T) KL(positive || negative) over all codes, if asked for.
+        guided_entropy: (B, T) nats, of the guided distribution, if asked for.
+        gold: (B,) bool, True = a golden reference and not a sample of the model.
+    """
+
+    prompts: list[Prompt]
+    group_size: int
+    tokens: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    negative_logprobs: Tensor | None
+    guided_logprobs: Tensor
+    sampling_logprobs: Tensor
+    entropy: Tensor
+    images: Tensor
+    full_kl: Tensor | None = None
+    guided_entropy: Tensor | None = None
+    gold: Tensor = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.gold is None:
+            gold = torch.zeros(len(self.prompts), dtype=torch.bool, device=self.tokens.device)
+            object.__setattr__(self, "gold", gold)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def select(self, rows: Tensor) -> Rollout:
+        """The rollout of the samples at `rows` (N,); the group size is kept, so rows should be whole groups
+        wherever advantages are still to be computed."""
+        picked = {
+            f.name: getattr(self, f.name)[rows]
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, prompts=[self.prompts[i] for i in rows.tolist()], **picked)
+
+    def joined(self, other: Rollout) -> Rollout:
+        """This rollout's samples, then the other's; a field that only one of them kept is dropped."""
+        assert self.group_size == other.group_size, (self.group_size, other.group_size)
+        both = {
+            f.name: _join(getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.name not in ("prompts", "group_size")
+        }
+        return Rollout(
+            prompts=[*self.prompts, *other.prompts], group_size=self.group_size, **both
+        )
+
+
+def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat([a, b])
+
+
+class RewardFn(Protocol):
+    """`(images (B, 3, h, w) in [0, 1], prompts of length B) -> (B,)` float32, higher is better, no gradient."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor: ...

@@ -1,0 +1,77 @@
+"""What is logged of every training step: one line of explanation each, and the numbers that need only tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .advantages import zero_spread_groups
+from .interfaces import Rollout
+
+# Names as they stand in metrics.jsonl. Keys under time/ are seconds or rates and differ from run to run.
+METRICS = {
+    "reward": "mean total reward of the step's images",
+    "reward/*": "mean of one part of the reward, before its weight",
+    "reward_spread": "standard deviation of the reward within a group, mean over groups",
+    "zero_spread": "share of groups whose images all have the same reward, and so teach nothing",
+    "diversity": "share of positions at which two images of one prompt have different tokens",
+    "entropy": "mean entropy of the positive branch, nats per token",
+    "logprob": "mean log-probability of the tokens under the positive prompt, nats",
+    "signed_contrast": "mean of log p(token | positive) - log p(token | negative), nats",
+    "credit_max": "largest credit weight of an image, mean over images (1 = uniform)",
+    "credit_top20": "share of the credit on the 20% of tokens that have most, mean over images",
+    "loss": "value of the loss that was minimised",
+    "kl": "mean KL to the frozen reference, k3 estimate, nats per token",
+    "clip_frac": "share of tokens whose ratio was clipped against its advantage",
+    "approx_kl": "KL between the policy before and after the step's earlier updates, k3 estimate",
+    "ratio_mean": "mean importance ratio",
+    "ratio_max": "largest importance ratio",
+    "log_ratio_mean": "mean |log-prob in training - log-prob in sampling| before the first update",
+    "log_ratio_max": "the largest such difference",
+    "grad_norm": "norm of the gradient before it is clipped",
+    "lr": "learning rate",
+    "samples": "images sampled since the start",
+    "time/rollout": "seconds of sampling",
+    "time/reward": "seconds of scoring",
+    "time/update": "seconds of credit, loss, backward pass and optimizer",
+    "time/step": "seconds of the whole step",
+    "time/tokens_per_second": "image tokens sampled and trained on per second of the step",
+}
+
+
+def token_disagreement(tokens: Tensor, group_size: int) -> float:
+    """Mean share of positions at which two different samples of one prompt differ: (B, T) to a number in [0, 1]."""
+    groups = tokens.unflatten(0, (-1, group_size))
+    differ = (groups[:, :, None] != groups[:, None]).float().mean((0, 3)).sum()
+    return float(differ / (group_size * (group_size - 1)))
+
+
+@torch.no_grad()
+def rollout_metrics(
+    rollout: Rollout, rewards: Tensor, reward_parts: dict[str, Tensor]
+) -> dict[str, float]:
+    """The metrics that are known once the samples are scored."""
+    size = rollout.group_size
+    found = {
+        "reward": float(rewards.mean()),
+        **{f"reward/{name}": float(part.mean()) for name, part in reward_parts.items()},
+        "reward_spread": float(rewards.unflatten(0, (-1, size)).std(1).mean()),
+        "zero_spread": float(zero_spread_groups(rewards, size).float().mean()),
+        "diversity": token_disagreement(rollout.tokens, size),
+        "entropy": float(rollout.entropy.mean()),
+        "logprob": float(rollout.logprobs.mean()),
+    }
+    if rollout.negative_logprobs is not None:
+        found["signed_contrast"] = float((rollout.logprobs - rollout.negative_logprobs).mean())
+    return found
+
+
+@torch.no_grad()
+def credit_metrics(credit: Tensor) -> dict[str, float]:
+    """How concentrated the credit (B, T) is."""
+    top = credit.sort(dim=1, descending=True).values[:, : max(1, round(credit.shape[1] / 5))]
+    share = top.sum(1) / credit.sum(1).clamp(min=1e-9)
+    return {
+        "credit_max": float(credit.amax(1).mean()),
+        "credit_top20": float(share.mean()),
+    }

@@ -1,0 +1,242 @@
+"""Trains the embedded generator from nothing: image tokenizer, then transformer. Measures nothing: see evaluate.py.
+
+Three stages, each resumable from its own checkpoints in the work folder: "tokenizer" (scenes rendered afresh for
+every step), "corpus" (scenes with noisy captions, as image tokens), "transformer" (next image token).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .checkpoint import latest_checkpoint, load_checkpoint, prune, save_checkpoint
+from .run_folder import write_folder_atomic
+from .shapes import grammar
+from .shapes.scene import render
+
+Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done, of, latest values
+
+
+@dataclass(frozen=True)
+class PretrainPlan:
+    """How long each stage takes. Scenes and captions are those of shapes/grammar.py.
+
+    Attributes:
+        tokenizer_steps, tokenizer_batch, tokenizer_lr: of the image tokenizer.
+        corpus_scenes: scenes that the transformer sees, again and again with other captions dropped.
+        transformer_steps, transformer_batch, transformer_lr: of the transformer.
+        null_share: captions replaced by the null prompt, which the negative branch needs.
+        empty_share: captions replaced by the empty text.
+        bare_share: captions that lose their template ("a red circle").
+        seed: of everything.
+    """
+
+    tokenizer_steps: int = 6000
+    tokenizer_batch: int = 64
+    tokenizer_lr: float = 2e-3
+    corpus_scenes: int = 240_000
+    transformer_steps: int = 12_000
+    transformer_batch: int = 128
+    transformer_lr: float = 2e-3
+    null_share: float = 0.10
+    empty_share: float = 0.02
+    bare_share: float = 0.10
+    seed: int = 0
+    checkpoint_every: int = 500
+
+
+def rng_for(*key: int) -> np.random.Generator:
+    """Randomness from (seed, stage, step), so that a resumed run draws what the undisturbed one would have."""
+    return np.random.default_rng(list(key))
+
+
+def fresh_scenes(count: int, rng: np.random.Generator) -> Tensor:
+    """Rendered held-in scenes, (count, 3, h, w) in [0, 1]."""
+    images = [render(grammar.draw(grammar.sample_record(rng), rng))[0] for _ in range(count)]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def pretrain(model: Any, work: Path, plan: PretrainPlan, progress: Progress) -> None:
+    """Trains `model` (an EmbeddedModel) in place; checkpoints and the corpus are kept in `work`."""
+    train_tokenizer(model, work / "tokenizer", plan, progress)
+    corpus = build_corpus(model, work / "corpus", plan, progress)
+    train_transformer(model, work / "transformer", corpus, plan, progress)
+
+
+# Shared by both loops ---------------------------------------------------------------------------------------------
+
+
+def _schedule(step: int, steps: int, peak: float, warmup: int = 200) -> float:
+    """Linear warm-up, then a cosine to a hundredth."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _resumable(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    folder: Path,
+    steps: int,
+    plan: PretrainPlan,
+) -> Iterator[int]:
+    """The steps that are left; restores the latest checkpoint first and saves one every so often and at the end."""
+    start = 0
+    if latest_checkpoint(folder):
+        saved = load_checkpoint(folder)
+        module.load_state_dict(saved.model_state)
+        optimizer.load_state_dict(saved.optimizer)
+        start = saved.step
+    for step in range(start, steps):
+        yield step
+        if (step + 1) % plan.checkpoint_every == 0 or step + 1 == steps:
+            save_checkpoint(
+                folder, step + 1, model_state=module.state_dict(), optimizer=optimizer
+            )
+            prune(folder, keep=2)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"step {step}: the loss is {loss.item()}")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad()
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
+# Image tokenizer --------------------------------------------------------------------------------------------------
+
+
+def train_tokenizer(model: Any, folder: Path, plan: PretrainPlan, progress: Progress) -> None:
+    """Reconstruction of fresh scenes. Codes are kept at unit length, and codes that nothing uses are moved onto
+    latents of the current batch, because the library's quantizer does neither."""
+    vq = model.vq.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(vq.parameters(), plan.tokenizer_lr, (0.9, 0.99), weight_decay=0.0)
+    codes = vq.quantize.embedding.weight
+    if not latest_checkpoint(folder):
+        first = model.to_patches(fresh_scenes(256, rng_for(plan.seed, 0)))
+        with torch.no_grad():
+            _revive(codes, vq.encode(first).latents, torch.ones(len(codes), dtype=torch.bool), 0)
+    used = torch.zeros(len(codes))
+    for step in _resumable(vq, optimizer, folder, plan.tokenizer_steps, plan):
+        images = fresh_scenes(plan.tokenizer_batch, rng_for(plan.seed, 1, step))
+        patches = model.to_patches(images)
+        latents = vq.encode(patches).latents
+        quantized, commit, (_, _, index) = vq.quantize(latents)
+        drawn = vq.decode(quantized, force_not_quantize=True).sample
+        error = drawn - patches
+        loss = error.abs().mean() + error.square().mean() + 0.5 * commit
+        lr = _schedule(step, plan.tokenizer_steps, plan.tokenizer_lr)
+        _step(optimizer, loss, lr, step)
+        with torch.no_grad():
+            codes.div_(codes.norm(dim=1, keepdim=True).clamp(min=1e-6))
+            used += torch.bincount(index.flatten(), minlength=len(codes))
+            if (step + 1) % 50 == 0:
+                if step < 0.7 * plan.tokenizer_steps:
+                    _revive(codes, latents, used == 0, step)
+                alive = float((used > 0).float().mean())
+                used.zero_()
+                progress(
+                    "tokenizer",
+                    step + 1,
+                    plan.tokenizer_steps,
+                    {"loss": loss.item(), "l1": error.abs().mean().item(), "codes used": alive},
+                )
+    vq.requires_grad_(False).eval()
+
+
+def _revive(codes: Tensor, latents: Tensor, dead: Tensor, step: int) -> None:
+    """Moves the dead codes onto random latents (B, C, H, W), at unit length."""
+    vectors = F.normalize(latents.detach().permute(0, 2, 3, 1).flatten(0, 2), dim=1)
+    pick = torch.from_numpy(rng_for(step, 7).integers(len(vectors), size=int(dead.sum())))
+    codes.data[dead] = vectors[pick]
+
+
+# Corpus -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Noisily captioned scenes: captions (N), and image tokens (N, T) int16."""
+
+    captions: list[str]
+    tokens: np.ndarray
+
+
+def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progress) -> Corpus:
+    """Scenes with noisy captions as image tokens. Complete or absent on disk."""
+    if not folder.is_dir():
+        captions, tokens = [], []
+        block = 500
+        for start in range(0, plan.corpus_scenes, block):
+            rng = rng_for(plan.seed, 2, start)
+            images = []
+            for _ in range(block):
+                record = grammar.sample_record(rng)
+                images.append(render(grammar.draw(grammar.shown_record(record, rng), rng))[0])
+                captions.append(record["prompt"])
+            pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+            tokens.append(model.encode(pixels).numpy().astype(np.int16))
+            progress("corpus", start + block, plan.corpus_scenes, {})
+        with write_folder_atomic(folder) as place:
+            (place / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
+            np.save(place / "tokens.npy", np.concatenate(tokens))
+    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    return Corpus(captions, np.load(folder / "tokens.npy", allow_pickle=False))
+
+
+# Transformer ------------------------------------------------------------------------------------------------------
+
+
+def _shown_caption(text: str, plan: PretrainPlan, rng: np.random.Generator) -> str | None:
+    """The caption as the model sees it this time; None = the null prompt."""
+    draw = rng.random()
+    if draw < plan.null_share:
+        return None
+    if draw < plan.null_share + plan.empty_share:
+        return ""
+    if draw < plan.null_share + plan.empty_share + plan.bare_share:
+        return text.split(" ", 3)[3]  # every template has three words
+    return text
+
+
+def train_transformer(
+    model: Any, folder: Path, corpus: Corpus, plan: PretrainPlan, progress: Progress
+) -> None:
+    """Next-token prediction of the image tokens under their captions."""
+    trained = nn.ModuleList([model.language_model, model.image_embedding, model.image_head])
+    trained.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(
+        trained.parameters(), plan.transformer_lr, (0.9, 0.98), weight_decay=0.05
+    )
+    steps = plan.transformer_steps
+    for step in _resumable(trained, optimizer, folder, steps, plan):
+        rng = rng_for(plan.seed, 3, step)
+        rows = rng.integers(len(corpus.captions), size=plan.transformer_batch)
+        texts = [corpus.captions[i] for i in rows]
+        shown = [_shown_caption(text, plan, rng) for text in texts]
+        encoded = model.condition(texts, shown)
+        condition = type(encoded)(
+            encoded.input_ids[len(texts) :], encoded.attention_mask[len(texts) :], len(texts)
+        )
+        tokens = torch.from_numpy(corpus.tokens[rows].astype(np.int64))
+        logprobs = model(condition, tokens, want=["logprobs"])["logprobs"]
+        loss = -logprobs.mean()
+        _step(optimizer, loss, _schedule(step, steps, plan.transformer_lr), step)
+        if (step + 1) % 50 == 0:
+            progress("transformer", step + 1, steps, {"loss": loss.item()})
+    trained.requires_grad_(True).eval()

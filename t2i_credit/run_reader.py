@@ -1,0 +1,273 @@
+"""Reads run folders, also while they are being written. The layout is that of run_folder.py, which
+users import this from. Shapes: N kept samples of a step, T = H*W image tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
+from .atomic import cannot
+from .errors import RunError
+
+FORMAT = 1
+STALE_AFTER = 900.0  # seconds without a heartbeat after which a run counts as killed
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands. `state`: running, finished, failed, stopped; killed = it says running but
+    its process is gone or silent; unreadable = `message` says why. Times in seconds since 1970;
+    `here` = it ran on this machine."""
+
+    path: Path
+    state: str
+    step: int = 0
+    total: int = 0
+    started: float = 0.0
+    heartbeat: float = 0.0
+    pid: int = 0
+    here: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One recorded step with N kept samples.
+
+    Attributes:
+        folder, step, group_size, codebook_size: where, when, G, V.
+        grid: (H, W).
+        samples: N dicts: image, index, group, prompt, negative, spec, reward, reward_parts,
+            advantage, gold, objects.
+        arrays: {name: (N, T)}: tokens int32; logprobs, guided_logprobs, credit, token_advantages,
+            entropy and, where known, negative_logprobs and contrast, float32.
+    """
+
+    folder: Path
+    step: int
+    grid: tuple[int, int]
+    group_size: int
+    codebook_size: int
+    samples: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
+
+    def image(self, place: int) -> Image.Image:
+        """The decoded image of the sample at `place` (0..N-1)."""
+        path = self.folder / self.samples[place]["image"]
+        try:
+            with Image.open(path) as file:
+                return file.convert("RGB")
+        except (OSError, SyntaxError) as error:  # PIL reports a broken PNG chunk as a SyntaxError
+            raise cannot("read", path, error) from error
+
+    def signed_contrast(self) -> np.ndarray | None:
+        """(N, T) logprobs - negative_logprobs; None if the negative branch never ran."""
+        negative = self.arrays.get("negative_logprobs")
+        return None if negative is None else self.arrays["logprobs"] - negative
+
+
+class RunReader:
+    """Reads one run folder, also while the run is going on. Raises RunError for what is no run or a
+    newer format."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not (self.path / "environment.json").is_file():
+            raise RunError(f"{self.path}: not a run folder (no environment.json in it)")
+        found = self.environment().get("format")
+        if not isinstance(found, int) or not 1 <= found <= FORMAT:
+            raise RunError(
+                f"{self.path}: run folder format {found!r}; this version reads {FORMAT}: update it"
+            )
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, device, seed, commit; `resumed` lists the environments of later starts."""
+        return _read_json(self.path / "environment.json")
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        path = self.path / "config.yaml"
+        try:
+            return dict(yaml.safe_load(path.read_bytes()) or {})
+        except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+            raise cannot("read", path, error) from error
+
+    def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
+        """How the run stands; `stale_after` seconds of silence mean that it was killed."""
+        path = self.path / "status.json"
+        known = _read_json(path)
+        try:
+            here = known.pop("host") == socket.gethostname()
+            status = RunStatus(self.path, here=here, **known)
+            gone = here and not _alive(status.pid)
+            silent = time.time() - status.heartbeat > stale_after
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{path}: not a run status: {error}") from error
+        if status.state == "running" and (gone or silent):
+            return RunStatus(**{**vars(status), "state": "killed"})
+        return status
+
+    def metrics(self, *, strict: bool = True) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far; one that is still being written is left out. With
+        `strict`, a damaged line raises RunError, without it the line is left out too."""
+        path = self.path / "metrics.jsonl"
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise cannot("read", path, error) from error
+        metrics = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                int(entry["step"])
+                metrics.append(entry)
+            except (ValueError, TypeError, KeyError):
+                if strict:
+                    raise RunError(
+                        f"{path}, line {number}: damaged, not a line of metrics"
+                    ) from None
+        return metrics
+
+    def steps(self) -> list[int]:
+        """The recorded steps, ascending."""
+        return numbered_folders(self.path / "steps")
+
+    def checkpoints(self) -> list[int]:
+        """The steps with a complete checkpoint, ascending."""
+        return numbered_folders(self.path / "checkpoints")
+
+    def step(self, step: int | None = None) -> StepRecord:
+        """One recorded step; None = the latest."""
+        known = self.steps()
+        if not known:
+            raise RunError(f"{self.path}: no step has been recorded yet")
+        step = known[-1] if step is None else step
+        if step not in known:
+            raise RunError(f"{self.path}: step {step} is not recorded; recorded: {_ranges(known)}")
+        folder = self.path / "steps" / step_name(step)
+        header = _read_json(folder / "samples.json")
+        path = folder / "arrays.safetensors"
+        try:
+            arrays = load_arrays(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise cannot("read", path, error) from error
+        try:
+            height, width = header["grid"]
+            sizes = (header["group_size"], header["codebook_size"])
+            return StepRecord(folder, step, (height, width), *sizes, header["samples"], arrays)
+        except (KeyError, ValueError) as error:
+            raise RunError(f"{folder / 'samples.json'}: not a recorded step: {error!r}") from error
+
+    def evaluations(self) -> list[str]:
+        """Names of the complete evaluations."""
+        return sorted(p.stem for p in (self.path / "evaluations").glob("[!.]*.json"))
+
+    def evaluation(self, name: str) -> dict[str, Any]:
+        """The scores of an evaluation."""
+        return _read_json(evaluation_path(self.path, name))
+
+    def evaluation_images(self, name: str) -> list[dict[str, Any]]:
+        """One dict per image of an evaluation; [] when it kept none."""
+        path = evaluation_path(self.path, name).with_name(f"{name}.jsonl")
+        try:
+            return [json.loads(line) for line in path.read_bytes().splitlines() if line]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise cannot("read", path, error) from error
+
+    def heatmaps(self, step: int | None = None) -> Path:
+        """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
+        folder = self.path / "heatmaps"
+        return folder if step is None else folder / step_name(step)
+
+
+def list_runs(folder: Path | str) -> list[RunStatus]:
+    """The runs in a folder (or the one that it is): running ones first, then the newest; [] when
+    there are none. A run that cannot be read is listed as unreadable, at the end."""
+    folder = Path(folder)
+    found = []
+    try:
+        candidates = [folder, *(p for p in folder.iterdir() if not p.name.startswith("."))]
+    except OSError:
+        return []
+    for path in candidates:
+        if not (path / "environment.json").is_file():
+            continue
+        try:
+            found.append(RunReader(path).status())
+        except RunError as error:
+            found.append(RunStatus(path, "unreadable", message=str(error)))
+    return sorted(found, key=lambda run: (run.state != "running", -run.started, run.path.name))
+
+
+def step_name(step: int) -> str:
+    """Folder name of a step, six digits or more: names sort like numbers."""
+    return f"{step:06d}"
+
+
+def numbered_folders(folder: Path) -> list[int]:
+    """The steps that have a complete folder inside `folder`, ascending; [] when there is no
+    `folder`."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(
+            int(p.name)
+            for p in folder.iterdir()
+            if p.name.isdecimal() and p.name == step_name(int(p.name)) and p.is_dir()
+        )
+    return []
+
+
+def evaluation_path(run: Path, name: str) -> Path:
+    """Where the scores of an evaluation lie; RunError for a name that leaves the folder."""
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise RunError(f"evaluation name {name!r}: must be a plain file name, without slashes")
+    return run / "evaluations" / f"{name}.json"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise cannot("read", path, error) from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
+    return value
+
+
+def _ranges(steps: list[int]) -> str:
+    return (
+        ", ".join(map(str, steps))
+        if len(steps) <= 8
+        else f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
+    )
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # os.kill(pid, 0) ends the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    with suppress(
+        OSError, IndexError
+    ):  # Linux: a dead child that nobody waited for still has its number
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return True

@@ -1,0 +1,244 @@
+"""The training loop: prompts, rollout, rewards, advantages, credit, update, run folder. Builds no part itself.
+
+Shapes: P prompts, G samples each, B = P*G samples, T image tokens. Randomness comes from (seed, step) alone, so a
+resumed run repeats the undisturbed one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import Config
+from .credit import CreditEntry, contrast, token_advantages
+from .errors import RunError
+from .interfaces import Prompt, Rollout
+from .metrics import rollout_metrics
+from .prompts import PromptBatches
+from .rollout import derive_seed, sample_rollout
+from .run_folder import RunWriter
+from .update import PolicyUpdate, learning_rate
+
+TRAINING, PROBE = 1, 2  # purposes of a derived seed; evaluation has its own
+SILENT_STEPS = 10  # steps without any spread in the rewards before the user is warned
+
+Reward = Callable[[Tensor, Sequence[Prompt]], tuple[Tensor, dict[str, Tensor]]]
+Describe = Callable[[Rollout], Sequence[Sequence[Mapping[str, Any]]]]
+
+
+class Trainer:
+    """Trains a model on the rewards of its own samples.
+
+    Args:
+        config: what to do.
+        model: an ImageTokenModel that is an nn.Module; its parameters with requires_grad are trained.
+        reference: the frozen model of the KL term and of credit that needs one, or None.
+        reward: images and prompts to the total (B,) and its parts.
+        advantage: rewards (B,), group size to advantages (B,).
+        credit: the entry of the credit table.
+        prompts: what to train on.
+        run: where everything is written.
+        accelerator: device, precision, trackers.
+        describe: rollout to the known objects of each sample, for the run folder; None = unknown.
+        report: called after each step with its number (from 1) and metrics.
+        warn: called with a line that the user should read.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        model: Any,
+        reference: Any | None,
+        reward: Reward,
+        advantage: Callable[[Tensor, int], Tensor],
+        credit: CreditEntry,
+        prompts: Sequence[Prompt],
+        run: RunWriter,
+        accelerator: Accelerator,
+        describe: Describe | None = None,
+        report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        self.config, self.run, self.accelerator = config, run, accelerator
+        self.reward, self.advantage, self.describe = reward, advantage, describe
+        self.report, self.warn = report, warn
+        settings = config.prompts
+        self.batches = PromptBatches(prompts, per_step=settings.per_step, seed=settings.seed)
+        self.probes = _spread(prompts, config.log.probes)
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=config.optim.lr,
+            betas=config.optim.betas,
+            eps=config.optim.eps,
+            weight_decay=config.optim.weight_decay,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.sampler = accelerator.unwrap_model(self.model)
+        self.update = PolicyUpdate(
+            config,
+            model=self.model,
+            sampler=self.sampler,
+            reference=reference,
+            credit=credit,
+            optimizer=self.optimizer,
+            accelerator=accelerator,
+        )
+        self.seconds: dict[str, float] = {}
+        self.silent = 0
+        self.start = self._restore() if run.resume_step else 0
+
+    def train(self) -> None:
+        """Runs the steps that are left."""
+        total = self.config.train.steps
+        for step in range(self.start + 1, total + 1):
+            self.report(step, self.step(step))
+            if step % self.config.train.checkpoint_every == 0 or step == total:
+                self._save(step)
+
+    def step(self, step: int) -> dict[str, float]:
+        """One step, counted from 1; returns its metrics, which are also written."""
+        with self._timed("step"):
+            prompts = self.batches.batch(step - 1)
+            with self._timed("rollout"):
+                rollout = self._sample(prompts, derive_seed(TRAINING, self.config.train.seed, step))
+            with self._timed("reward"):
+                rewards, parts = self.reward(rollout.images, rollout.prompts)
+            advantages = self.advantage(rewards, rollout.group_size)
+            metrics = rollout_metrics(rollout, rewards, parts)
+            if self._keeps(step):
+                self._write_samples(step, rollout)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.config, step)
+            with self._timed("update"):
+                metrics |= self.update(step, rollout, advantages)
+        metrics |= {"lr": learning_rate(self.config, step), "samples": step * len(rollout)}
+        metrics |= {f"time/{name}": spent for name, spent in self.seconds.items()}
+        metrics["time/tokens_per_second"] = rollout.tokens.numel() / self.seconds["step"]
+        self.run.append_metrics(step, metrics)
+        self.accelerator.log(metrics, step=step)
+        self._warn_of_silence(step, metrics)
+        return metrics
+
+    def _sample(self, prompts: Sequence[Prompt], seed: int) -> Rollout:
+        settings, needs = self.config.rollout, self.update.needs
+        with self.accelerator.autocast():
+            return sample_rollout(
+                self.sampler,
+                prompts,
+                group_size=settings.group_size,
+                cfg_scale=settings.cfg_scale,
+                temperature=settings.temperature,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                seed=seed,
+                batch_size=settings.batch_size,
+                full_kl="full_kl" in needs,
+                guided_entropy="guided_entropy" in needs,
+                negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
+            )
+
+    def _keeps(self, step: int) -> bool:
+        """Whether the run folder keeps samples of the step."""
+        every, total = self.config.log.samples_every, self.config.train.steps
+        return step == 1 or step % every == 0 or step == total
+
+    def _write_samples(self, step: int, rollout: Rollout) -> None:
+        """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step."""
+        size = rollout.group_size
+        kept = rollout.select(torch.arange(min(self.config.log.groups * size, len(rollout))))
+        if self.probes:
+            seed = derive_seed(PROBE, self.config.train.seed)
+            kept = kept.joined(self._sample(self.probes, seed))
+        rewards, parts = self.reward(kept.images, kept.prompts)
+        advantages = self.advantage(rewards, size)
+        credit = self.update.credit_of(kept, advantages)
+        raw = None
+        if kept.negative_logprobs is not None:
+            kind = self.config.credit.params.get("kind", "k3")
+            raw = contrast(
+                kept.logprobs,
+                kept.negative_logprobs,
+                kept.mask,
+                kind=kind,
+                full_kl=kept.full_kl,
+            )
+        self.run.write_step(
+            step,
+            kept,
+            grid=self.sampler.grid,
+            codebook_size=self.sampler.codebook_size,
+            rewards=rewards,
+            reward_parts=parts,
+            advantages=advantages,
+            credit=credit,
+            token_advantages=token_advantages(advantages, credit),
+            contrast=raw,
+            objects=self.describe(kept) if self.describe else None,
+            probes=len(self.probes) * size,
+        )
+
+    def _warn_of_silence(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Says so when nothing can be learned."""
+        self.silent = self.silent + 1 if metrics["zero_spread"] == 1.0 else 0
+        if self.silent and self.silent % SILENT_STEPS == 0:
+            level = f"equal within every group (mean {metrics['reward']:.3g})"
+            level = "zero" if metrics["reward"] == 0 else level
+            self.warn(
+                f"step {step}: all rewards of the last {self.silent} steps are {level}; nothing is learned"
+            )
+
+    # Checkpoints
+
+    def _save(self, step: int) -> None:
+        trained = {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+        keep = self.config.train.keep_checkpoints
+        save_checkpoint(
+            self.run.checkpoints,
+            step,
+            model_state=trained,
+            optimizer=self.optimizer,
+            extra={"samples_per_step": self.config.prompts.per_step},
+            keep=keep,
+        )
+
+    def _restore(self) -> int:
+        saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
+        assert saved.model_state is not None
+        load_trained(self.sampler, saved.model_state, str(saved.path))
+        self.optimizer.load_state_dict(saved.optimizer)
+        return saved.step
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+
+def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
+    """Puts a checkpoint's trained tensors into the model.
+
+    Raises:
+        RunError: they do not belong to this model.
+    """
+    known = dict(model.named_parameters())
+    for name, tensor in state.items():
+        if name not in known or known[name].shape != tensor.shape:
+            raise RunError(f"{where}: {name} does not fit the model of this run's configuration")
+    model.load_state_dict(state, strict=False)
+
+
+def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` prompts at equal distances, so that a set sorted by task gives several tasks."""
+    if count == 0:
+        return []
+    places = [round((i + 0.5) * len(prompts) / count - 0.5) for i in range(count)]
+    return [prompts[i] for i in dict.fromkeys(places)]

@@ -1,0 +1,249 @@
+"""From one scored rollout to optimizer steps: credit, policy loss, KL term, backward pass. Samples and writes nothing.
+
+Shapes: P prompts, G samples each, B = P*G samples, T image tokens; N = the samples of a micro-batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from .config import Config
+from .credit import CreditEntry, kl_weight, token_advantages
+from .errors import TrainingError
+from .interfaces import Rollout
+from .losses import policy_loss
+from .metrics import credit_metrics
+
+# what a credit entry calls the fields of an update, by policy, and what the model calls them
+_STATISTIC = {
+    "guided": {"hellinger": "guided_hellinger", "normalized_entropy": "guided_entropy"},
+    "conditional": {"hellinger": "hellinger", "normalized_entropy": "entropy"},
+}
+_LARGEST = {"ratio_max"}  # metrics of which a step keeps the largest and not the mean
+
+
+class PolicyUpdate:
+    """The update of a configuration.
+
+    Args:
+        config: what to do.
+        model: the prepared model (its `__call__` is the training pass).
+        sampler: the same model without accelerate's wrapping.
+        reference: the frozen model, or None.
+        credit: the entry of the credit table.
+        optimizer: the prepared optimizer; its learning rate is the caller's business.
+        accelerator: backward passes, precision, gradient clipping.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        model: Any,
+        sampler: Any,
+        reference: Any | None,
+        credit: CreditEntry,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.model, self.sampler, self.reference = config, model, sampler, reference
+        self.credit_entry, self.optimizer, self.accelerator = credit, optimizer, accelerator
+        self.needs = credit.fields_needed(**config.credit.params)
+        policy = config.loss.policy
+        self.policy_name = "guided_logprobs" if policy == "guided" else "logprobs"
+        # the credit's fields that come from the update's own pass, and the model's names for them
+        fresh = self.needs if config.credit.refresh else self.needs & set(_STATISTIC[policy])
+        self.fresh = {name: _STATISTIC[policy].get(name, name) for name in sorted(fresh)}
+
+    def __call__(self, step: int, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
+        """The optimizer steps on one rollout; returns the means of their metrics.
+
+        Raises:
+            TrainingError: a loss or gradient is not finite, or sampling and training disagree; the model is as
+                it was before the optimizer step.
+        """
+        settings = self.config.loss
+        updates = settings.updates_per_rollout
+        stored = getattr(rollout, self.policy_name)
+        old = self._recomputed(rollout) if updates > 1 and settings.old == "recompute" else stored
+        credit = None if self.fresh else self.credit_of(rollout, advantages)
+        totals: dict[str, float] = {}
+        for update in range(updates):
+            self.optimizer.zero_grad()
+            differences = []
+            for rows, final in self._micro_batches(len(rollout)):
+                with nullcontext() if final else self.accelerator.no_sync(self.model):
+                    fields = self._pass(rollout, rows, {"policy": self.policy_name} | self.fresh)
+                    logprobs = fields.pop("policy")
+                    differences.append((logprobs.detach() - stored[rows]).abs())
+                    part = credit[rows] if credit is not None else None
+                    if part is None:
+                        part = self._assign(rollout, rows, advantages, fields)
+                    before = logprobs.detach() if updates == 1 else old[rows]
+                    loss, metrics = self._loss(rollout, rows, logprobs, before, advantages, part)
+                    _require_finite(step, "loss", loss)
+                    self.accelerator.backward(loss)
+                weight = len(rows) / len(rollout) / updates
+                _collect(totals, metrics | credit_metrics(part), weight)
+                _collect(totals, {"loss": float(loss.detach())}, 1 / updates)
+            if update == 0:
+                totals |= self._agreement(step, torch.cat(differences))
+            limit = self.config.optim.max_grad_norm or math.inf
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+            _require_finite(step, "gradient", norm)
+            _collect(totals, {"grad_norm": float(norm)}, 1 / updates)
+            self.optimizer.step()
+        return totals
+
+    @torch.no_grad()
+    def credit_of(self, rollout: Rollout, advantages: Tensor) -> Tensor:
+        """(B, T) credit of a whole rollout under the policy as it is now."""
+        rows = torch.arange(len(rollout), device=rollout.tokens.device)
+        fields = {}
+        if self.fresh:
+            parts = [self._pass(rollout, r, self.fresh) for r, _ in self._micro_batches(len(rollout))]
+            fields = {name: torch.cat([part[name] for part in parts]) for name in self.fresh}
+        return self._assign(rollout, rows, advantages, fields)
+
+    def _assign(
+        self, rollout: Rollout, rows: Tensor, advantages: Tensor, fresh: Mapping[str, Tensor]
+    ) -> Tensor:
+        """(N, T) credit of the samples at `rows`, from what the rollout kept and this update computed."""
+        fields = {name: getattr(rollout, name)[rows] for name in self.needs - set(fresh)}
+        fields |= {name: value.detach() for name, value in fresh.items()}
+        assign, params = self.credit_entry.assign, self.config.credit.params
+        return assign(fields, rollout.mask[rows], advantages[rows], **params)
+
+    def _pass(
+        self, rollout: Rollout, rows: Tensor, names: Mapping[str, str], model: Any = None
+    ) -> dict[str, Tensor]:
+        """A pass over the tokens of the samples at `rows`: {field: (N, T)} for {field: the model's statistic}."""
+        prompts = rollout.prompts[:: rollout.group_size]
+        condition = self.sampler.condition(
+            [p.text for p in prompts], [p.negative for p in prompts]
+        ).select(rows // rollout.group_size)
+        tokens = rollout.tokens[rows]
+        frozen = None
+        if "hellinger" in names and self.reference is not None:
+            frozen = self.reference.reference(condition, tokens)
+        found = (model or self.model)(
+            condition,
+            tokens,
+            want=list(dict.fromkeys(names.values())),
+            reference=frozen,
+            cfg_scale=self.config.rollout.cfg_scale,
+            temperature=self.config.rollout.temperature,
+        )
+        fields = {field: found[statistic] for field, statistic in names.items()}
+        if "normalized_entropy" in fields:
+            largest = math.log(self.sampler.codebook_size)
+            fields["normalized_entropy"] = fields["normalized_entropy"] / largest
+        return fields
+
+    def _loss(
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        logprobs: Tensor,
+        old: Tensor,
+        advantages: Tensor,
+        credit: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The micro-batch's share of the whole batch's loss."""
+        settings, mask = self.config.loss, rollout.mask[rows]
+        reference = None
+        if settings.kl_coef:
+            with torch.no_grad():
+                names = {"policy": self.policy_name}
+                reference = self._pass(rollout, rows, names, self.reference)["policy"]
+        denominators: dict[str, float] = {
+            "token": float(rollout.mask.sum()),
+            "sequence": float(len(rollout)),
+            "constant": float(rollout.mask.numel()),
+        }
+        return policy_loss(
+            logprobs,
+            old,
+            token_advantages(advantages[rows], credit),
+            mask,
+            clip_low=settings.clip_low,
+            clip_high=settings.clip_high,
+            ratio=settings.ratio,
+            aggregate=settings.aggregate,
+            ref_logprobs=reference,
+            kl_coef=settings.kl_coef,
+            kl_weights=kl_weight(credit, mask) if settings.kl_weight == "credit" else None,
+            denominator=denominators[settings.aggregate],
+        )
+
+    @torch.no_grad()
+    def _recomputed(self, rollout: Rollout) -> Tensor:
+        """(B, T) log-probs of the policy before the first update, by a training pass."""
+        names = {"policy": self.policy_name}
+        parts = [
+            self._pass(rollout, r, names)["policy"] for r, _ in self._micro_batches(len(rollout))
+        ]
+        return torch.cat(parts)
+
+    def _micro_batches(self, samples: int) -> Iterator[tuple[Tensor, bool]]:
+        """The rows of each micro-batch, and whether it is the last."""
+        size = self.config.train.micro_batch_size or samples
+        for start in range(0, samples, size):
+            end = min(start + size, samples)
+            yield torch.arange(start, end, device=self.sampler.device), end == samples
+
+    def _agreement(self, step: int, differences: Tensor) -> dict[str, float]:
+        """Sampling and training must agree on the log-probs before the first update."""
+        mean, largest = float(differences.mean()), float(differences.max())
+        guard = self.config.loss.ratio_guard
+        if guard is not None and not largest <= guard:
+            raise TrainingError(
+                f"step {step}: log-probs in training differ from those in sampling by up to {largest:.2g}, "
+                f"loss.ratio_guard allows {guard:.2g} (raise it for bf16; null = off); no update was made"
+            )
+        return {"log_ratio_mean": mean, "log_ratio_max": largest}
+
+
+def _collect(totals: dict[str, float], values: Mapping[str, Any], weight: float) -> None:
+    for name, value in values.items():
+        if name in _LARGEST:
+            totals[name] = max(totals.get(name, -math.inf), float(value))
+        else:
+            totals[name] = totals.get(name, 0.0) + weight * float(value)
+
+
+def _require_finite(step: int, what: str, value: Tensor) -> None:
+    if not bool(torch.isfinite(value)):
+        raise TrainingError(f"step {step}: the {what} is {float(value)}; no update was made")
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Of a step counted from 1: linear warm-up, then constant, or down to min_lr_fraction by line or cosine."""
+    settings, total = config.optim, config.train.steps
+    if step <= settings.warmup_steps:
+        return settings.lr * step / settings.warmup_steps
+    done = (step - settings.warmup_steps - 1) / max(1, total - settings.warmup_steps - 1)
+    if settings.schedule == "constant":
+        return settings.lr
+    fall = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    floor = settings.min_lr_fraction
+    return settings.lr * (floor + (1 - floor) * fall)
+
+
+def as_entry(plugin: Any) -> CreditEntry:
+    """A credit entry; a user's bare function declares nothing and gets the fields that every rollout keeps."""
+    if isinstance(plugin, CreditEntry):
+        return plugin
+    return CreditEntry(
+        assign=plugin,
+        description=(plugin.__doc__ or "a function of the user's").splitlines()[0],
+        paper="",
+        needs=frozenset({"logprobs", "negative_logprobs", "entropy"}),
+    )
