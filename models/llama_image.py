@@ -111,7 +111,7 @@ class LlamaImageModel(nn.Module):
     grid: tuple[int, int]
     codebook_size: int
     language_model: LlamaModel
-    logprob_chunk = 4096  # token positions per chunk of the head
+    logits_at_once = 2**24  # values, 64 MiB in float32: as many token positions as fit share a chunk of the head
 
     @property
     def device(self) -> torch.device:
@@ -252,7 +252,7 @@ class LlamaImageModel(nn.Module):
             cfg_scale=cfg_scale,
             temperature=temperature,
             reference=reference,
-            chunk_rows=self.logprob_chunk,
+            chunk_rows=max(1, self.logits_at_once // self.codebook_size),
         )
 
     @torch.no_grad()

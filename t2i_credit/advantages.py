@@ -22,14 +22,16 @@ def group_normalized(rewards: Tensor, group_size: int, *, eps: float = 1e-4) -> 
     Args:
         rewards: (B,).
         group_size: G, at least 2.
-        eps: keeps groups of nearly equal rewards from blowing up; in units of reward.
+        eps: at least 0; keeps groups of nearly equal rewards from blowing up; in units of reward.
 
     Returns:
         (B,) float32.
 
     Raises:
-        UserError: a group of 1, or B that is no multiple of it.
+        UserError: a group of 1, B that is no multiple of it, or a negative eps.
     """
+    if eps < 0:
+        raise UserError(f"group_normalized needs eps >= 0, got {eps}")
     groups = _grouped(rewards, group_size)
     centered = _centered(groups)
     return (centered / (groups.std(dim=1, keepdim=True) + eps)).flatten()

@@ -124,3 +124,33 @@ def rows(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
         shown.add_row(*(str(value) for value in line.values()))
     _OUT.print(shown)
+
+
+def show_evaluation(report: Any) -> None:
+    """Scores by task with intervals, or before and after where two models were compared."""
+    if report.changes is not None:
+        lines = [
+            {
+                "task": task,
+                "before": f"{row['before']:.3f}",
+                "after": f"{row['after']:.3f}",
+                "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            }
+            for task, row in report.changes.items()
+        ]
+    else:
+        summary = report.evaluation.summary()
+        lines = [
+            {
+                "task": task,
+                "correct [95% interval]": f"{row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+                "partial": f"{row['partial']:.3f}",
+                "pass@k": f"{row['pass_at_k']:.3f}",
+                "images": row["images"],
+            }
+            for task, row in summary.items()
+        ]
+    protocol = report.evaluation.protocol
+    rows(f"{report.name} (k = {protocol.images_per_prompt})", lines)
+    if report.path:
+        say(f"written: {report.path}")

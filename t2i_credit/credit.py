@@ -121,13 +121,16 @@ def power_rank(contrast: Tensor, mask: Tensor, *, top: float = 0.4, mass: float 
     Args:
         contrast: (B, T), at least 0.
         mask: (B, T) bool.
-        top, mass: in (0, 1), mass >= top; mass == top is uniform.
+        top, mass: in (0, 1), mass >= top; mass == top is uniform. A top so small that 1 - top rounds
+            to 1 is refused.
 
     Returns:
         (B, T) float32, row mean 1.
     """
     if not 0 < top <= mass < 1:
         raise UserError(f"power_rank needs 0 < top <= mass < 1, got top {top} and mass {mass}")
+    if 1 - top == 1:  # the exponent divides by ln(1 - top)
+        raise UserError(f"power_rank needs a top of at least 2e-16, got {top}")
     exponent = math.log(1 - mass) / math.log(1 - top) - 1
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
     return _row_mean_one((_average_ranks(contrast.float(), mask) / count) ** exponent, mask)

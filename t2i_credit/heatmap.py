@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -21,23 +19,19 @@ from .heatmap_colours import (
     CONTRAST,
     diverging,
     overlay,
-    plain_array,
     robust_limit,
     sequential,
     upsample,
 )
 from .heatmap_draw import (
-    CELL,
     GOLD,
     HAIRLINE,
     INK,
     NARROWEST,
     PAPER,
     QUIET,
-    Bar,
     Cell,
     display,
-    diverging_bar,
     draw_bar,
     draw_star,
     format_number,
@@ -48,9 +42,17 @@ from .heatmap_draw import (
     wrap,
     write,
 )
-
-if TYPE_CHECKING:
-    from .heatmap_colours import Array
+from .heatmap_sample import (
+    SampleView,
+    Scale,
+    advantage_bar,
+    common_scale,
+    contrast_cell,
+    credit_bar,
+    credit_map,
+    credit_overlay,
+    map_of,
+)
 
 __all__ = [
     "ADVANTAGE",
@@ -73,79 +75,6 @@ __all__ = [
 GAP, MARGIN, THUMB = 28, 44, 144  # pixels
 
 
-@dataclass(frozen=True)
-class SampleView:
-    """Everything a panel shows of one sample.
-
-    Attributes:
-        image: the decoded image.
-        grid: (H, W), rows and columns of tokens.
-        credit: (H, W) or (T,), weight per token, mean 1.
-        contrast: (H, W) or (T,), the raw evidence behind the credit, or None.
-        signed_contrast: (H, W) or (T,), logprobs - negative_logprobs, or None if the negative
-            branch never ran.
-        token_advantages: (H, W) or (T,), advantage times credit.
-        prompt: the positive prompt.
-        negative: the negative prompt; None = the model's null prompt.
-        reward, advantage: of the sample.
-        gold: a golden reference and not a sample.
-    """
-
-    image: Image.Image
-    grid: tuple[int, int]
-    credit: Array
-    contrast: Array | None
-    signed_contrast: Array | None
-    token_advantages: Array
-    prompt: str
-    negative: str | None
-    reward: float
-    advantage: float
-    gold: bool = False
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Value ranges shared by pictures that are to be compared: credit 0..credit, the others
-    -limit..limit.
-
-    `clipped` names the maps with values beyond their limit."""
-
-    credit: float
-    contrast: float
-    advantage: float
-    clipped: frozenset[str] = frozenset()
-
-
-def common_scale(samples: Sequence[SampleView]) -> Scale:
-    """The scale on which the maps of these samples can be compared with each other."""
-    credit = np.concatenate([plain_array(s.credit).ravel() for s in samples])
-    advantages = np.concatenate([plain_array(s.token_advantages).ravel() for s in samples])
-    contrasts = [
-        plain_array(s.signed_contrast).ravel() for s in samples if s.signed_contrast is not None
-    ]
-    contrast = np.concatenate(contrasts) if contrasts else np.zeros(1, np.float32)
-    limits = robust_limit(contrast), robust_limit(advantages)
-    beyond = {
-        "contrast": np.abs(contrast).max() > limits[0],
-        "advantage": np.abs(advantages).max() > limits[1],
-    }
-    clipped = frozenset(name for name, is_beyond in beyond.items() if is_beyond)
-    return Scale(max(float(credit.max()), 2.0), *limits, clipped)
-
-
-def credit_overlay(
-    sample: SampleView, limit: float, *, smooth: bool = True, longest: int = CELL
-) -> Image.Image:
-    """The image in pale grey under its token advantages: blue where the update makes tokens
-    likelier, red where less likely. Grey, because a red circle must not look like a red verdict."""
-    image = display(sample.image, longest)
-    advantages = upsample(_grid(sample.token_advantages, sample.grid), image.size[::-1], smooth)
-    strength = np.abs(advantages) / limit if limit > 0 else np.zeros_like(advantages)
-    grey = image.convert("L").point([round(120 + level * 135 / 255) for level in range(256)])
-    return overlay(grey, diverging(advantages, limit), 0.8 * np.clip(strength, 0, 1) ** 0.6)
-
-
 def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
     """One sample in one row: image, credit, signed contrast, token advantages, and these over the
     image.
@@ -161,23 +90,23 @@ def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
         Cell(
             "Credit",
             "weight of each token, mean 1",
-            _credit_map(sample, scale, picture),
-            _credit_bar(scale),
+            credit_map(sample, scale, picture),
+            credit_bar(scale),
         ),
-        _contrast_cell(sample, scale, picture),
+        contrast_cell(sample, scale, picture),
         Cell(
             "Token advantages",
             "advantage \N{MULTIPLICATION SIGN} credit",
             token_map(
-                diverging(_grid(sample.token_advantages, sample.grid), scale.advantage), picture
+                diverging(map_of(sample.token_advantages, sample.grid), scale.advantage), picture
             ),
-            _advantage_bar(scale),
+            advantage_bar(scale),
         ),
         Cell(
             "On the image",
             "where the update pushes",
             credit_overlay(sample, scale.advantage),
-            _advantage_bar(scale),
+            advantage_bar(scale),
         ),
     ]
     step = max(picture.width, NARROWEST) + GAP
@@ -257,14 +186,14 @@ def _animation_frame(
         Cell(
             "Credit",
             "weight of each token, mean 1",
-            _credit_map(sample, scale, picture),
-            _credit_bar(scale),
+            credit_map(sample, scale, picture),
+            credit_bar(scale),
         ),
         Cell(
             "On the image",
             "where the update pushes",
             credit_overlay(sample, scale.advantage),
-            _advantage_bar(scale),
+            advantage_bar(scale),
         ),
     ]
     column = max(picture.width, NARROWEST) + GAP
@@ -280,35 +209,6 @@ def _animation_frame(
         cell.draw(canvas, MARGIN + number * column, head, column - GAP)
     _reward_line(canvas, frames, place, (MARGIN, bottom, width - MARGIN, bottom + 64))
     return canvas
-
-
-def _credit_map(sample: SampleView, scale: Scale, picture: Image.Image) -> Image.Image:
-    return token_map(sequential(_grid(sample.credit, sample.grid), 0, scale.credit), picture)
-
-
-def _contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
-    title, subtitle = "Signed contrast", "log p(prompt) \N{MINUS SIGN} log p(negative)"
-    if sample.signed_contrast is None:
-        blank = Image.new("RGB", picture.size, "#f1efea")
-        place = (picture.width // 2, picture.height // 2)
-        write(blank, place, "no negative branch", 13, QUIET, anchor="mm")
-        return Cell(title, subtitle, blank)
-    values = _grid(sample.signed_contrast, sample.grid)
-    colours = diverging(values, scale.contrast, CONTRAST)
-    ends = ("fits the negative", "fits the prompt")
-    bar = diverging_bar(scale.contrast, CONTRAST, ends, "contrast" in scale.clipped)
-    return Cell(title, subtitle, token_map(colours, picture), bar)
-
-
-def _credit_bar(scale: Scale) -> Bar:
-    colours = sequential(np.linspace(0, scale.credit, 256), 0, scale.credit)
-    labels = ((0.0, "0"), (1 / scale.credit, "1"), (1.0, format_number(scale.credit)))
-    return Bar(colours, labels, ("counts less", "counts more"))
-
-
-def _advantage_bar(scale: Scale) -> Bar:
-    ends = ("less likely", "more likely")
-    return diverging_bar(scale.advantage, ADVANTAGE, ends, "advantage" in scale.clipped)
 
 
 def _header(canvas: Image.Image, sample: SampleView, *, draw: bool) -> int:
@@ -346,7 +246,7 @@ def _group_header(canvas: Image.Image, group: Sequence[SampleView], y: int, widt
     write(
         canvas, (MARGIN, y + 31), wrap(below, 13, False, width - 2 * MARGIN - 230, 1)[0], 13, QUIET
     )
-    bar = _advantage_bar(common_scale(group))
+    bar = advantage_bar(common_scale(group))
     draw_bar(canvas, bar, width - MARGIN - 190, y + 4, 190)
 
 
@@ -403,10 +303,6 @@ def _reward_line(
     pen.ellipse([x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale], INK)
     small = fine.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
     canvas.paste(small, (left, top))
-
-
-def _grid(values: Array, grid: tuple[int, int]) -> np.ndarray:
-    return plain_array(values).reshape(grid)
 
 
 def _negative(negative: str | None) -> str:

@@ -83,6 +83,7 @@ def token_map(colours: np.ndarray, picture: Image.Image) -> Image.Image:
 
 
 def diverging_bar(limit: float, palette: str, ends: tuple[str, str], clipped: bool) -> Bar:
+    """The bar of -limit..limit; `ends` says what low and high mean, `clipped` that values lie beyond."""
     colours = diverging(np.linspace(-limit, limit, 256), limit or 1.0, palette)
     low, high = (
         ("\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} ") if clipped else ("", "")
@@ -92,6 +93,7 @@ def diverging_bar(limit: float, palette: str, ends: tuple[str, str], clipped: bo
 
 
 def draw_bar(canvas: Image.Image, bar: Bar, x: int, y: int, width: int) -> None:
+    """The bar with its top left corner at (x, y), labels and meanings below it."""
     strip = Image.fromarray(bar.colours[None]).resize((width, 10), Image.Resampling.BILINEAR)
     paste_framed(canvas, strip, x, y)
     pen = ImageDraw.Draw(canvas)
@@ -105,12 +107,14 @@ def draw_bar(canvas: Image.Image, bar: Bar, x: int, y: int, width: int) -> None:
 
 
 def paste_framed(canvas: Image.Image, picture: Image.Image, x: int, y: int) -> None:
+    """The picture at (x, y) inside a hairline."""
     canvas.paste(picture, (x, y))
     box = [x - 1, y - 1, x + picture.width, y + picture.height]
     ImageDraw.Draw(canvas).rectangle(box, outline=HAIRLINE)
 
 
 def draw_star(canvas: Image.Image, x: int, y: int, radius: int) -> None:
+    """A golden star around (x, y)."""
     big = Image.new("L", (8 * radius, 8 * radius))
     points = [
         (
@@ -134,6 +138,7 @@ def write(
     bold: bool = False,
     anchor: str = "la",
 ) -> None:
+    """One line of text; `anchor` as in PIL."""
     ImageDraw.Draw(canvas).text(place, text, colour, _font(size, bold), anchor=anchor)
 
 
@@ -161,10 +166,12 @@ def wrap(text: str, size: int, bold: bool, width: int, lines: int) -> list[str]:
 
 
 def one_line(text: str) -> str:
+    """The text with every run of white space as one space."""
     return " ".join(text.split())
 
 
 def format_number(value: float) -> str:
+    """Two decimals, four digits from 100 on, a true minus sign; n/a if not finite."""
     if not math.isfinite(value):
         return "n/a"
     text = f"{value:.2f}" if abs(value) < 100 else f"{value:.4g}"
@@ -173,6 +180,7 @@ def format_number(value: float) -> str:
 
 
 def format_signed(value: float) -> str:
+    """`format_number` with a plus sign above 0."""
     text = format_number(value)
     return f"+{text}" if value > 0 and text != "0.00" else text
 

@@ -168,7 +168,7 @@ def token_statistics(
         part = slice(start, start + chunk_rows)
         inputs: list[Any] = [taken_tokens[part]]
         inputs += [None if row is None else row[part] for row in rows]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and tokens.numel() > chunk_rows:
             found.append(checkpoint(of_chunk, *inputs, use_reentrant=False))
         else:
             found.append(of_chunk(*inputs))

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from .errors import UserError
 from .interfaces import Condition, ImageTokenModel, Prompt, Rollout
-from .logprobs import entropy as entropy_of
 from .logprobs import full_kl as full_kl_of
-from .logprobs import guided_logits, taken_logprobs
+from .logprobs import guided_logits
 
 
 def derive_seed(*key: int) -> int:
@@ -157,8 +156,12 @@ def _sample(
     top_p: float,
     full_kl: bool,
     guided_entropy: bool,
+    keep: bool = True,
 ) -> dict[str, Tensor]:
-    """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T)."""
+    """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T).
+
+    `keep=False` gives the tokens alone; the bench measures by it what keeping the rest costs.
+    """
     state = model.expand(model.prefill(condition), group_size)
     truncated = top_k > 0 or top_p < 1.0
     steps: dict[str, list[Tensor]] = {}
@@ -171,26 +174,51 @@ def _sample(
             truncate(guided, top_k, top_p).log_softmax(-1) if truncated else guided_logprobs
         )
         tokens = draw(sampling, noise[:, t])
-        taken = tokens[:, None]
-        positive_logprobs = positive.float().log_softmax(-1)
-        kept = {
-            "tokens": tokens,
-            "logprobs": positive_logprobs.gather(1, taken)[:, 0],
-            "guided_logprobs": guided_logprobs.gather(1, taken)[:, 0],
-            "entropy": -(positive_logprobs.exp() * positive_logprobs).sum(-1),
-        }
-        kept["sampling_logprobs"] = (
-            sampling.gather(1, taken)[:, 0] if truncated else kept["guided_logprobs"]
-        )
-        if negative is not None:
-            kept["negative_logprobs"] = taken_logprobs(negative, tokens)
-            if full_kl:
-                kept["full_kl"] = full_kl_of(positive, negative)
-        if guided_entropy:
-            kept["guided_entropy"] = entropy_of(guided)
+        kept = {"tokens": tokens}
+        if keep:
+            kept |= _kept(tokens, positive, negative, guided_logprobs, full_kl, guided_entropy)
+            kept["sampling_logprobs"] = (
+                _taken(sampling, tokens) if truncated else kept["guided_logprobs"]
+            )
         for name, column in kept.items():
             steps.setdefault(name, []).append(column)
     return {name: torch.stack(columns, 1) for name, columns in steps.items()}
+
+
+def _kept(
+    tokens: Tensor,
+    positive: Tensor,
+    negative: Tensor | None,
+    guided_logprobs: Tensor,
+    full_kl: bool,
+    guided_entropy: bool,
+) -> dict[str, Tensor]:
+    """What is kept of a step's tokens (B,) and logits (B, V), each (B,); every branch is normalised once."""
+    positive_logprobs = positive.log_softmax(-1, dtype=torch.float32)
+    found = {
+        "logprobs": _taken(positive_logprobs, tokens),
+        "guided_logprobs": _taken(guided_logprobs, tokens),
+        "entropy": _entropy(positive_logprobs),
+    }
+    if negative is not None:
+        negative_logprobs = negative.log_softmax(-1, dtype=torch.float32)
+        found["negative_logprobs"] = _taken(negative_logprobs, tokens)
+        if full_kl:
+            found["full_kl"] = full_kl_of(positive_logprobs, negative_logprobs)
+    if guided_entropy:
+        found["guided_entropy"] = _entropy(guided_logprobs)
+    return found
+
+
+def _taken(logprobs: Tensor, tokens: Tensor) -> Tensor:
+    """(B, V), (B,) to (B,)."""
+    return logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    """Nats, (B, V) to (B,). A code of probability 0 (-inf) counts 0."""
+    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)
+    return -(logprobs.exp() * finite).sum(-1)
 
 
 def _check(

@@ -79,6 +79,11 @@ def test_group_normalized_adds_eps_to_the_std():
     torch.testing.assert_close(advantages, expected, rtol=0, atol=1e-6)
 
 
+def test_group_normalized_refuses_a_negative_eps():
+    with pytest.raises(UserError, match=r"eps >= 0, got -0\.1"):
+        group_normalized(torch.tensor([0.0, 2.0]), 2, eps=-0.1)
+
+
 def test_group_centered_keeps_the_unit_of_the_reward():
     # group 1: mean 2; group 2: mean 20
     advantages = group_centered(torch.tensor([1.0, 2.0, 3.0, 10.0, 10.0, 40.0]), 3)

@@ -276,6 +276,12 @@ def test_power_rank_with_mass_equal_to_top_is_uniform_and_less_is_refused():
             power_rank(values, mask, top=top, mass=mass)
 
 
+def test_power_rank_refuses_a_top_that_vanishes_beside_one():
+    # 1 - 1e-300 is 1 in float64, and the exponent would divide by ln 1 = 0
+    with pytest.raises(UserError, match="top of at least 2e-16, got 1e-300"):
+        power_rank(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), top=1e-300)
+
+
 # ---- the other shapes ----
 
 

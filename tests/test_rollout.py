@@ -163,6 +163,7 @@ def test_the_drawn_code_is_where_the_cumulative_probability_passes_the_noise() -
     ("top_k", "top_p", "kept"),
     [
         (0, 1.0, [0.5, 0.3, 0.15, 0.05]),
+        (1, 1.0, [1, 0, 0, 0]),
         (2, 1.0, [0.625, 0.375, 0, 0]),  # 0.5 / 0.8, 0.3 / 0.8
         (9, 1.0, [0.5, 0.3, 0.15, 0.05]),  # more than there are codes
         (0, 0.7, [0.625, 0.375, 0, 0]),  # 0.5 is less than 0.7, 0.5 + 0.3 is enough

@@ -195,7 +195,7 @@ def sample_record(rng: np.random.Generator, tasks: Sequence[str] = TASKS) -> Rec
 
 # Scenes -----------------------------------------------------------------------------------------------------------
 
-_RADII = {1: (7.0, 11.0), 2: (6.5, 9.0), 3: (5.8, 7.5), 4: (5.8, 7.2)}
+_RADII = {1: (7.0, 11.0), 2: (6.5, 9.0), 3: (6.2, 7.6), 4: (6.2, 7.3)}
 _GAP = 3.0  # pixels between boxes, so that objects stay apart after the image tokenizer
 _AXIS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 

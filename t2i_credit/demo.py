@@ -1,0 +1,133 @@
+"""`make demo`: evaluate the embedded generator, fine-tune it with GCPO, evaluate again, draw the credit, tell it all.
+
+Computes nothing itself. Run again after a stop, it takes up the training where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from . import api, console, judging
+from .config import load_config
+from .errors import RunError
+from .evaluate import Evaluation, paired
+from .heatmap_files import write_animation, write_heatmaps
+from .run_folder import RunReader
+
+RECIPE = "shapes/gcpo"
+SPLITS = {"train": "held-in", "heldout": "held-out"}
+
+
+def run(out: Path, *, steps: int | None = None) -> None:
+    """The whole demonstration, into `out`/demo."""
+    began = time.perf_counter()
+    overrides = [f"train.out={json.dumps(str(out))}", "train.name=demo"]
+    if steps is not None:
+        overrides.append(f"train.steps={steps}")
+    config = load_config(RECIPE, overrides)
+    path = api.run_path(config)
+    resume = _resumable(path)
+    console.say("t2i-credit demo: about 10 minutes on two CPU cores; run it again to resume\n")
+
+    console.say("1/4  the base model: how often does it draw what it is asked for? (half a minute)")
+    before = {split: _evaluate("shapes", split, config, None) for split in SPLITS}
+
+    console.say(f"2/4  fine-tuning with {RECIPE}: {config.train.steps} steps, the reward is live")
+    if resume == "finished":
+        console.say(f"     {path} is already trained; delete it to train again")
+    else:
+        parts = api.prepare(config)
+        with console.training(config) as progress:
+            api.run_training(
+                parts, resume=bool(resume), report=progress.report, warn=progress.warn
+            )
+
+    console.say("3/4  the fine-tuned model, on the same prompts and noise (half a minute)")
+    after = {split: _evaluate(str(path), split, config, path) for split in SPLITS}
+
+    console.say("4/4  drawing where the credit went")
+    sheet = write_heatmaps(path)[0]
+    film = write_animation(path)
+
+    changes = {split: paired(before[split], after[split]) for split in SPLITS}
+    _tell(path, before, after, changes, sheet, film, time.perf_counter() - began)
+
+
+def _resumable(path: Path) -> str:
+    """"" = there is no run yet, else its state."""
+    if not path.exists():
+        return ""
+    reader = RunReader(path)
+    return "finished" if reader.status().state == "finished" else "unfinished"
+
+
+def _evaluate(model: str, split: str, config: Any, out: Path | None) -> Evaluation:
+    with console.bar(f"     {SPLITS[split]} prompts") as progress:
+        report = judging.evaluate_model(
+            model,
+            split=split,
+            cfg_scale=config.rollout.cfg_scale,
+            temperature=config.rollout.temperature,
+            progress=progress,
+        )
+    return report.evaluation
+
+
+def base_card() -> dict[str, Any]:
+    """The measured figures of the embedded generator's model card.
+
+    Raises:
+        RunError: the package lacks them.
+    """
+    from .models import EMBEDDED
+
+    path = EMBEDDED / "shapes" / "scores.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not readable: {error}") from None
+    return found
+
+
+def _tell(
+    path: Path,
+    before: dict[str, Evaluation],
+    after: dict[str, Evaluation],
+    changes: dict[str, dict[str, dict[str, float]]],
+    sheet: Path,
+    film: Path,
+    seconds: float,
+) -> None:
+    """The final table, the pictures, and what to try next."""
+    lines = []
+    for split, name in SPLITS.items():
+        for task, row in changes[split].items():
+            lines.append(
+                {
+                    "prompts": name,
+                    "task": task,
+                    "before": f"{row['before']:.3f}",
+                    "after": f"{row['after']:.3f}",
+                    "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+                }
+            )
+    console.say("")
+    console.rows("GenEval tasks, share of images that are right", lines)
+    best = base_card()["best_cell"]
+    console.say(
+        f"best cell of the base's table of guidance and temperature: {best['overall']:.3f} "
+        f"(cfg {best['cfg_scale']:g}, temperature {best['temperature']:g}, held-in)"
+    )
+    spread = [e["train"].summary()["overall"]["disagreement"] for e in (before, after)]
+    console.say(f"tokens that differ between two images of a prompt: {spread[0]:.2f} -> {spread[1]:.2f}")
+    console.say(f"took {seconds / 60:.1f} minutes\n")
+    console.say(f"contact sheet  {sheet}")
+    console.say(f"film           {film}")
+    console.say(f"run folder     {path}\n")
+    console.say("try next:")
+    console.say('  .venv/bin/t2i-credit sample shapes "a photo of an orange ring" --negative "a red ring"')
+    console.say(f"  .venv/bin/t2i-credit evaluate {path} --against shapes --split heldout --prompts 100")
+    console.say("  .venv/bin/t2i-credit train shapes/grpo")

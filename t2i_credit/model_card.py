@@ -1,0 +1,206 @@
+"""Makes the embedded generator from nothing, measures it, and writes its model card. The training is pretrain.py's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .atomic import write_atomic, write_folder_atomic, write_json
+from .errors import ModelError
+from .evaluate import Protocol, best_cell, evaluate, grid_table
+from .geneval import TASKS, judge
+from .judging import evaluation_prompts
+from .pretrain import PretrainPlan, pretrain, rng_for
+from .shapes import grammar
+from .shapes.detector import detect
+from .shapes.scene import render
+
+CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
+TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
+RECIPE_CFG = 2.0
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+
+
+def make_world_model(
+    world: str,
+    out: Path,
+    work: Path | None,
+    *,
+    scale: float,
+    seed: int,
+    progress: Progress,
+) -> Path:
+    """Trains and measures the generator of a world; called again after a stop, it goes on.
+
+    Args:
+        world: "shapes".
+        out: the model folder to write; must not exist.
+        work: checkpoints and corpus; None = beside `out`.
+        scale: multiplies the steps of every stage.
+        seed: of weights, scenes and captions.
+        progress: (stage, done, of, latest values).
+
+    Raises:
+        ModelError: an unknown world, or `out` exists.
+    """
+    from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+
+    if world != "shapes":
+        raise ModelError(f"world {world!r} is not known; known: shapes")
+    if out.exists():
+        raise ModelError(f"{out}: exists; name another --out, or delete it")
+    if not scale > 0:
+        raise ModelError(f"--scale: {scale} is not allowed; above 0")
+    plan = PretrainPlan(seed=seed)
+    plan = replace(
+        plan,
+        tokenizer_steps=max(50, round(plan.tokenizer_steps * scale)),
+        corpus_scenes=max(500, round(plan.corpus_scenes * scale / 500) * 500),
+        transformer_steps=max(50, round(plan.transformer_steps * scale)),
+    )
+    torch.manual_seed(seed)
+    model = EmbeddedModel(EmbeddedConfig(), build_text_tokenizer(_words()))
+    began = time.perf_counter()
+    pretrain(model, work or out.with_name(out.name + ".work"), plan, progress)
+    minutes = (time.perf_counter() - began) / 60
+    scores = measure(model.eval(), progress)
+    with write_folder_atomic(out, replace=False) as draft:
+        model.save_pretrained(draft)
+        write_json(draft / "scores.json", scores)
+        write_atomic(draft / "README.md", card_text(scores, plan, minutes, model).encode())
+    return out
+
+
+def _words() -> list[str]:
+    splits = ("train", "heldout")
+    found = [r["prompt"] for s in splits for t in TASKS for r in grammar.records(t, s)]
+    return sorted({word for text in found for word in text.split()})
+
+
+def reconstruction_scores(model: Any, *, per_task: int = 300, seed: int = 12) -> dict[str, float]:
+    """Share of rendered scenes per task that the detector still judges correct after encode and decode."""
+    found = {}
+    for n, task in enumerate(TASKS):
+        rng = rng_for(seed, n)
+        records = [grammar.sample_record(rng, [task]) for _ in range(per_task)]
+        images = np.stack([render(grammar.draw(record, rng))[0] for record in records])
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        drawn = model.decode(model.encode(pixels)).mul(255).round().byte().permute(0, 2, 3, 1)
+        verdicts = [
+            judge(d, r).correct for d, r in zip(detect(drawn.numpy()), records, strict=True)
+        ]
+        found[task] = float(np.mean(verdicts))
+    return found
+
+
+def measure(model: Any, progress: Progress) -> dict[str, Any]:
+    """Every figure of the card: reconstruction, scores by task and split, pass@8, table over guidance and temperature."""
+
+    def bar(stage: str) -> Callable[[int, int], None]:
+        return lambda done, of: progress(stage, done, of, {})
+
+    prompts = evaluation_prompts("train", 50)
+    base = Protocol(images_per_prompt=4, cfg_scale=RECIPE_CFG)
+    eight = replace(base, images_per_prompt=8, seed=1)
+    heldin = evaluate(model, prompts, detect, eight, progress=bar("held-in")).summary()
+    others = evaluation_prompts("heldout", 50)
+    heldout = evaluate(model, others, detect, base, progress=bar("held-out")).summary()
+    table = grid_table(
+        model,
+        prompts,
+        detect,
+        cfg_scales=CFG_SCALES,
+        temperatures=TEMPERATURES,
+        protocol=base,
+        progress=bar("table"),
+    )
+    return {
+        "reconstruction": reconstruction_scores(model),
+        "cfg_scale": RECIPE_CFG,
+        "heldin": heldin,
+        "heldout": heldout,
+        "table": table,
+        "best_cell": dict(best_cell(table)),
+    }
+
+
+def card_text(scores: Mapping[str, Any], plan: PretrainPlan, minutes: float, model: Any) -> str:
+    """The model card in Markdown."""
+    sizes = {
+        "image tokenizer": sum(p.numel() for p in model.vq.parameters()),
+        "transformer": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+    h, w = model.grid
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "library_name: t2i-credit",
+        "pipeline_tag: text-to-image",
+        "---",
+        "# The embedded generator: coloured shapes",
+        "",
+        f"A `diffusers.VQModel` ({sizes['image tokenizer']:,} parameters) and a `transformers.LlamaModel` over its codes "
+        f"({sizes['transformer']:,} parameters with embeddings and head). Images of {model.config.image_size} x "
+        f"{model.config.image_size} pixels as {h} x {w} tokens out of {model.codebook_size} codes. It exists to be "
+        "fine-tuned: its drawings are clean, and its mistakes are about meaning.",
+        "",
+        "## How it was made",
+        "",
+        "```",
+        f"t2i-credit pretrain shapes --seed {plan.seed}",
+        "```",
+        "",
+        f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
+        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes with noisy "
+        "captions: each word is wrong with its own probability, for a third of the words more often than not "
+        f"(`CONFUSIONS` in t2i_credit/shapes/grammar.py). {_minutes(minutes)} Held-out compositions occur in no scene "
+        "and in no caption.",
+        "",
+        "## Scores",
+        "",
+        f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 50 prompts "
+        "a task x 8 images; held-out: 50 prompts a task x 4. Differing: share of token positions at which two images "
+        "of a prompt differ. Reconstruction: rendered scenes that are still judged correct after the image tokenizer.",
+        "",
+        "| task | held-in [95%] | pass@8 | differing | held-out [95%] | reconstruction |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, row in scores["heldin"].items():
+        other = scores["heldout"].get(task)
+        there = f"{other['correct']:.3f} [{other['low']:.3f}, {other['high']:.3f}]" if other else ""
+        again = scores["reconstruction"].get(task)
+        lines.append(
+            f"| {task} | {row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['pass_at_k']:.3f} "
+            f"| {row['disagreement']:.2f} | {there} | {'' if again is None else f'{again:.3f}'} |"
+        )
+    lines += [
+        "",
+        "Overall held-in score by guidance (rows) and temperature (columns), 50 prompts a task x 4 images:",
+        "",
+        "| cfg | " + " | ".join(f"{t:g}" for t in TEMPERATURES) + " |",
+        "|---" * (len(TEMPERATURES) + 1) + "|",
+    ]
+    cells = {(c["cfg_scale"], c["temperature"]): c["overall"] for c in scores["table"]}
+    for scale in CFG_SCALES:
+        row = " | ".join(f"{cells[scale, t]:.3f}" for t in TEMPERATURES)
+        lines.append(f"| {scale:g} | {row} |")
+    best = scores["best_cell"]
+    lines += [
+        "",
+        f"Best cell: {best['overall']:.3f} at guidance {best['cfg_scale']:g}, temperature {best['temperature']:g}.",
+        "",
+        "Figures as data: scores.json beside this file.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _minutes(minutes: float) -> str:
+    return f"The last start of the command took {minutes:.0f} minutes on this machine's CPU cores."
+
