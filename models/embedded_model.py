@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import VQModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,9 +22,21 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from ..errors import ModelError
 from .llama_image import LlamaImageModel, TokenCondition
+from .model_files import load_tensors, read_object, require_files, require_values
 
 MODEL_TYPE = "t2i_credit_embedded"
 PAD, BOS, IMAGE, UNKNOWN = "<pad>", "<bos>", "<image>", "<unknown>"
+WEIGHTS, VQ_WEIGHTS = "model.safetensors", "diffusion_pytorch_model.safetensors"
+_FILES = (
+    "config.json",
+    f"vq/{VQ_WEIGHTS}",
+    "vq/config.json",
+    f"transformer/{WEIGHTS}",
+    "transformer/config.json",
+    "text_tokenizer/tokenizer.json",
+    "text_tokenizer/tokenizer_config.json",
+    "image_layers.safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,10 @@ def build_text_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
     names = [PAD, BOS, IMAGE, UNKNOWN, *sorted(set(words))]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(names)}, UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return _wrapped(tokenizer)
+
+
+def _wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, unk_token=UNKNOWN
     )
@@ -228,65 +244,68 @@ class EmbeddedModel(LlamaImageModel):
             ModelError: a file is missing, truncated or does not fit; the message names it.
         """
         root = Path(folder)
+        require_files(root, _FILES)
         config = _read_config(root / "config.json")
-        for name in _FILES:
-            if not (root / name).is_file():
-                raise ModelError(f"{root / name}: missing; a model folder holds {', '.join(_FILES)}")
-        tokenizer = _loaded(
-            root / "text_tokenizer",
-            lambda: PreTrainedTokenizerFast.from_pretrained(root / "text_tokenizer"),
-        )
+        tokenizer = _read_text_tokenizer(root / "text_tokenizer")
         model = cls(config, tokenizer)
-        model.vq = _loaded(root / "vq", lambda: VQModel.from_pretrained(root / "vq"))
+        model.language_model = _read_transformer(root, model.language_model.config)
+        load_tensors(model.language_model, root / "transformer" / WEIGHTS)
+        model.vq = _read_vq(root, model.vq.config)
+        load_tensors(model.vq, root / "vq" / VQ_WEIGHTS)
         model.vq.requires_grad_(False)
-        model.language_model = _loaded(
-            root / "transformer", lambda: LlamaModel.from_pretrained(root / "transformer")
-        )
-        layers = _loaded(
-            root / "image_layers.safetensors",
-            lambda: load_file(root / "image_layers.safetensors"),
-        )
-        wanted = model._image_layers()
-        wrong = [k for k, v in wanted.items() if k not in layers or layers[k].shape != v.shape]
-        if wrong:
-            raise ModelError(
-                f"{root / 'image_layers.safetensors'}: {wrong[0]} is missing or misshapen"
-            )
-        model.load_state_dict(layers, strict=False)
+        load_tensors(model, root / "image_layers.safetensors", prefix="image_")
         return model.float().eval()
 
 
-_FILES = (
-    "config.json",
-    "vq/config.json",
-    "vq/diffusion_pytorch_model.safetensors",
-    "transformer/config.json",
-    "transformer/model.safetensors",
-    "text_tokenizer/tokenizer.json",
-    "image_layers.safetensors",
-)
-
-
-def _loaded(path: Path, load: Any) -> Any:
-    """`load()`, with whatever a library raises on a damaged file turned into one line that names the file."""
-    try:
-        return load()
-    except Exception as error:  # libraries raise many types on damaged files, and all mean the same here
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "unreadable"
-        raise ModelError(f"{path}: cannot be loaded: {reason}") from error
-
-
 def _read_config(path: Path) -> EmbeddedConfig:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: missing; a model folder holds {', '.join(_FILES)}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON: {error}") from None
-    if not isinstance(raw, dict) or raw.pop("model_type", None) != MODEL_TYPE:
+    raw = read_object(path)
+    if raw.pop("model_type", None) != MODEL_TYPE:
         raise ModelError(f"{path}: model_type: not {MODEL_TYPE!r}")
+    known = asdict(EmbeddedConfig())
+    for key in (*raw, *known):
+        if key not in raw:
+            raise ModelError(f"{path}: {key}: missing")
+        if key not in known:
+            raise ModelError(f"{path}: {key}: unknown; known are {', '.join(known)}")
+        values = raw[key] if key == "vq_channels" and isinstance(raw[key], list) else [raw[key]]
+        if not values or not all(type(value) is int and value > 0 for value in values):
+            raise ModelError(f"{path}: {key}: {raw[key]!r} is not allowed; whole numbers above 0")
+    config = EmbeddedConfig(**{**raw, "vq_channels": tuple(raw["vq_channels"])})
+    token = config.patch * 2 ** (len(config.vq_channels) - 1)
+    if config.image_size % token or config.hidden_size % (2 * config.heads):
+        raise ModelError(
+            f"{path}: image_size must be a multiple of {token} (pixels per token), hidden_size of twice the heads"
+        )
+    return config
+
+
+def _read_text_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    path = folder / "tokenizer.json"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        read_object(folder / name)
     try:
-        raw["vq_channels"] = tuple(raw["vq_channels"])
-        return EmbeddedConfig(**raw)
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"{path}: {error}") from None
+        words = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise ModelError(f"{path}: damaged: {' '.join(str(error).split())}") from None
+    missing = [name for name in (PAD, BOS, IMAGE, UNKNOWN) if words.token_to_id(name) is None]
+    if missing:
+        raise ModelError(f"{path}: {missing[0]} is not in its vocabulary")
+    return _wrapped(words)
+
+
+def _read_transformer(root: Path, ours: LlamaConfig) -> LlamaModel:
+    names = ("vocab_size", "hidden_size", "intermediate_size")
+    names += ("num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+    wanted = {"model_type": "llama"} | {name: getattr(ours, name) for name in names}
+    path = root / "transformer" / "config.json"
+    return LlamaModel(
+        LlamaConfig.from_dict(require_values(path, wanted, "the model's config.json"))
+    )
+
+
+def _read_vq(root: Path, ours: Any) -> VQModel:
+    names = ("in_channels", "latent_channels", "layers_per_block", "num_vq_embeddings")
+    wanted = {name: ours[name] for name in names}
+    wanted |= {"block_out_channels": list(ours["block_out_channels"])}
+    path = root / "vq" / "config.json"
+    return VQModel.from_config(require_values(path, wanted, "the model's config.json"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import LlamaModel
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from ..interfaces import Reference
 from ..logprobs import STATISTICS, token_statistics
@@ -111,7 +111,9 @@ class LlamaImageModel(nn.Module):
     grid: tuple[int, int]
     codebook_size: int
     language_model: LlamaModel
-    logits_at_once = 2**24  # values, 64 MiB in float32: as many token positions as fit share a chunk of the head
+    logits_at_once = (
+        2**24
+    )  # values, 64 MiB in float32: as many token positions as fit share a chunk of the head
 
     @property
     def device(self) -> torch.device:
@@ -200,28 +202,44 @@ class LlamaImageModel(nn.Module):
     # Training
 
     def _features(self, condition: TokenCondition, tokens: Tensor) -> Tensor:
-        """The hidden states that predict each image token: (rows, T, D), rows as in the condition, times G."""
+        """The hidden states that predict each image token: (rows, T, D), rows as in the condition, times G.
+
+        A prompt runs once and its keys and values are shared by the samples of its group, gradients included.
+        """
         group = len(tokens) // condition.prompts
-        ids = condition.input_ids.repeat_interleave(group, 0)
-        mask = condition.attention_mask.repeat_interleave(group, 0)
-        inputs = tokens[:, :-1]
-        if condition.has_negatives:
-            inputs = inputs.repeat(2, 1)
-        embeds = torch.cat(
-            [
-                self.language_model.get_input_embeddings()(ids),
-                self.embed_image_tokens(inputs, 0),
-            ],
-            1,
+        mask = condition.attention_mask
+        padded = not bool(mask.all())
+        position = (mask.long().cumsum(1) - 1).clamp(min=0)
+        prompt = self.language_model(
+            inputs_embeds=self.language_model.get_input_embeddings()(condition.input_ids),
+            attention_mask=mask if padded else None,
+            position_ids=position,
+            use_cache=True,
         )
-        full = torch.cat([mask, mask.new_ones(inputs.shape)], 1)
-        out = self.language_model(
-            inputs_embeds=embeds,
-            attention_mask=None if bool(mask.all()) else full,
-            position_ids=(full.long().cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
+        first = prompt.last_hidden_state[:, -1:].repeat_interleave(group, 0)
+        if tokens.shape[1] == 1:
+            return first
+        shared = DynamicCache()
+        for i, layer in enumerate(prompt.past_key_values.layers):
+            keys, values = (x.repeat_interleave(group, 0) for x in (layer.keys, layer.values))
+            shared.update(keys, values, i)
+        inputs = tokens[:, :-1].repeat(2 if condition.has_negatives else 1, 1)
+        new = inputs.shape[1]
+        seen = torch.ones(new, new, dtype=torch.bool, device=mask.device).tril()[None, None]
+        before = mask if padded else mask[:1]
+        before = before.repeat_interleave(group if padded else 1, 0)[:, None, None]
+        rows = len(before)
+        rest = self.language_model(
+            inputs_embeds=self.embed_image_tokens(inputs, 0),
+            attention_mask=torch.cat(
+                [before.expand(-1, -1, new, -1), seen.expand(rows, -1, -1, -1)], 3
+            ),
+            position_ids=position[:, -1:].repeat_interleave(group, 0)
+            + torch.arange(1, new + 1, device=mask.device),
+            past_key_values=shared,
+            use_cache=True,
         )
-        return out.last_hidden_state[:, ids.shape[1] - 1 :]
+        return torch.cat([first, rest.last_hidden_state], 1)
 
     def forward(
         self,

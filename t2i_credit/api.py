@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config, check_params, find_plugin, load_config, parse_config, to_yaml
-from .errors import ConfigError, PromptError
+from .errors import ConfigError, PromptError, RunError
 from .interfaces import Prompt, Rollout
 from .prompts import load_prompts, with_negative
 
@@ -58,12 +58,14 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
 def _load_run(path: Path, step: int | None) -> Any:
     """The model of a run at a checkpoint, on the CPU."""
     from .checkpoint import load_checkpoint
-    from .models import load_pretrained
     from .run_folder import RunReader
     from .trainer import load_trained
 
-    reader = RunReader(path)
-    model = load_pretrained(reader.config()["model"]["name"])
+    try:
+        name = RunReader(path).config()["model"]["name"]
+    except (KeyError, TypeError):
+        raise RunError(f"{path / 'config.yaml'}: model.name: missing") from None
+    model = load_model(name, device="cpu")  # which may be a run again
     saved = load_checkpoint(path / "checkpoints", step)
     load_trained(model, saved.model_state or {}, str(saved.path))
     return model
@@ -174,6 +176,9 @@ def prepare(config: Config) -> Parts:
     entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
+    if config.train.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("train.precision: 'fp16' is not allowed without a GPU; use bf16 or no")
+    _require_trackers(config)
     model = load_model(config.model.name).to(getattr(torch, config.model.dtype))
     held = config.loss.kl_coef > 0 or entry.needs_reference
     reference = copy.deepcopy(model).requires_grad_(False) if held else None
@@ -188,17 +193,31 @@ def prepare(config: Config) -> Parts:
     )
 
 
+def _require_trackers(config: Config) -> None:
+    """accelerate drops a tracker whose package is missing without a word."""
+    from accelerate.tracking import get_available_trackers
+
+    known = {str(tracker) for tracker in get_available_trackers()}
+    for tracker in config.train.trackers:
+        if tracker not in known:
+            raise ConfigError(
+                f"train.trackers: '{tracker}' is not installed; pip install it, or use [tensorboard] or []"
+            )
+
+
 def forward_passes(parts: Parts) -> int:
     """Forward passes per image token and training step, the samples kept for the run folder apart."""
     config, needs = parts.config, parts.credit.fields_needed(**parts.config.credit.params)
     guided = config.rollout.cfg_scale != 1
     both = guided and config.loss.policy == "guided"
-    decode = 2 if guided or {"negative_logprobs", "full_kl"} & needs else 1
+    negative = bool({"negative_logprobs", "full_kl"} & needs)
+    decode = 2 if guided or negative else 1
     policy = 2 if both else 1
-    reference = policy if parts.reference is not None else 0
-    refresh = 1 if config.credit.refresh and not both else 0
-    again = policy if config.loss.old == "recompute" and config.loss.updates_per_rollout > 1 else 0
+    reference = policy * ((config.loss.kl_coef > 0) + ("hellinger" in needs))
+    other_branch = negative or (guided and "guided_entropy" in needs)
+    refresh = 1 if config.credit.refresh and other_branch and not both else 0
     updates = config.loss.updates_per_rollout
+    again = policy if config.loss.old == "recompute" and updates > 1 else 0
     return decode + again + updates * (policy + reference + refresh)
 
 
@@ -215,7 +234,9 @@ def plan(parts: Parts) -> dict[str, Any]:
     cache = rows * (tokens + 16) * 2 * width * layers * 4
     branches = 2 if config.loss.policy == "guided" and config.rollout.cfg_scale != 1 else 1
     micro = branches * (config.train.micro_batch_size or samples)
-    activations = micro * (tokens + 16) * layers * width * 4 * 34  # about 34 values per unit and layer
+    activations = (
+        micro * (tokens + 16) * layers * width * 4 * 34
+    )  # about 34 values per unit and layer
     weights = held * (2 if parts.reference is not None else 1) + trained * 4 * 3
     return {
         "model": config.model.name,
@@ -276,6 +297,8 @@ def run_training(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     path = run_path(config)
+    if resume:
+        _warn_of_changes(path, config, warn)
     with RunWriter.create(
         path,
         config=to_yaml(config),
@@ -306,6 +329,27 @@ def run_training(
             )
             trainer.train()
     return path
+
+
+def _warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
+    """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
+    import yaml
+
+    from .run_folder import RunReader
+
+    before, now = _flat(RunReader(path).config()), _flat(yaml.safe_load(to_yaml(config)))
+    for key in dict.fromkeys([*before, *now]):
+        if before.get(key) != now.get(key):
+            warn(f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now")
+
+
+def _flat(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        found |= _flat(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
+    return found
 
 
 def run_path(config: Config) -> Path:
@@ -362,4 +406,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-

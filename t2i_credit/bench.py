@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from .bench_memory import MemorySize, can_measure, peak
+from .bench_statistics import Row, alone, compared, interleaved
 from .config import Config
 from .config_plugins import CreditConfig
 from .credit import CREDIT
@@ -31,88 +31,9 @@ from .rollout import _sample, derive_seed, sampling_noise
 from .trainer import Trainer
 
 BENCH = 4  # purpose of a derived seed
-RESAMPLES = 10_000
 GRPO, GCPO = "uniform", "guidance_contrast"
 # The trainer keeps samples at step 1 and at the last one: steps between these write nothing.
 FIRST_STEP, LAST_STEP = 2, 10**9
-
-Variant = Callable[[int], float]  # number of the repeat to what was measured
-Row = dict[str, Any]
-
-
-# Statistics -------------------------------------------------------------------------------------------------------
-
-
-def interleaved(
-    ours: Variant, rival: Variant, repeats: int, done: Callable[[], None] = lambda: None
-) -> tuple[list[float], list[float]]:
-    """Measures both variants `repeats` times, in turn; each goes first in every other repeat."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for i in range(repeats):
-        for which in (0, 1) if i % 2 == 0 else (1, 0):
-            found[which].append((ours, rival)[which](i))
-        done()
-    return found
-
-
-def median_interval(values: Sequence[float]) -> list[float]:
-    """95% percentile bootstrap interval of the median: [low, high]. The same values give the same interval."""
-    given = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(0).integers(len(given), size=(RESAMPLES, len(given)))
-    low, high = np.percentile(np.median(given[drawn], axis=1), [2.5, 97.5])
-    return [float(low), float(high)]
-
-
-def compared(what: str, unit: str, ours: Sequence[float], rival: Sequence[float]) -> Row:
-    """A row of two variants: their medians, the median of the paired ratios ours / rival, and its interval."""
-    ratios = [a / b for a, b in zip(ours, rival, strict=True)]
-    return _row(what, unit, ours) | {
-        "rival": float(np.median(rival)),
-        "ratio": float(np.median(ratios)),
-        "interval": median_interval(ratios),
-    }
-
-
-def alone(what: str, unit: str, values: Sequence[float]) -> Row:
-    """A row without a rival; the interval is that of the median itself."""
-    return _row(what, unit, values) | {"interval": median_interval(values)}
-
-
-def _row(what: str, unit: str, ours: Sequence[float]) -> Row:
-    return {
-        "what": what,
-        "unit": unit,
-        "ours": float(np.median(ours)),
-        "rival": None,
-        "ratio": None,
-        "interval": None,
-        "repeats": len(ours),
-    }
-
-
-def table(report: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The rows of a report as texts, for a person."""
-    return [
-        {
-            "what": row["what"],
-            "ours": _shown(row["ours"], row["unit"]),
-            "rival": "none" if row["rival"] is None else _shown(row["rival"], row["unit"]),
-            "ratio": "none" if row["ratio"] is None else f"{row['ratio']:.3f}",
-            "interval": " to ".join(
-                f"{end:.3f}" if row["ratio"] is not None else _shown(end, row["unit"])
-                for end in row["interval"]
-            ),
-            "repeats": str(row["repeats"]),
-        }
-        for row in report["rows"]
-    ]
-
-
-def _shown(value: float, unit: str) -> str:
-    return f"{value:.3f} {unit}" if unit == "s" else f"{value:,.0f} {unit}"
-
-
-# Measurements -----------------------------------------------------------------------------------------------------
 
 
 def run(
@@ -204,8 +125,8 @@ def _sampling(
         lambda i: sampled(i, True), lambda i: sampled(i, False), repeats, done
     )
     what = (
-        f"guided sampling (cfg {settings.cfg_scale:g}) of {samples} images of {tokens} tokens; "
-        "ours keeps the log-probs under both prompts and the entropy, the rival nothing but tokens"
+        f"sampling {samples} images at cfg {settings.cfg_scale:g}: both prompts' log-probs and entropy "
+        "kept, against tokens alone"
     )
     return compared(what, "s", ours, rival)
 
@@ -259,22 +180,17 @@ def _training(
     rates = {part: [tokens / spent for spent in values] for part, values in parts.items()}
     return [
         compared(
-            f"training step on {samples} images (rollout, reward, credit, update); ours is GCPO "
-            f"({GCPO}), the rival GRPO ({GRPO})",
+            f"training step on {samples} images: GCPO ({GCPO}) against GRPO ({GRPO})",
             "s",
             ours,
             rival,
         ),
         alone(
-            "rollout of that GCPO step: image tokens sampled and decoded per second",
+            "rollout of that GCPO step: image tokens sampled and decoded",
             "tokens/s",
             rates["rollout"],
         ),
-        alone(
-            "update of that GCPO step: image tokens per second (credit, loss, backward, AdamW)",
-            "tokens/s",
-            rates["update"],
-        ),
+        alone("update of that GCPO step: image tokens trained on", "tokens/s", rates["update"]),
     ]
 
 
@@ -320,8 +236,8 @@ def _memory(size: MemorySize, repeats: int, done: Callable[[], None]) -> Row:
         done,
     )
     what = (
-        f"peak memory of the log-probs of {size.tokens} tokens out of {size.codes} codes, forward and "
-        f"backward; ours takes them in chunks of {size.chunk} tokens, the rival holds all codes' in float32"
+        f"peak memory of {size.tokens} tokens' log-probs over {size.codes} codes and of their gradients: "
+        f"in chunks of {size.chunk} tokens as in the update, against all held"
     )
     return compared(what, "MiB", ours, rival)
 

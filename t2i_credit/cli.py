@@ -47,9 +47,7 @@ def train(
         console.table("Plan", api.plan(parts))
         return
     with console.training(parts.config) as progress:
-        path = api.run_training(
-            parts, resume=resume, report=progress.report, warn=progress.warn
-        )
+        path = api.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
     console.say(f"run folder: {path}")
     console.say(f"pictures:   t2i-credit heatmap {path}")
 
@@ -153,15 +151,18 @@ def bench(
     model: Annotated[str, typer.Option(help="generator to measure")] = "shapes",
     json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
 ) -> None:
-    """Measures speed and memory, each variant beside its rival in the same run; about 10 minutes.
+    """Measures speed and memory, each variant beside its rival in the same run; some minutes.
 
     Example: t2i-credit bench --json bench.json
     """
     from . import api, console
     from . import bench as benchmarks
     from .atomic import write_json
+    from .bench_statistics import table
     from .config import parse_config
 
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json: there is no folder {json.parent}")
     parts = api.prepare(parse_config({"model": {"name": model}}))
     with console.bar("measuring") as progress:
         report = benchmarks.run(
@@ -173,7 +174,7 @@ def bench(
             repeats=repeats,
             progress=progress,
         )
-    console.rows("Medians; 95% intervals of the ratio, or of ours alone", benchmarks.table(report))
+    console.rows("Medians; 95% intervals of the ratio, or of ours alone", table(report))
     if json is not None:
         write_json(json, report)
 
@@ -204,7 +205,9 @@ def pretrain(
 
 @app.command()
 def config(
-    name: Annotated[str | None, typer.Argument(help="a file or recipe; left out = all keys")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a file or recipe; left out = all keys")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Prints a resolved configuration, or every key with its default and meaning.

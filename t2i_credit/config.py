@@ -222,7 +222,6 @@ class TrainConfig(Section):
     name: str | None = Field(
         default=None, description="name of the run folder; left out = made from the recipe's name"
     )
-    app: bool = Field(default=False, description="show the run in the browser while it trains")
 
     _distinct = field_validator("trackers")(lambda value: distinct(value))
 

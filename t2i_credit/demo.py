@@ -41,9 +41,7 @@ def run(out: Path, *, steps: int | None = None) -> None:
     else:
         parts = api.prepare(config)
         with console.training(config) as progress:
-            api.run_training(
-                parts, resume=bool(resume), report=progress.report, warn=progress.warn
-            )
+            api.run_training(parts, resume=bool(resume), report=progress.report, warn=progress.warn)
 
     console.say("3/4  the fine-tuned model, on the same prompts and noise (half a minute)")
     after = {split: _evaluate(str(path), split, config, path) for split in SPLITS}
@@ -57,7 +55,7 @@ def run(out: Path, *, steps: int | None = None) -> None:
 
 
 def _resumable(path: Path) -> str:
-    """"" = there is no run yet, else its state."""
+    """ "" = there is no run yet, else its state."""
     if not path.exists():
         return ""
     reader = RunReader(path)
@@ -122,12 +120,18 @@ def _tell(
         f"(cfg {best['cfg_scale']:g}, temperature {best['temperature']:g}, held-in)"
     )
     spread = [e["train"].summary()["overall"]["disagreement"] for e in (before, after)]
-    console.say(f"tokens that differ between two images of a prompt: {spread[0]:.2f} -> {spread[1]:.2f}")
+    console.say(
+        f"tokens that differ between two images of a prompt: {spread[0]:.2f} -> {spread[1]:.2f}"
+    )
     console.say(f"took {seconds / 60:.1f} minutes\n")
     console.say(f"contact sheet  {sheet}")
     console.say(f"film           {film}")
     console.say(f"run folder     {path}\n")
     console.say("try next:")
-    console.say('  .venv/bin/t2i-credit sample shapes "a photo of an orange ring" --negative "a red ring"')
-    console.say(f"  .venv/bin/t2i-credit evaluate {path} --against shapes --split heldout --prompts 100")
+    console.say(
+        '  .venv/bin/t2i-credit sample shapes "a photo of an orange ring" --negative "a red ring"'
+    )
+    console.say(
+        f"  .venv/bin/t2i-credit evaluate {path} --against shapes --split heldout --prompts 100"
+    )
     console.say("  .venv/bin/t2i-credit train shapes/grpo")

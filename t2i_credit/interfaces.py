@@ -203,9 +203,7 @@ class Rollout:
             for f in fields(self)
             if f.name not in ("prompts", "group_size")
         }
-        return Rollout(
-            prompts=[*self.prompts, *other.prompts], group_size=self.group_size, **both
-        )
+        return Rollout(prompts=[*self.prompts, *other.prompts], group_size=self.group_size, **both)
 
 
 def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:

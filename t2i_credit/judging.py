@@ -29,10 +29,8 @@ class Report:
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
     """Prompts of the embedded world, `per_task` of each task that the split has, always the same ones."""
-    from .shapes.grammar import records
-
     from .geneval import TASKS
-    from .shapes.grammar import prompt_set
+    from .shapes.grammar import prompt_set, records
 
     tasks = [task for task in TASKS if records(task, split)]
     return prompt_set(split, tasks, per_task=per_task, seed=1)

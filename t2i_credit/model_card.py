@@ -203,4 +203,3 @@ def card_text(scores: Mapping[str, Any], plan: PretrainPlan, minutes: float, mod
 
 def _minutes(minutes: float) -> str:
     return f"The last start of the command took {minutes:.0f} minutes on this machine's CPU cores."
-

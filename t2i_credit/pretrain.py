@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .checkpoint import latest_checkpoint, load_checkpoint, prune, save_checkpoint
+from .geneval import TASKS
 from .run_folder import write_folder_atomic
 from .shapes import grammar
 from .shapes.scene import render
@@ -37,19 +38,22 @@ class PretrainPlan:
         null_share: captions replaced by the null prompt, which the negative branch needs.
         empty_share: captions replaced by the empty text.
         bare_share: captions that lose their template ("a red circle").
+        task_weights: how often the transformer sees a scene of each task, in the order of TASKS; tasks with more
+            to bind need more.
         seed: of everything.
     """
 
-    tokenizer_steps: int = 6000
+    tokenizer_steps: int = 4000
     tokenizer_batch: int = 64
     tokenizer_lr: float = 2e-3
-    corpus_scenes: int = 240_000
-    transformer_steps: int = 12_000
+    corpus_scenes: int = 200_000
+    transformer_steps: int = 4500
     transformer_batch: int = 128
     transformer_lr: float = 2e-3
     null_share: float = 0.10
     empty_share: float = 0.02
     bare_share: float = 0.10
+    task_weights: tuple[float, ...] = (0.5, 1.0, 1.5, 1.0, 2.5, 3.0)
     seed: int = 0
     checkpoint_every: int = 500
 
@@ -89,19 +93,28 @@ def _resumable(
     folder: Path,
     steps: int,
     plan: PretrainPlan,
+    counters: Tensor | None = None,
 ) -> Iterator[int]:
-    """The steps that are left; restores the latest checkpoint first and saves one every so often and at the end."""
+    """The steps that are left; restores the latest checkpoint first and saves one every so often and at the end.
+
+    `counters` is a tensor of the caller's that belongs to the state."""
     start = 0
     if latest_checkpoint(folder):
         saved = load_checkpoint(folder)
         module.load_state_dict(saved.model_state)
         optimizer.load_state_dict(saved.optimizer)
         start = saved.step
+        if counters is not None:
+            counters.copy_(saved.extra["counters"])
     for step in range(start, steps):
         yield step
         if (step + 1) % plan.checkpoint_every == 0 or step + 1 == steps:
             save_checkpoint(
-                folder, step + 1, model_state=module.state_dict(), optimizer=optimizer
+                folder,
+                step + 1,
+                model_state=module.state_dict(),
+                optimizer=optimizer,
+                extra={"counters": counters},
             )
             prune(folder, keep=2)
 
@@ -132,7 +145,7 @@ def train_tokenizer(model: Any, folder: Path, plan: PretrainPlan, progress: Prog
         with torch.no_grad():
             _revive(codes, vq.encode(first).latents, torch.ones(len(codes), dtype=torch.bool), 0)
     used = torch.zeros(len(codes))
-    for step in _resumable(vq, optimizer, folder, plan.tokenizer_steps, plan):
+    for step in _resumable(vq, optimizer, folder, plan.tokenizer_steps, plan, used):
         images = fresh_scenes(plan.tokenizer_batch, rng_for(plan.seed, 1, step))
         patches = model.to_patches(images)
         latents = vq.encode(patches).latents
@@ -171,10 +184,11 @@ def _revive(codes: Tensor, latents: Tensor, dead: Tensor, step: int) -> None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Noisily captioned scenes: captions (N), and image tokens (N, T) int16."""
+    """Noisily captioned scenes: captions (N), image tokens (N, T) int16, places in TASKS (N) int8."""
 
     captions: list[str]
     tokens: np.ndarray
+    tasks: np.ndarray
 
 
 def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progress) -> Corpus:
@@ -196,7 +210,9 @@ def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progres
             (place / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
             np.save(place / "tokens.npy", np.concatenate(tokens))
     captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
-    return Corpus(captions, np.load(folder / "tokens.npy", allow_pickle=False))
+    tags = {r["prompt"]: n for n, task in enumerate(TASKS) for r in grammar.records(task)}
+    tasks = np.array([tags[text] for text in captions], dtype=np.int8)
+    return Corpus(captions, np.load(folder / "tokens.npy", allow_pickle=False), tasks)
 
 
 # Transformer ------------------------------------------------------------------------------------------------------
@@ -224,9 +240,11 @@ def train_transformer(
         trained.parameters(), plan.transformer_lr, (0.9, 0.98), weight_decay=0.05
     )
     steps = plan.transformer_steps
+    share = np.asarray(plan.task_weights)[corpus.tasks]
+    share = share / share.sum()
     for step in _resumable(trained, optimizer, folder, steps, plan):
         rng = rng_for(plan.seed, 3, step)
-        rows = rng.integers(len(corpus.captions), size=plan.transformer_batch)
+        rows = rng.choice(len(share), size=plan.transformer_batch, p=share)
         texts = [corpus.captions[i] for i in rows]
         shown = [_shown_caption(text, plan, rng) for text in texts]
         encoded = model.condition(texts, shown)

@@ -5,6 +5,7 @@ Shapes: P prompts, G samples each, B = P*G, T = H*W image tokens in raster order
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from .logprobs import guided_logits
 
 def derive_seed(*key: int) -> int:
     """A 63-bit seed from a tuple of numbers such as (purpose, seed, step); other tuples give unrelated seeds."""
-    return int(np.random.SeedSequence(list(key)).generate_state(1, np.uint64)[0] >> 1)
+    # both halves of every number, and how many there are: numpy pads short keys with zeros
+    words = [len(key), *(word for k in key for word in (k & 0xFFFFFFFF, k >> 32))]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
 def sampling_noise(seed: int, first_sample: int, samples: int, tokens: int) -> Tensor:
@@ -93,19 +96,19 @@ def sample_rollout(
     Raises:
         UserError: a setting out of range.
     """
-    _check(prompts, group_size, cfg_scale, temperature, top_k, top_p, batch_size)
+    _check(prompts, group_size, cfg_scale, temperature, top_k, top_p, batch_size, seed)
     negative_branch = negative_branch or cfg_scale != 1.0 or full_kl
     condition = model.condition(
         [p.text for p in prompts], [p.negative for p in prompts] if negative_branch else None
     )
-    settings: dict[str, Any] = dict(
-        cfg_scale=cfg_scale,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        full_kl=full_kl,
-        guided_entropy=guided_entropy,
-    )
+    settings: dict[str, Any] = {
+        "cfg_scale": cfg_scale,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "full_kl": full_kl,
+        "guided_entropy": guided_entropy,
+    }
     parts = []
     for index, samples in _batches(len(prompts), group_size, batch_size):
         start = first_sample + index[0] * group_size + samples.start
@@ -170,9 +173,7 @@ def _sample(
         positive, negative = model.advance(state, tokens)
         guided = guided_logits(positive, negative, cfg_scale=cfg_scale, temperature=temperature)
         guided_logprobs = guided.log_softmax(-1)
-        sampling = (
-            truncate(guided, top_k, top_p).log_softmax(-1) if truncated else guided_logprobs
-        )
+        sampling = truncate(guided, top_k, top_p).log_softmax(-1) if truncated else guided_logprobs
         tokens = draw(sampling, noise[:, t])
         kept = {"tokens": tokens}
         if keep:
@@ -229,12 +230,14 @@ def _check(
     top_k: int,
     top_p: float,
     batch_size: int | None,
+    seed: int,
 ) -> None:
     wrong = {
         "prompts: empty; at least one": not prompts,
         f"group_size: {group_size}; at least 1": group_size < 1,
-        f"cfg_scale: {cfg_scale}; at least 1": not cfg_scale >= 1,
-        f"temperature: {temperature}; above 0": not temperature > 0,
+        f"cfg_scale: {cfg_scale}; at least 1": not 1 <= cfg_scale < math.inf,
+        f"temperature: {temperature}; above 0": not 0 < temperature < math.inf,
+        f"seed: {seed}; 0 to 2**63 - 1": not 0 <= seed < 2**63,
         f"top_k: {top_k}; 0 (off) or more": top_k < 0,
         f"top_p: {top_p}; above 0, at most 1 (off)": not 0 < top_p <= 1,
         f"batch_size: {batch_size}; at least 1": batch_size is not None and batch_size < 1,

@@ -14,8 +14,8 @@ from .errors import UserError
 from .heatmap_colours import CONTRAST, diverging, robust_limit
 from .heatmap_draw import (
     QUIET,
-    diverging_bar,
     display,
+    diverging_bar,
     draw_bar,
     paste_framed,
     token_map,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import Config
-from .credit import CreditEntry, contrast, token_advantages
-from .errors import RunError
+from .credit import ContrastKind, CreditEntry, contrast, token_advantages
+from .errors import RunError, TrainingError
 from .interfaces import Prompt, Rollout
 from .metrics import rollout_metrics
 from .prompts import PromptBatches
@@ -110,7 +110,7 @@ class Trainer:
             with self._timed("rollout"):
                 rollout = self._sample(prompts, derive_seed(TRAINING, self.config.train.seed, step))
             with self._timed("reward"):
-                rewards, parts = self.reward(rollout.images, rollout.prompts)
+                rewards, parts = self._score(step, rollout)
             advantages = self.advantage(rewards, rollout.group_size)
             metrics = rollout_metrics(rollout, rewards, parts)
             if self._keeps(step):
@@ -145,6 +145,13 @@ class Trainer:
                 negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
             )
 
+    def _score(self, step: int, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total reward (B,) and its parts; what a reward refuses is told with the step."""
+        try:
+            return self.reward(rollout.images, rollout.prompts)
+        except TrainingError as error:
+            raise TrainingError(f"step {step}: {error}; no update was made") from error
+
     def _keeps(self, step: int) -> bool:
         """Whether the run folder keeps samples of the step."""
         every, total = self.config.log.samples_every, self.config.train.steps
@@ -157,12 +164,13 @@ class Trainer:
         if self.probes:
             seed = derive_seed(PROBE, self.config.train.seed)
             kept = kept.joined(self._sample(self.probes, seed))
-        rewards, parts = self.reward(kept.images, kept.prompts)
+        rewards, parts = self._score(step, kept)
         advantages = self.advantage(rewards, size)
         credit = self.update.credit_of(kept, advantages)
         raw = None
         if kept.negative_logprobs is not None:
-            kind = self.config.credit.params.get("kind", "k3")
+            kind = self.config.credit.params.get("kind")
+            kind = kind if kind in get_args(ContrastKind) else "k3"  # a user's credit has its own
             raw = contrast(
                 kept.logprobs,
                 kept.negative_logprobs,
@@ -212,8 +220,17 @@ class Trainer:
     def _restore(self) -> int:
         saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
         assert saved.model_state is not None
+        trained = {n for n, p in self.sampler.named_parameters() if p.requires_grad}
+        if absent := sorted(trained - set(saved.model_state)):
+            raise RunError(f"{saved.path}: {absent[0]} is not in this checkpoint; same config?")
         load_trained(self.sampler, saved.model_state, str(saved.path))
+        settings = [
+            {k: v for k, v in group.items() if k != "params"}
+            for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(saved.optimizer)
+        for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(chosen)  # as the configuration says now, which may have been edited
         return saved.step
 
     @contextmanager

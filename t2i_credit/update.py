@@ -58,6 +58,7 @@ class PolicyUpdate:
         self.needs = credit.fields_needed(**config.credit.params)
         policy = config.loss.policy
         self.policy_name = "guided_logprobs" if policy == "guided" else "logprobs"
+        self.both_branches = policy == "guided" and config.rollout.cfg_scale != 1
         # the credit's fields that come from the update's own pass, and the model's names for them
         fresh = self.needs if config.credit.refresh else self.needs & set(_STATISTIC[policy])
         self.fresh = {name: _STATISTIC[policy].get(name, name) for name in sorted(fresh)}
@@ -108,7 +109,9 @@ class PolicyUpdate:
         rows = torch.arange(len(rollout), device=rollout.tokens.device)
         fields = {}
         if self.fresh:
-            parts = [self._pass(rollout, r, self.fresh) for r, _ in self._micro_batches(len(rollout))]
+            parts = [
+                self._pass(rollout, r, self.fresh) for r, _ in self._micro_batches(len(rollout))
+            ]
             fields = {name: torch.cat([part[name] for part in parts]) for name in self.fresh}
         return self._assign(rollout, rows, advantages, fields)
 
@@ -125,14 +128,20 @@ class PolicyUpdate:
         self, rollout: Rollout, rows: Tensor, names: Mapping[str, str], model: Any = None
     ) -> dict[str, Tensor]:
         """A pass over the tokens of the samples at `rows`: {field: (N, T)} for {field: the model's statistic}."""
-        prompts = rollout.prompts[:: rollout.group_size]
-        condition = self.sampler.condition(
-            [p.text for p in prompts], [p.negative for p in prompts]
-        ).select(rows // rollout.group_size)
+        size = rollout.group_size
+        owners = rows // size
+        if len(rows) % size == 0 and bool((rows[::size] % size == 0).all()):
+            owners = owners[::size]  # whole groups: each prompt runs once
+        prompts = rollout.prompts[::size]
+        texts, negatives = [p.text for p in prompts], [p.negative for p in prompts]
+        condition = self.sampler.condition(texts, negatives).select(owners)
         tokens = rollout.tokens[rows]
         frozen = None
         if "hellinger" in names and self.reference is not None:
-            frozen = self.reference.reference(condition, tokens)
+            seen = condition
+            if not self.both_branches:  # a frozen model's negative branch would run for nothing
+                seen = self.sampler.condition(texts, None).select(owners)
+            frozen = self.reference.reference(seen, tokens)
         found = (model or self.model)(
             condition,
             tokens,

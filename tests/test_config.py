@@ -119,9 +119,10 @@ def test_the_name_of_the_run_is_made_from_the_name_of_the_recipe(write: Any) -> 
 
 def test_overrides_are_yaml_values_and_the_last_one_wins(write: Any) -> None:
     loaded = load_config(
-        write(EXAMPLE), ["optim.lr=3e-4", "train.app=true", "optim.lr=5e-4", "prompts.tasks=null"]
+        write(EXAMPLE),
+        ["optim.lr=3e-4", "credit.refresh=false", "optim.lr=5e-4", "prompts.tasks=null"],
     )
-    assert (loaded.optim.lr, loaded.train.app, loaded.prompts.tasks) == (5e-4, True, None)
+    assert (loaded.optim.lr, loaded.credit.refresh, loaded.prompts.tasks) == (5e-4, False, None)
 
 
 def test_another_credit_name_drops_the_parameters_of_the_old_one(write: Any) -> None:
@@ -304,7 +305,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_the_allowed_ones(
         ("rollout.cfg_scale=0.5", "value 0.5 is not allowed; must be greater than or equal to 1"),
         ("rollout.top_p=0", "value 0 is not allowed; must be greater than 0"),
         ("rollout.temperature=0", "value 0 is not allowed; must be greater than 0"),
-        ("train.app=yes", "value 'yes' is not allowed; must be true or false"),
+        ("credit.refresh=yes", "value 'yes' is not allowed; must be true or false"),
         ("train.seed=-1", "value -1 is not allowed; must be greater than or equal to 0"),
         ("prompts.negative=3", "value 3 is not allowed; must be a text (put it in quotes)"),
         ("prompts.tasks=[]", "value [] is not allowed; null keeps all tasks"),

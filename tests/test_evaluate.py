@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from torch import Tensor
 
 from t2i_credit import evaluate as evaluate_module
@@ -31,6 +30,7 @@ from t2i_credit.evaluate import (
 )
 from t2i_credit.geneval import TASKS, judge, summarize
 from t2i_credit.interfaces import Prompt
+from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.rollout import derive_seed, sample_rollout
 from t2i_credit.run_folder import RunReader, RunWriter
 from t2i_credit.shapes.detector import detect

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from torch import Tensor
 
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt, Rollout
+from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.rollout import derive_seed, draw, sample_rollout, sampling_noise, truncate
 
 V = 24

@@ -1,0 +1,204 @@
+"""The bench: its arithmetic on hand-made numbers, and that it measures what it says. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import PROMPTS, WideConfig, tiny_model
+
+from t2i_credit import bench
+from t2i_credit.advantages import ADVANTAGES
+from t2i_credit.bench_memory import MemorySize, can_measure, peak
+from t2i_credit.bench_statistics import alone, compared, interleaved, median_interval, table
+from t2i_credit.config import Config, parse_config
+from t2i_credit.errors import UserError
+from t2i_credit.interfaces import Prompt
+from t2i_credit.models.embedded_model import EmbeddedModel
+from t2i_credit.rollout import _sample, sampling_noise
+
+SMALL = MemorySize(tokens=2048, codes=4096, width=16, chunk=128)
+
+
+def config(**rollout: Any) -> Config:
+    return parse_config(
+        {"prompts": {"per_step": 2}, "rollout": {"group_size": 2, **rollout}, "loss": {}}
+    )
+
+
+def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A reward that needs no detector."""
+    found = images.mean((1, 2, 3))
+    return found, {"brightness": found}
+
+
+def measured(model: EmbeddedModel, chosen: Config, **changed: Any) -> dict[str, Any]:
+    return bench.run(
+        chosen,
+        model=model,
+        reward=brightness,
+        advantage=partial(ADVANTAGES["group_normalized"]),
+        prompts=PROMPTS,
+        **{"repeats": 2, "memory": SMALL, **changed},
+    )
+
+
+# Statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_variants_take_turns_and_each_goes_first_in_every_other_repeat() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def ours(repeat: int) -> float:
+        calls.append(("ours", repeat))
+        return 10.0 + repeat
+
+    def rival(repeat: int) -> float:
+        calls.append(("rival", repeat))
+        return 20.0 + repeat
+
+    finished: list[None] = []
+    assert interleaved(ours, rival, 3, lambda: finished.append(None)) == (
+        [10.0, 11.0, 12.0],
+        [20.0, 21.0, 22.0],
+    )
+    assert calls == [
+        ("ours", 0), ("rival", 0), ("rival", 1), ("ours", 1), ("ours", 2), ("rival", 2),
+    ]  # fmt: skip
+    assert len(finished) == 3
+
+
+def test_the_ratio_is_the_median_of_the_paired_ratios() -> None:
+    # ratios 2, 1, 3: their median is 2, while the medians 4 and 3 have a ratio of 4/3
+    row = compared("a against b", "s", [2.0, 4.0, 9.0], [1.0, 4.0, 3.0])
+    assert (row["ours"], row["rival"], row["ratio"], row["repeats"]) == (4.0, 3.0, 2.0, 3)
+    # three draws from 1, 2, 3 have the median 1 with probability 3 (1/3)^2 (2/3) + (1/3)^3 = 0.26, and so has 3:
+    # both lie within the middle 95%
+    assert row["interval"] == [1.0, 3.0]
+
+
+def test_the_interval_leaves_out_medians_that_are_too_rare() -> None:
+    # seven draws from 1..7 have the median 1 if at least four are 1: 35 6^3/7^7 + 21 6^2/7^7 + 7 6/7^7 + 1/7^7
+    # = 0.010, less than 2.5%; at most 2 has 0.105. From above likewise.
+    assert median_interval([4, 7, 1, 6, 2, 5, 3]) == [2.0, 6.0]
+
+
+def test_one_outlier_in_fifteen_does_not_move_the_interval() -> None:
+    # it would have to be drawn at least eight times of fifteen: below 15!/(8! 7!) / 15^8 = 3e-6
+    assert median_interval([1.0] * 14 + [100.0]) == [1.0, 1.0]
+
+
+def test_a_measurement_without_a_rival_has_the_interval_of_its_own_median() -> None:
+    row = alone("tokens", "tokens/s", [5.0, 5.0, 5.0])
+    assert row == {
+        "what": "tokens", "unit": "tokens/s", "ours": 5.0, "rival": None, "ratio": None,
+        "interval": [5.0, 5.0], "repeats": 3,
+    }  # fmt: skip
+
+
+def test_the_table_shows_units_and_which_number_an_interval_belongs_to() -> None:
+    rows = [
+        compared("a against b", "s", [2.0, 4.0, 9.0], [1.0, 4.0, 3.0]),
+        alone("rate", "tokens/s", [12_345.6] * 3),
+    ]
+    assert table({"rows": rows}) == [
+        {
+            "what": "a against b", "ours": "4.000 s", "rival": "3.000 s", "ratio": "2.000",
+            "interval": "1.000 to 3.000", "repeats": "3",
+        },
+        {
+            "what": "rate", "ours": "12,346 tokens/s", "rival": "none", "ratio": "none",
+            "interval": "12,346 to 12,346", "repeats": "3",
+        },
+    ]  # fmt: skip
+
+
+# What is measured -------------------------------------------------------------------------------------------------
+
+
+def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was() -> None:
+    model = tiny_model(WideConfig)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trained = [p.requires_grad for p in model.parameters()]
+    threads, told = torch.get_num_threads(), []
+    report = measured(model, config(), progress=lambda done, of: told.append((done, of)))
+
+    rows = report["rows"]
+    assert len(rows) == (5 if can_measure() else 4)
+    assert [row["rival"] is None for row in rows[:4]] == [False, False, True, True]
+    for row in rows:
+        numbers = [row[n] for n in ("ours", "rival", "ratio") if row[n] is not None]
+        assert all(math.isfinite(n) and n > 0 for n in [*numbers, *row["interval"]]), row
+        assert row["interval"][0] <= row["interval"][1]
+        assert row["repeats"] == 2
+    assert len({row["what"] for row in rows}) == len(rows)
+    assert len(table(report)) == len(rows)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["settings"]["grid"] == [2, 3]
+
+    total = 2 * (3 if can_measure() else 2)
+    assert told == [(done, total) for done in range(total + 1)]
+    assert torch.get_num_threads() == threads
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [p.requires_grad for p in model.parameters()] == trained
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_sampling_that_keeps_nothing_draws_the_same_tokens() -> None:
+    model = tiny_model(WideConfig)
+    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
+    settings: dict[str, Any] = {
+        "cfg_scale": 2.0, "temperature": 0.9, "top_k": 0, "top_p": 1.0, "full_kl": False,
+        "guided_entropy": False,
+    }  # fmt: skip
+    noise = sampling_noise(3, 0, 2 * len(PROMPTS), 6)
+    kept = _sample(model, condition, 2, noise, **settings)
+    bare = _sample(model, condition, 2, noise, **settings, keep=False)
+    assert set(bare) == {"tokens"}
+    assert {"logprobs", "negative_logprobs", "guided_logprobs", "entropy"} < set(kept)
+    assert torch.equal(bare["tokens"], kept["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"rollout": {"cfg_scale": 1.0}}, "rollout.cfg_scale: 1.0"),
+        ({"loss": {"kl_coef": 0.1}}, "loss.kl_coef: 0.1"),
+    ],
+)
+def test_a_configuration_without_guidance_or_with_a_reference_is_refused(
+    wrong: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError, match=named):
+        measured(tiny_model(), parse_config(wrong))
+
+
+# Memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not can_measure(), reason="needs Linux's account of peak memory")
+def test_chunked_logprobs_equal_held_ones_in_at_most_half_the_memory() -> None:
+    # (N, V) is 2048 x 4096 x 4 bytes = 32 MiB: held as log-probs, and once or twice more in the backward pass
+    held = peak("held", SMALL, 0)
+    chunked = peak("chunked", SMALL, 0)
+    assert held["peak"] > 2 * 32 * 2**20
+    assert chunked["peak"] < held["peak"] / 2
+    assert chunked["mean"] == pytest.approx(held["mean"], rel=1e-5)
+    assert chunked["gradient"] == pytest.approx(held["gradient"], rel=1e-4)
+
+
+def test_the_measured_chunk_is_the_one_that_a_model_of_so_many_codes_takes() -> None:
+    assert MemorySize().chunk == EmbeddedModel.logits_at_once // MemorySize().codes
+
+
+@pytest.mark.skipif(not can_measure(), reason="needs Linux's account of peak memory")
+def test_a_measuring_process_that_fails_is_reported_in_one_line() -> None:
+    with pytest.raises(UserError, match="measuring the memory of sideways log-probs") as caught:
+        peak("sideways", SMALL, 0)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,432 @@
+"""The embedded generator: what a model must offer, what padding and batches must not change, and damaged folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from toys import PROMPTS, WORDS, WideConfig, tiny_model, write_tiny_model
+
+from t2i_credit.errors import ModelError
+from t2i_credit.interfaces import ImageTokenModel
+from t2i_credit.models import MODELS, load_pretrained
+from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
+from t2i_credit.rollout import sample_rollout
+
+TEXTS = [p.text for p in PROMPTS]
+NEGATIVES = [p.negative for p in PROMPTS]
+BOTH = ("logprobs", "negative_logprobs")
+
+
+@pytest.fixture(scope="module")
+def model() -> EmbeddedModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def scores(model: EmbeddedModel, condition: Any, tokens: Tensor) -> Tensor:
+    """(2, B, T) log-probs under both prompts."""
+    with torch.no_grad():
+        found = model(condition, tokens, want=BOTH)
+    return torch.stack([found[name] for name in BOTH])
+
+
+def some_tokens(count: int, model: EmbeddedModel) -> Tensor:
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(32, (count, model.grid[0] * model.grid[1]), generator=draw)
+
+
+# The contract -----------------------------------------------------------------------------------------------------
+
+
+def test_the_embedded_model_is_an_image_token_model(model: EmbeddedModel) -> None:
+    assert isinstance(model, ImageTokenModel)
+    # 16 pixels, 4 of them in a patch, and one halving: 16 / (4 * 2) = 2 tokens a side
+    assert model.grid == (2, 2) and model.codebook_size == 32
+    assert model.codebook.shape == (32, 4)
+    assert model.device == torch.device("cpu")
+
+
+def test_decoding_gives_logits_of_every_sample_under_both_prompts(model: EmbeddedModel) -> None:
+    state = model.expand(model.prefill(model.condition(TEXTS, NEGATIVES)), 3)
+    for tokens in (None, some_tokens(12, model)[:, 0]):
+        positive, negative = model.advance(state, tokens)
+        assert negative is not None
+        assert positive.shape == negative.shape == (12, 32)
+    alone = model.expand(model.prefill(model.condition(TEXTS, None)), 3)
+    positive_alone, nothing = model.advance(alone, None)
+    assert positive_alone.shape == (12, 32) and nothing is None
+
+
+def test_the_tokenizer_makes_images_of_codes_and_codes_of_images(model: EmbeddedModel) -> None:
+    images = model.decode(some_tokens(3, model))
+    assert images.shape == (3, 3, 16, 16)
+    assert images.min() >= 0 and images.max() <= 1
+    codes = model.encode(images)
+    assert codes.shape == (3, 4) and codes.dtype == torch.int64
+    assert codes.min() >= 0 and codes.max() < 32
+
+
+def test_patches_are_taken_apart_and_put_together_without_loss(model: EmbeddedModel) -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    patches = model.to_patches(images)
+    assert patches.shape == (2, 3 * 4 * 4, 4, 4)
+    torch.testing.assert_close(model.from_patches(patches), images, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 24), (1, 3, 8, 8), (1, 1, 16, 16)])
+def test_images_of_another_size_are_refused(model: EmbeddedModel, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match=r"this model takes \(3, 16, 16\)"):
+        model.encode(torch.zeros(shape))
+
+
+def test_tokens_are_drawn_row_by_row_on_a_grid_that_is_not_square() -> None:
+    wide = tiny_model(WideConfig)
+    base = torch.zeros(1, 6, dtype=torch.long)
+    images = wide.decode(base)
+    assert images.shape == (1, 3, 16, 24)  # 2 rows, 3 columns, 8 pixels each
+    for place in range(6):
+        other = base.clone()
+        other[0, place] = 5
+        change = (wide.decode(other) - images).abs().sum(1)[0]
+        # group norm and the convolutions spread a change a little: where it is largest tells the token
+        tiles = change.unflatten(0, (2, 8)).unflatten(2, (3, 8)).sum((1, 3))
+        assert int(tiles.argmax()) == place, tiles
+
+
+# Training pass and decoding ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [EmbeddedConfig, WideConfig])
+def test_sampled_tokens_scored_again_give_the_stored_logprobs(
+    config: type[EmbeddedConfig],
+) -> None:
+    model = tiny_model(config)
+    rollout = sample_rollout(model, PROMPTS, group_size=3, cfg_scale=2.0, temperature=0.8, seed=3)
+    with torch.no_grad():
+        found = model(
+            model.condition(TEXTS, NEGATIVES),
+            rollout.tokens,
+            want=(*BOTH, "guided_logprobs", "entropy"),
+            cfg_scale=2.0,
+            temperature=0.8,
+        )
+    for name, again in found.items():
+        torch.testing.assert_close(again, getattr(rollout, name), atol=1e-5, rtol=0, msg=name)
+    assert (found["logprobs"] - found["negative_logprobs"]).abs().max() > 0.1  # not by accident
+
+
+def test_a_prompt_scores_the_same_alone_and_padded_beside_longer_ones(model: EmbeddedModel) -> None:
+    tokens = some_tokens(4, model)
+    together = scores(model, model.condition(TEXTS, NEGATIVES), tokens)
+    for i in range(4):
+        alone = scores(model, model.condition([TEXTS[i]], [NEGATIVES[i]]), tokens[i : i + 1])
+        torch.testing.assert_close(together[:, i : i + 1], alone, atol=1e-5, rtol=0)
+
+
+def test_the_samples_of_a_group_score_the_same_together_and_one_by_one(
+    model: EmbeddedModel,
+) -> None:
+    tokens, condition = some_tokens(8, model), model.condition(TEXTS, NEGATIVES)
+    grouped = scores(model, condition, tokens)  # 4 prompts, 2 samples of each
+    singly = scores(model, condition.select(torch.arange(4).repeat_interleave(2)), tokens)
+    torch.testing.assert_close(grouped, singly, atol=1e-5, rtol=0)
+
+
+def test_the_gradient_is_the_same_for_groups_and_for_samples_one_by_one() -> None:
+    found = []
+    for index in (torch.arange(4), torch.arange(4).repeat_interleave(2)):
+        model = tiny_model()
+        condition = model.condition(TEXTS, NEGATIVES).select(index)
+        out = model(condition, some_tokens(8, model), want=["guided_logprobs"], cfg_scale=2.0)
+        out["guided_logprobs"].sum().backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, grad in found[0].items():
+        scale = grad.abs().max().item()
+        torch.testing.assert_close(grad, found[1][name], atol=1e-5 * scale + 1e-6, rtol=0, msg=name)
+
+
+def test_a_token_depends_on_earlier_tokens_only(model: EmbeddedModel) -> None:
+    tokens, condition = some_tokens(4, model), model.condition(TEXTS, NEGATIVES)
+    changed = tokens.clone()
+    changed[:, 2] = (changed[:, 2] + 1) % 32
+    before, after = (scores(model, condition, t) for t in (tokens, changed))
+    torch.testing.assert_close(after[:, :, :2], before[:, :, :2], atol=1e-6, rtol=0)
+    assert (after[:, :, 3] - before[:, :, 3]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("negatives", [NEGATIVES, None])
+def test_selecting_prompts_equals_conditioning_on_the_selected_ones(
+    model: EmbeddedModel, negatives: list[str | None] | None
+) -> None:
+    picked = [2, 0, 0]
+    chosen = model.condition(TEXTS, negatives).select(torch.tensor(picked))
+    direct = model.condition(
+        [TEXTS[i] for i in picked], None if negatives is None else [negatives[i] for i in picked]
+    )
+    assert chosen.prompts == direct.prompts == 3
+    assert chosen.has_negatives == direct.has_negatives == (negatives is not None)
+    assert torch.equal(chosen.input_ids, direct.input_ids)  # the padding of the longest one is gone
+    assert torch.equal(chosen.attention_mask, direct.attention_mask)
+
+
+# Prompts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_null_prompt_is_as_long_as_its_own_positive(model: EmbeddedModel) -> None:
+    condition = model.condition(TEXTS[:2], [None, None])  # 3 and 10 words
+    lengths = condition.attention_mask.sum(1).tolist()
+    assert lengths == [3 + 2, 10 + 2, 3 + 2, 10 + 2]  # <bos> and <image> around the words
+    pad = model.text_tokenizer.pad_token_id
+    shown = condition.input_ids[2][condition.attention_mask[2]].tolist()
+    assert shown[1:-1] == [pad] * 3
+    assert (shown[0], shown[-1]) == tuple(condition.input_ids[1][[0, -1]].tolist())
+
+
+def test_the_empty_text_is_a_prompt_without_words_and_not_the_null_prompt(
+    model: EmbeddedModel,
+) -> None:
+    empty = model.condition(["a red circle"], [""])
+    assert empty.attention_mask.sum(1).tolist() == [5, 2]
+    tokens = some_tokens(1, model)
+    null = model.condition(["a red circle"], [None])
+    difference = scores(model, empty, tokens)[1] - scores(model, null, tokens)[1]
+    assert difference.abs().max() > 0.01
+
+
+def test_a_null_prompt_does_not_depend_on_the_words_of_its_positive(model: EmbeddedModel) -> None:
+    tokens = some_tokens(1, model)
+    first, second = (
+        scores(model, model.condition([text], [None]), tokens)
+        for text in ("a red circle", "a blue square")
+    )
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], second[0])
+
+
+def test_upper_case_words_are_known(model: EmbeddedModel) -> None:
+    lower, upper = (model.condition([t], None).input_ids for t in ("a red circle", "A Red CIRCLE"))
+    assert torch.equal(lower, upper)
+
+
+def test_unknown_words_are_listed(model: EmbeddedModel) -> None:
+    assert model.unknown_words("a photo of a green circle and a Cat") == ["green", "and", "cat"]
+    assert model.unknown_words(" ".join(WORDS)) == []
+
+
+def test_a_prompt_that_is_too_long_is_refused_with_the_limit(model: EmbeddedModel) -> None:
+    model.condition(["red " * 254], None)  # with <bos> and <image>, the 256 places of the text
+    with pytest.raises(ModelError, match="prompt of 255 words; the model takes at most 254"):
+        model.condition(["red " * 255], None)
+
+
+# Disk -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_comes_back_bit_for_bit(model: EmbeddedModel, folder: Path) -> None:
+    loaded = load_pretrained(str(folder))
+    assert type(loaded) is EmbeddedModel and not loaded.training
+    assert loaded.config == model.config
+    ours, theirs = model.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    trained = {name for name, p in loaded.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and not any(name.startswith("vq.") for name in trained)
+    tokens = some_tokens(4, model)
+    conditions = [m.condition(TEXTS, NEGATIVES) for m in (model, loaded)]
+    assert torch.equal(scores(model, conditions[0], tokens), scores(loaded, conditions[1], tokens))
+    assert torch.equal(model.decode(tokens), loaded.decode(tokens))
+
+
+def test_a_model_saved_twice_gives_the_same_files(folder: Path, tmp_path: Path) -> None:
+    load_pretrained(str(folder)).save_pretrained(tmp_path / "again")
+    for file in FILES:
+        if file != "text_tokenizer/tokenizer_config.json":  # transformers notes where it came from
+            assert (tmp_path / "again" / file).read_bytes() == (folder / file).read_bytes(), file
+
+
+def test_the_parts_of_a_folder_are_in_the_format_of_their_libraries(
+    folder: Path, model: EmbeddedModel
+) -> None:
+    from diffusers import VQModel
+    from transformers import AutoTokenizer, LlamaModel
+
+    vq = VQModel.from_pretrained(folder / "vq")
+    assert torch.equal(vq.quantize.embedding.weight, model.codebook)
+    llama = LlamaModel.from_pretrained(folder / "transformer")
+    assert torch.equal(llama.norm.weight, model.language_model.norm.weight)
+    words = AutoTokenizer.from_pretrained(folder / "text_tokenizer")
+    assert (
+        words("a red circle")["input_ids"]
+        == model.condition(TEXTS, None).input_ids[0, -4:-1].tolist()
+    )
+
+
+FILES = (
+    "config.json",
+    "image_layers.safetensors",
+    "text_tokenizer/tokenizer.json",
+    "text_tokenizer/tokenizer_config.json",
+    "transformer/config.json",
+    "transformer/model.safetensors",
+    "vq/config.json",
+    "vq/diffusion_pytorch_model.safetensors",
+)
+JSON = [name for name in FILES if name.endswith(".json")]
+TENSORS = [name for name in FILES if name.endswith(".safetensors")]
+
+
+def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
+    """What loading says of a changed copy of the folder."""
+    copy = tmp_path / "model"
+    shutil.copytree(original, copy)
+    change(copy)
+    with warnings.catch_warnings(), pytest.raises(ModelError) as caught:
+        warnings.simplefilter("ignore")
+        load_pretrained(str(copy))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message.replace(f"{copy}/", "")
+
+
+def test_the_list_of_files_is_complete(folder: Path) -> None:
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == set(FILES)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_is_named(folder: Path, tmp_path: Path, file: str) -> None:
+    message = refused(folder, tmp_path, lambda copy: (copy / file).unlink())
+    assert message.startswith(f"{file}: missing")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("file", FILES)
+def test_a_truncated_file_is_named(folder: Path, tmp_path: Path, file: str, share: float) -> None:
+    def truncate(copy: Path) -> None:
+        content = (copy / file).read_bytes()
+        (copy / file).write_bytes(content[: int(share * len(content))])
+
+    assert refused(folder, tmp_path, truncate).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("content", ['{"a": }', "[]", "{}", "\x00\x01", '"text"'])
+@pytest.mark.parametrize("file", JSON)
+def test_a_json_file_full_of_nonsense_is_named(
+    folder: Path, tmp_path: Path, file: str, content: str
+) -> None:
+    if (file, content) == ("text_tokenizer/tokenizer_config.json", "{}"):
+        pytest.skip("the words are all in tokenizer.json")
+    message = refused(folder, tmp_path, lambda copy: (copy / file).write_text(content))
+    assert message.startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("file", TENSORS)
+def test_a_missing_tensor_is_named_and_never_left_random(
+    folder: Path, tmp_path: Path, file: str
+) -> None:
+    names = sorted(load_file(folder / file))
+
+    def drop(copy: Path) -> None:
+        tensors = load_file(copy / file)
+        del tensors[names[-1]]
+        save_file(tensors, copy / file, {"format": "pt"})
+
+    assert refused(folder, tmp_path, drop) == f"{file}: the tensor {names[-1]} is missing"
+
+
+@pytest.mark.parametrize("file", TENSORS)
+def test_a_tensor_of_another_shape_is_named(folder: Path, tmp_path: Path, file: str) -> None:
+    name = sorted(load_file(folder / file))[0]
+
+    def reshape(copy: Path) -> None:
+        tensors = {**load_file(copy / file), name: torch.zeros(3, 5)}
+        save_file(tensors, copy / file, {"format": "pt"})
+
+    message = refused(folder, tmp_path, reshape)
+    assert message.startswith(f"{file}: {name} has shape (3, 5); the model needs (")
+
+
+def edited(file: str, **values: Any) -> Callable[[Path], object]:
+    def edit(copy: Path) -> None:
+        content = json.loads((copy / file).read_text())
+        (copy / file).write_text(json.dumps({**content, **values}))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", "large"),
+        ("hidden_size", -4),
+        ("hidden_size", 30),  # 15 per head: rotary positions need an even number
+        ("heads", 0),
+        ("layers", 1.5),
+        ("vq_channels", []),
+        ("vq_channels", 8),
+        ("vq_channels", ["a"]),
+        ("image_size", 18),  # not a multiple of the 8 pixels of a token
+        ("patch", True),
+        ("hidden", 32),  # misspelt
+    ],
+)
+def test_a_size_that_makes_no_sense_is_named(
+    folder: Path, tmp_path: Path, key: str, value: Any
+) -> None:
+    message = refused(folder, tmp_path, edited("config.json", **{key: value}))
+    assert message.startswith("config.json: ") and key in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "file"),
+    [
+        ("layers", 3, "transformer/config.json"),
+        ("hidden_size", 64, "transformer/config.json"),
+        ("codebook_size", 16, "vq/config.json"),
+        ("vq_channels", [8, 16], "vq/config.json"),
+        ("image_size", 24, "transformer/config.json"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(
+    folder: Path, tmp_path: Path, key: str, value: Any, file: str
+) -> None:
+    message = refused(folder, tmp_path, edited("config.json", **{key: value}))
+    assert message.startswith(f"{file}: ") and "does not fit" in message
+
+
+def test_a_huge_size_in_a_part_is_refused_before_memory_is_taken(
+    folder: Path, tmp_path: Path
+) -> None:
+    change = edited("transformer/config.json", hidden_size=2**20)
+    assert "hidden_size: 1048576 does not fit" in refused(folder, tmp_path, change)
+
+
+def test_an_architecture_that_is_not_supported_lists_those_that_are(
+    folder: Path, tmp_path: Path
+) -> None:
+    message = refused(folder, tmp_path, edited("config.json", model_type="gpt9"))
+    assert message == (
+        f"config.json: model_type 'gpt9' is not supported; supported: {', '.join(MODELS)}"
+    )
+
+
+def test_a_folder_that_does_not_exist_is_refused_with_the_embedded_names(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder; embedded models: ") as caught:
+        load_pretrained(str(tmp_path / "nowhere"))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,91 @@
+"""Pretraining of the embedded generator: what it optimises, and that a stop changes nothing."""
+
+import numpy as np
+import pytest
+import torch
+
+from t2i_credit.errors import ModelError
+from t2i_credit.model_card import _words, make_world_model
+from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+from t2i_credit.pretrain import (
+    PretrainPlan,
+    _shown_caption,
+    fresh_scenes,
+    pretrain,
+    rng_for,
+)
+
+PLAN = PretrainPlan(
+    tokenizer_steps=90,
+    tokenizer_batch=4,
+    corpus_scenes=500,
+    transformer_steps=8,
+    transformer_batch=8,
+    checkpoint_every=2,
+)
+CONFIG = EmbeddedConfig(vq_channels=(8, 16), codebook_size=32, hidden_size=16, layers=1, heads=2)
+
+
+def small_model():
+    torch.manual_seed(0)
+    return EmbeddedModel(CONFIG, build_text_tokenizer(_words()))
+
+
+class Killed(Exception):
+    pass
+
+
+def train(work, kill_at=None):
+    """Trains into `work`; `kill_at` = (stage, step) raises right after that step's progress or checkpoint."""
+    model, seen = small_model(), []
+
+    def progress(stage, done, of, values):
+        seen.append((stage, done, values))
+        if kill_at == (stage, done):
+            raise Killed
+
+    pretrain(model, work, PLAN, progress)
+    return model, seen
+
+
+def test_a_killed_pretraining_ends_with_the_weights_of_an_undisturbed_one(tmp_path):
+    whole, _ = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", kill_at=("tokenizer", 50))
+    with pytest.raises(Killed):
+        train(tmp_path / "cut", kill_at=("corpus", 500))
+    again, _ = train(tmp_path / "cut")
+    for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_the_image_tokenizer_learns_and_keeps_its_codes_at_unit_length(tmp_path):
+    untrained = small_model()
+    model, _ = train(tmp_path)
+    norms = model.codebook.norm(dim=1)
+    assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
+    images = fresh_scenes(8, rng_for(5))
+    before = (untrained.decode(untrained.encode(images)) - images).abs().mean()
+    after = (model.decode(model.encode(images)) - images).abs().mean()
+    assert after < 0.8 * before
+
+
+def test_captions_are_dropped_as_often_as_the_plan_says():
+    rng = np.random.default_rng(0)
+    text = "a photo of a red circle"
+    shown = [_shown_caption(text, PLAN, rng) for _ in range(20_000)]
+    # shares 0.10, 0.02, 0.10 of 20,000: standard deviations below 0.0022, so 0.01 is 4.5 of them
+    for found, share in ((None, 0.10), ("", 0.02), ("a red circle", 0.10)):
+        assert abs(shown.count(found) / len(shown) - share) < 0.01, found
+
+
+def test_an_unknown_world_and_an_existing_folder_are_refused_in_one_line(tmp_path):
+    for world, out, words in (
+        ("cubes", tmp_path / "new", "known: shapes"),
+        ("shapes", tmp_path, "exists"),
+    ):
+        with pytest.raises(ModelError, match=words) as error:
+            make_world_model(
+                world, out, None, scale=1.0, seed=0, progress=lambda stage, done, of, values: None
+            )
+        assert "\n" not in str(error.value)
