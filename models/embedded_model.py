@@ -267,8 +267,9 @@ def _read_config(path: Path) -> EmbeddedConfig:
             raise ModelError(f"{path}: {key}: missing")
         if key not in known:
             raise ModelError(f"{path}: {key}: unknown; known are {', '.join(known)}")
-        values = raw[key] if key == "vq_channels" and isinstance(raw[key], list) else [raw[key]]
-        if not values or not all(type(value) is int and value > 0 for value in values):
+        values = raw[key] if key == "vq_channels" else [raw[key]]
+        fine = isinstance(values, list) and values
+        if not fine or not all(type(value) is int and value > 0 for value in values):
             raise ModelError(f"{path}: {key}: {raw[key]!r} is not allowed; whole numbers above 0")
     config = EmbeddedConfig(**{**raw, "vq_channels": tuple(raw["vq_channels"])})
     token = config.patch * 2 ** (len(config.vq_channels) - 1)

@@ -204,9 +204,12 @@ class LlamaImageModel(nn.Module):
     def _features(self, condition: TokenCondition, tokens: Tensor) -> Tensor:
         """The hidden states that predict each image token: (rows, T, D), rows as in the condition, times G.
 
-        A prompt runs once and its keys and values are shared by the samples of its group, gradients included.
+        A prompt runs once and its keys and values are shared by the samples of its group, gradients included; where
+        every sample has a prompt of its own, both run together.
         """
         group = len(tokens) // condition.prompts
+        if group == 1:
+            return self._features_alone(condition, tokens)
         mask = condition.attention_mask
         padded = not bool(mask.all())
         position = (mask.long().cumsum(1) - 1).clamp(min=0)
@@ -240,6 +243,20 @@ class LlamaImageModel(nn.Module):
             use_cache=True,
         )
         return torch.cat([first, rest.last_hidden_state], 1)
+
+    def _features_alone(self, condition: TokenCondition, tokens: Tensor) -> Tensor:
+        """`_features` for samples that share no prompt, in one pass."""
+        inputs = tokens[:, :-1].repeat(2 if condition.has_negatives else 1, 1)
+        words = self.language_model.get_input_embeddings()(condition.input_ids)
+        mask = condition.attention_mask
+        full = torch.cat([mask, mask.new_ones(inputs.shape)], 1)
+        out = self.language_model(
+            inputs_embeds=torch.cat([words, self.embed_image_tokens(inputs, 0)], 1),
+            attention_mask=None if bool(mask.all()) else full,
+            position_ids=(full.long().cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        )
+        return out.last_hidden_state[:, words.shape[1] - 1 :]
 
     def forward(
         self,

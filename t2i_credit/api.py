@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -360,13 +360,20 @@ def run_path(config: Config) -> Path:
 @contextmanager
 def _trackers(accelerator: Any, config: Config) -> Iterator[None]:
     """The trackers' life, so that they are closed whatever happens."""
-    if config.train.trackers:
-        name = config.train.name or "run"
-        accelerator.init_trackers("t2i-credit", config={"run": name, "config": to_yaml(config)})
+    path = run_path(config)
+    try:
+        if config.train.trackers:
+            shown = {"run": path.name, "config": to_yaml(config)}
+            accelerator.init_trackers("t2i-credit", config=shown)
+    except OSError as error:
+        raise RunError(f"{path}: trackers cannot be started: {error.strerror or error}") from error
     try:
         yield
     finally:
-        accelerator.end_training()
+        with suppress(
+            OSError
+        ):  # metrics.jsonl has it all, and an earlier error is the one to report
+            accelerator.end_training()
 
 
 def environment(config: Config) -> dict[str, Any]:

@@ -84,7 +84,11 @@ class PromptsConfig(Section):
         default=None,
         description="one negative prompt for all; null = the prompt's own, or the null prompt",
     )
-    per_step: Count = Field(default=12, description="P, different prompts in a step")
+    per_step: Count = Field(default=12, description="P, prompts in a step")
+    balance: bool = Field(
+        default=True,
+        description="the tasks of the prompts' records take turns, so that each is asked for equally often",
+    )
     seed: Seed = Field(default=0, description="seed of the order in which prompts are drawn")
 
     _distinct = field_validator("tasks")(lambda value: distinct(value, "null keeps all tasks"))

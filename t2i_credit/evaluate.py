@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from .errors import PromptError, RunError, UserError
-from .geneval import TASKS, Detection, judge, validate_spec
+from .geneval import Detection, judge, validate_spec
 from .interfaces import ImageTokenModel, Prompt
+from .intervals import by_task, task_intervals, task_means, token_disagreement
 from .rollout import derive_seed, sample_rollout
 from .run_folder import write_atomic, write_json
 
@@ -32,8 +33,6 @@ Progress = Callable[[int, int], None]  # done, of
 
 EVALUATION_DOMAIN = 0x6576616C  # "eval": seeds derived under it are no seeds of training
 FORMAT = 1
-RESAMPLES = 2000
-LEVEL = 0.95
 
 
 def _is_integer(value: Any) -> bool:
@@ -127,9 +126,9 @@ class Evaluation:
         tags, correct = self.tags(), self.column("correct")
         distances = np.array(self.disagreement, dtype=np.float64)  # None becomes nan
         columns = {
-            "partial": _means(by_task(tags, self.column("score").mean(1))),
-            "pass_at_k": _means(by_task(tags, correct.max(1))),
-            "disagreement": _means(by_task(tags, distances)),
+            "partial": task_means(by_task(tags, self.column("score").mean(1))),
+            "pass_at_k": task_means(by_task(tags, correct.max(1))),
+            "disagreement": task_means(by_task(tags, distances)),
         }
         scores: dict[str, dict[str, Any]] = {}
         for task, found in task_intervals(by_task(tags, correct.mean(1))).items():
@@ -302,7 +301,7 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     _same_prompts(before, after)
     tags = before.tags()
     first, second = (e.column("correct").mean(1) for e in (before, after))
-    means = [_means(by_task(tags, values)) for values in (first, second)]
+    means = [task_means(by_task(tags, values)) for values in (first, second)]
     return {
         task: {
             "before": means[0][task],
@@ -349,71 +348,6 @@ def grid_table(
         if progress:
             progress(done, len(cells))
     return table
-
-
-def best_cell(table: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """The cell of the highest overall score, of equals the first. The best of many flatters itself: a fair figure
-    for it comes from another seed."""
-    return max(table, key=lambda cell: cell["overall"])
-
-
-# Statistics -------------------------------------------------------------------------------------------------------
-
-
-def token_disagreement(tokens: NDArray[np.integer]) -> list[float | None]:
-    """How different the samples of each prompt are: the fraction of positions at which two of them differ.
-
-    Args:
-        tokens: (P, G, T).
-
-    Returns:
-        (P) means over the G (G - 1) / 2 pairs, in [0, 1]; None where G is 1.
-    """
-    group = tokens.shape[1]
-    if group < 2:
-        return [None] * len(tokens)
-    differs = (tokens[:, :, None] != tokens[:, None]).mean((1, 2, 3))  # each sample with itself too
-    return [float(share) for share in differs * group / (group - 1)]
-
-
-def by_task(tags: Sequence[str], values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Splits values (P) by the tasks of their prompts: the official tasks first, in their order."""
-    given = list(dict.fromkeys(tags))
-    order = [task for task in TASKS if task in given] + [t for t in given if t not in TASKS]
-    labels = np.array(tags)
-    return {task: values[labels == task] for task in order}
-
-
-def task_intervals(
-    values: Mapping[str, NDArray[np.float64]], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """(mean, low, high) of every task and of "overall", the mean over tasks, by bootstrap over prompts.
-
-    Prompts are resampled within each task, and "overall" is the mean of the tasks' resampled means, draw by draw.
-    Low and high are the 2.5% and 97.5% quantiles. Where all prompts of a task have one value the interval has no
-    width: resampling cannot tell what more prompts would show.
-
-    Args:
-        values: {task: one number per prompt}.
-        resamples: how many draws.
-        seed: of the draws; those of a task do not depend on the other tasks.
-    """
-    means = _means(values)
-    draws = {}
-    for task, numbers in values.items():
-        rng = np.random.default_rng([seed, *task.encode()])
-        picks = rng.integers(len(numbers), size=(resamples, len(numbers)))
-        draws[task] = numbers[picks].mean(1)
-    draws["overall"] = np.mean(list(draws.values()), axis=0)
-    tail = (1 - LEVEL) / 2
-    ends = {task: np.quantile(drawn, [tail, 1 - tail]).tolist() for task, drawn in draws.items()}
-    return {task: (means[task], *ends[task]) for task in means}
-
-
-def _means(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """The mean of every task and, as "overall", the mean over tasks."""
-    means = {task: float(numbers.mean()) for task, numbers in values.items()}
-    return {**means, "overall": sum(means.values()) / len(means)}
 
 
 # Parts ------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import api
-from .errors import UserError
 from .evaluate import Evaluation, Protocol, evaluate, paired
 from .interfaces import Prompt
 from .prompts import load_prompts
@@ -73,20 +72,29 @@ def evaluate_model(
         images_per_prompt=images, cfg_scale=cfg_scale, temperature=temperature, seed=seed
     )
     names = [model] if against is None else [against, model]
-    found = []
+    total = len(prompts) * images * len(names)
+    found: list[Evaluation] = []
     for i, name in enumerate(names):
-        total = len(prompts) * images
-
-        def tell(done: int, of: int, before: int = i * total) -> None:
-            if progress:
-                progress(before + done, total * len(names))
-
-        loaded = api.load_model(name)
-        found.append(evaluate(loaded, prompts, api.shapes_detector(), protocol, progress=tell))
+        found.append(
+            evaluate(
+                api.load_model(name),
+                prompts,
+                api.shapes_detector(),
+                protocol,
+                progress=_shifted(progress, i * total // len(names), total),
+            )
+        )
     after, before = found[-1], found[0] if against is not None else None
     name = f"{split}-cfg{cfg_scale:g}-t{temperature:g}-seed{seed}"
     changes = paired(before, after) if before is not None else None
     return Report(name, after, before, changes, _written(model, name, after, changes, out))
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one part of a whole that has `before` behind it."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(before + done, total)
 
 
 def _written(
@@ -104,10 +112,3 @@ def _written(
         return None
     result = evaluation.to_json() | ({"paired": changes} if changes else {})
     return RunWriter(folder).write_evaluation(name, result, evaluation.records)
-
-
-def check_split(split: str) -> str:
-    """Raises UserError unless it is a split of the embedded world."""
-    if split not in ("train", "heldout"):
-        raise UserError(f"--split: {split!r} is not allowed; one of train, heldout")
-    return split

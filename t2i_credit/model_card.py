@@ -13,8 +13,9 @@ import torch
 
 from .atomic import write_atomic, write_folder_atomic, write_json
 from .errors import ModelError
-from .evaluate import Protocol, best_cell, evaluate, grid_table
+from .evaluate import Protocol, evaluate, grid_table
 from .geneval import TASKS, judge
+from .intervals import best_cell
 from .judging import evaluation_prompts
 from .pretrain import PretrainPlan, pretrain, rng_for
 from .shapes import grammar

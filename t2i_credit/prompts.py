@@ -100,30 +100,45 @@ class PromptBatches:
 
     A batch depends on (seed, step) alone, so a resumed run sees exactly the prompts of an uninterrupted one. Batches
     run over an epoch's end, so over any number of steps no prompt is more than one use ahead of another.
+
+    Args:
+        prompts: the set.
+        per_step: P.
+        seed: of the order.
+        balance: the tasks of the prompts' records take turns, each with epochs of its own, so that every task is
+            asked for equally often however many prompts it has.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], *, per_step: int, seed: int) -> None:
+    def __init__(
+        self, prompts: Sequence[Prompt], *, per_step: int, seed: int, balance: bool = False
+    ) -> None:
         if not prompts:
             raise PromptError("prompts: the set is empty, at least one prompt is needed")
         if per_step < 1:
             raise PromptError(f"prompts.per_step: {per_step} is not allowed; at least 1")
         if seed < 0:
             raise PromptError(f"prompts.seed: {seed} is not allowed; at least 0")
-        self.prompts = list(prompts)
+        tasks: dict[str, list[Prompt]] = {}
+        for prompt in prompts:
+            task = prompt.spec["tag"] if balance and prompt.spec else ""
+            tasks.setdefault(task, []).append(prompt)
+        self.tasks = list(tasks.values())
         self.per_step = per_step
         self.seed = seed
 
     def batch(self, step: int) -> list[Prompt]:
         """The `per_step` prompts of step `step`, counted from 0."""
         assert step >= 0, f"steps count from 0, got {step}"
-        size = len(self.prompts)
-        first, end = step * self.per_step, (step + 1) * self.per_step
+        orders: dict[tuple[int, int], np.ndarray] = {}
         picked: list[Prompt] = []
-        for epoch in range(first // size, (end - 1) // size + 1):
-            order = np.random.default_rng([self.seed, epoch]).permutation(size)
-            start = epoch * size
-            rows = order[max(first - start, 0) : min(end - start, size)]
-            picked += [self.prompts[row] for row in rows]
+        for place in range(step * self.per_step, (step + 1) * self.per_step):
+            turn, task = divmod(place, len(self.tasks))
+            members = self.tasks[task]
+            epoch, index = divmod(turn, len(members))
+            if (epoch, task) not in orders:
+                rng = np.random.default_rng([self.seed, epoch, task])
+                orders[epoch, task] = rng.permutation(len(members))
+            picked.append(members[orders[epoch, task][index]])
         return picked
 
 

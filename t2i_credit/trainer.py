@@ -71,7 +71,9 @@ class Trainer:
         self.reward, self.advantage, self.describe = reward, advantage, describe
         self.report, self.warn = report, warn
         settings = config.prompts
-        self.batches = PromptBatches(prompts, per_step=settings.per_step, seed=settings.seed)
+        self.batches = PromptBatches(
+            prompts, per_step=settings.per_step, seed=settings.seed, balance=settings.balance
+        )
         self.probes = _spread(prompts, config.log.probes)
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -123,7 +125,7 @@ class Trainer:
         metrics |= {f"time/{name}": spent for name, spent in self.seconds.items()}
         metrics["time/tokens_per_second"] = rollout.tokens.numel() / self.seconds["step"]
         self.run.append_metrics(step, metrics)
-        self.accelerator.log(metrics, step=step)
+        self._track(step, metrics)
         self._warn_of_silence(step, metrics)
         return metrics
 
@@ -160,7 +162,11 @@ class Trainer:
     def _write_samples(self, step: int, rollout: Rollout) -> None:
         """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step."""
         size = rollout.group_size
-        kept = rollout.select(torch.arange(min(self.config.log.groups * size, len(rollout))))
+        wanted = min(self.config.log.groups, len(rollout) // size)
+        turn = step // self.config.log.samples_every * wanted  # so that all tasks have their turn
+        groups = [(turn + i) % (len(rollout) // size) for i in range(wanted)]
+        rows = [group * size + i for group in groups for i in range(size)]
+        kept = rollout.select(torch.tensor(rows, device=rollout.tokens.device))
         if self.probes:
             seed = derive_seed(PROBE, self.config.train.seed)
             kept = kept.joined(self._sample(self.probes, seed))
@@ -192,6 +198,13 @@ class Trainer:
             objects=self.describe(kept) if self.describe else None,
             probes=len(self.probes) * size,
         )
+
+    def _track(self, step: int, metrics: Mapping[str, float]) -> None:
+        try:
+            self.accelerator.log(dict(metrics), step=step)
+        except OSError as error:
+            reason = error.strerror or error
+            raise RunError(f"{self.run.path}: trackers cannot be written: {reason}") from error
 
     def _warn_of_silence(self, step: int, metrics: Mapping[str, float]) -> None:
         """Says so when nothing can be learned."""

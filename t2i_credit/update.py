@@ -230,7 +230,8 @@ def _collect(totals: dict[str, float], values: Mapping[str, Any], weight: float)
 
 def _require_finite(step: int, what: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value)):
-        raise TrainingError(f"step {step}: the {what} is {float(value)}; no update was made")
+        stopped = "stopped before the optimizer step"
+        raise TrainingError(f"step {step}: the {what} is {float(value.detach())}; {stopped}")
 
 
 def learning_rate(config: Config, step: int) -> float:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from toys import PROMPTS, WideConfig, tiny_model
+from typer.testing import CliRunner
 
-from t2i_credit import bench
+from t2i_credit import api, bench
 from t2i_credit.advantages import ADVANTAGES
+from t2i_credit.api import Parts
 from t2i_credit.bench_memory import MemorySize, can_measure, peak
 from t2i_credit.bench_statistics import alone, compared, interleaved, median_interval, table
+from t2i_credit.cli import app
 from t2i_credit.config import Config, parse_config
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
@@ -24,12 +27,6 @@ from t2i_credit.models.embedded_model import EmbeddedModel
 from t2i_credit.rollout import _sample, sampling_noise
 
 SMALL = MemorySize(tokens=2048, codes=4096, width=16, chunk=128)
-
-
-def config(**rollout: Any) -> Config:
-    return parse_config(
-        {"prompts": {"per_step": 2}, "rollout": {"group_size": 2, **rollout}, "loss": {}}
-    )
 
 
 def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -43,7 +40,7 @@ def measured(model: EmbeddedModel, chosen: Config, **changed: Any) -> dict[str, 
         chosen,
         model=model,
         reward=brightness,
-        advantage=partial(ADVANTAGES["group_normalized"]),
+        advantage=ADVANTAGES["group_normalized"],
         prompts=PROMPTS,
         **{"repeats": 2, "memory": SMALL, **changed},
     )
@@ -122,16 +119,30 @@ def test_the_table_shows_units_and_which_number_an_interval_belongs_to() -> None
 # What is measured -------------------------------------------------------------------------------------------------
 
 
-def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was() -> None:
+def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # processes are slow to start: those of the memory measurement have a test of their own
+    asked: list[tuple[str, int]] = []
+    peaks = {"chunked": 3 * 2.0**20, "held": 9 * 2.0**20}
+
+    def peak_of(way: str, size: MemorySize, seed: int) -> dict[str, float]:
+        asked.append((way, seed))
+        return {"peak": peaks[way]}
+
+    monkeypatch.setattr(bench, "can_measure", lambda: True)
+    monkeypatch.setattr(bench, "peak", peak_of)
     model = tiny_model(WideConfig)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = [p.requires_grad for p in model.parameters()]
     threads, told = torch.get_num_threads(), []
-    report = measured(model, config(), progress=lambda done, of: told.append((done, of)))
+    chosen = parse_config({"prompts": {"per_step": 2}, "rollout": {"group_size": 2}})
+    report = measured(model, chosen, progress=lambda done, of: told.append((done, of)))
 
     rows = report["rows"]
-    assert len(rows) == (5 if can_measure() else 4)
-    assert [row["rival"] is None for row in rows[:4]] == [False, False, True, True]
+    assert [row["rival"] is None for row in rows] == [False, False, True, True, False]
+    assert asked == [("chunked", 0), ("held", 0), ("held", 1), ("chunked", 1)]
+    assert (rows[4]["ours"], rows[4]["rival"], rows[4]["unit"]) == (3.0, 9.0, "MiB")
     for row in rows:
         numbers = [row[n] for n in ("ours", "rival", "ratio") if row[n] is not None]
         assert all(math.isfinite(n) and n > 0 for n in [*numbers, *row["interval"]]), row
@@ -142,8 +153,7 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["settings"]["grid"] == [2, 3]
 
-    total = 2 * (3 if can_measure() else 2)
-    assert told == [(done, total) for done in range(total + 1)]
+    assert told == [(done, 6) for done in range(7)]  # three measurements of two repeats
     assert torch.get_num_threads() == threads
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == trained
@@ -202,3 +212,38 @@ def test_a_measuring_process_that_fails_is_reported_in_one_line() -> None:
     with pytest.raises(UserError, match="measuring the memory of sideways log-probs") as caught:
         peak("sideways", SMALL, 0)
     assert "\n" not in str(caught.value)
+
+
+# The command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_and_saves_the_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = {"settings": {"threads": 1}, "rows": [alone("rate", "tokens/s", [12_345.6] * 15)]}
+    asked: dict[str, Any] = {}
+
+    def prepared(chosen: Config) -> Parts:
+        return Parts(chosen, tiny_model(), None, brightness, list(PROMPTS), len, None)
+
+    def fake(chosen: Config, **given: Any) -> dict[str, Any]:
+        asked.update(given, name=chosen.model.name)
+        return report
+
+    monkeypatch.setattr(api, "prepare", prepared)
+    monkeypatch.setattr(bench, "run", fake)
+    file = tmp_path / "bench.json"
+    shown = CliRunner().invoke(app, ["bench", "--model", "somewhere", "--json", str(file)])
+    assert shown.exit_code == 0, shown.output
+    assert "12,346 tokens/s" in shown.output
+    assert json.loads(file.read_text()) == report
+    assert (asked["name"], asked["repeats"]) == ("somewhere", 15)
+
+
+def test_a_report_that_could_not_be_saved_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bench, "run", lambda *args, **kwargs: pytest.fail("it measured"))
+    shown = CliRunner().invoke(app, ["bench", "--json", str(tmp_path / "none" / "bench.json")])
+    assert isinstance(shown.exception, UserError)
+    assert str(shown.exception) == f"--json: there is no folder {tmp_path / 'none'}"

@@ -19,17 +19,14 @@ from t2i_credit.evaluate import (
     EVALUATION_DOMAIN,
     Evaluation,
     Protocol,
-    best_cell,
-    by_task,
     evaluate,
     grid_table,
     load_evaluation,
     paired,
-    task_intervals,
-    token_disagreement,
 )
 from t2i_credit.geneval import TASKS, judge, summarize
 from t2i_credit.interfaces import Prompt
+from t2i_credit.intervals import best_cell, by_task, task_intervals, token_disagreement
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.rollout import derive_seed, sample_rollout
 from t2i_credit.run_folder import RunReader, RunWriter

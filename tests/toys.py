@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from t2i_credit.interfaces import Prompt
+from t2i_credit import cli
+from t2i_credit.interfaces import Prompt, RewardFn
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+from t2i_credit.prompts import save_prompts
 
 WORDS = ["a", "photo", "of", "red", "blue", "circle", "square", "left"]
 PROMPTS = (
@@ -61,3 +68,73 @@ def write_tiny_model(folder: Path) -> Path:
     """The model folder of `tiny_model`."""
     tiny_model().save_pretrained(folder)
     return folder
+
+
+def late_tokens(
+    fields: Mapping[str, Tensor], mask: Tensor, advantages: Tensor, *, power: float = 1.0
+) -> Tensor:
+    """Later tokens matter."""
+    assert {"logprobs", "negative_logprobs", "entropy"} <= set(fields)
+    raw = torch.arange(1.0, mask.shape[1] + 1) ** power
+    return (raw / raw.mean()).expand(mask.shape)
+
+
+def bright(*, above: float = 0.6, sign: float = 1.0) -> RewardFn:
+    """The share of an image's values that lie above a limit, times `sign`."""
+    return lambda images, prompts: sign * (images > above).float().mean((1, 2, 3))
+
+
+def constant(*, value: float = 0.0) -> RewardFn:
+    """The same for every image."""
+    return lambda images, prompts: torch.full((len(images),), value)
+
+
+def broken(*, after: int = 0) -> RewardFn:
+    """`bright`, but the last image of every call after the first `after` ones gets NaN."""
+    calls = []
+
+    def reward(images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        calls.append(len(images))
+        found = bright()(images, prompts)
+        if len(calls) > after:
+            found[-1] = torch.nan
+        return found
+
+    return reward
+
+
+def command_line(arguments: Sequence[str], output: Path) -> None:
+    """Runs t2i-credit in a process of its own, with everything that it prints in a file."""
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = ["t2i-credit", *arguments]
+    cli.main()
+
+
+def recipe(folder: Path, **sections: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration for the model `write_tiny_model` left in `folder`/model; keys of `sections` are changed.
+
+    Six steps of 2 prompts x 4 images with a checkpoint and kept samples every third; the run is `folder`/runs/run.
+    """
+    base: dict[str, Any] = {
+        "model": {"name": str(folder / "model")},
+        "prompts": {"source": str(folder / "prompts.jsonl"), "per_step": 2},
+        "rollout": {"group_size": 4, "cfg_scale": 2.0},
+        "reward": {"toys:bright": {}},
+        "optim": {"lr": 1e-2},
+        "train": {
+            "steps": 6,
+            "checkpoint_every": 3,
+            "out": str(folder / "runs"),
+            "name": "run",
+            "trackers": [],
+            "threads": 1,
+        },
+        "log": {"samples_every": 3, "groups": 1, "probes": 1},
+    }
+    if not (folder / "model").exists():
+        write_tiny_model(folder / "model")
+        save_prompts(PROMPTS, folder / "prompts.jsonl")
+    merged = {name: {**base.get(name, {}), **sections.get(name, {})} for name in {*base, *sections}}
+    return merged | {"reward": sections.get("reward", base["reward"])}
