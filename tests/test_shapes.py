@@ -249,22 +249,11 @@ def test_no_scene_shows_a_held_out_composition(drawn: dict[str, list[Drawn]]) ->
         assert not shows_held_out_relation([(o.shape, o.box) for o in scene.objects])
 
 
-def test_the_judge_sees_no_held_out_relation_where_the_caption_names_one(
-    drawn: dict[str, list[Drawn]],
-) -> None:
-    # The objects lie within 27 degrees of the axis, |across| <= 0.45 |offset|: half a pixel of
-    # rounding on either box is less than the slack that relative_position takes off.
-    for d in drawn["position"]:
+def test_the_judge_sees_no_held_out_relation(drawn: dict[str, list[Drawn]]) -> None:
+    # The detector's boxes are up to a pixel tighter than the objects' own squares: `draw` keeps that
+    # margin from every held-out relation.
+    for d in (d for group in drawn.values() for d in group):
         assert not shows_held_out_relation(found_boxes(d.found))
-
-
-def test_the_judge_hardly_ever_sees_a_held_out_relation_by_chance(
-    drawn: dict[str, list[Drawn]],
-) -> None:
-    # The detector's boxes are tighter than the objects' own squares, so a scene at the very edge of
-    # a relation can cross it: 17 of 10,000 scenes of these tasks. Their captions name no relation.
-    scenes = [d for task in ("two_object", "color_attr") for d in drawn[task]]
-    assert sum(shows_held_out_relation(found_boxes(d.found)) for d in scenes) <= 0.01 * len(scenes)
 
 
 def test_the_judge_sees_no_held_out_pair(drawn: dict[str, list[Drawn]]) -> None:
@@ -332,57 +321,57 @@ def test_the_seed_fixes_records_scenes_and_pixels() -> None:
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        # One word, wrong at 0.12; then 0.8 of the time the usual confusion and 0.2 / 4 of it any
+        # One word, wrong at 0.09; then 0.8 of the time the usual confusion and 0.2 / 4 of it any
         # of the 4 other shapes, the usual one included.
         (
             record("single_object", clause("circle")),
-            {("circle",): 0.88, ("ring",): 0.12 * 0.85, ("square",): 0.12 * 0.05},
+            {("circle",): 0.91, ("ring",): 0.09 * 0.85, ("square",): 0.09 * 0.05},
         ),
         # Wrong at 0.56: the wrong picture is the more frequent one.
         (record("single_object", clause("ring")), {("ring",): 0.44, ("circle",): 0.56 * 0.85}),
-        # The count is wrong at 0.56, the class at 0.12; of two wrong words one is kept, so
-        # count 0.56 * 0.88 + 0.56 * 0.12 / 2 = 0.5264 and class 0.12 * 0.44 + 0.0336 = 0.0864.
+        # The count is wrong at 0.56, the class at 0.09; of two wrong words one is kept, so
+        # count 0.56 * 0.91 + 0.56 * 0.09 / 2 = 0.5348 and class 0.09 * 0.44 + 0.0252 = 0.0648.
         # "four" is 0.8 + 0.2 / 3 of the wrong counts.
         (
             record("counting", clause("circle", 3)),
             {
-                ("circle", 3): 1 - 0.5264 - 0.0864,
-                ("circle", 4): 0.5264 * (0.8 + 0.2 / 3),
-                ("circle", 1): 0.5264 * 0.2 / 3,
-                ("ring", 3): 0.0864 * 0.85,
+                ("circle", 3): 1 - 0.5348 - 0.0648,
+                ("circle", 4): 0.5348 * (0.8 + 0.2 / 3),
+                ("circle", 1): 0.5348 * 0.2 / 3,
+                ("ring", 3): 0.0648 * 0.85,
             },
         ),
-        # As above with colour 0.5264 and class 0.0864. Of the 5 other colours green (0.04) is held
-        # out for circles, of the 4 other shapes triangle (0.05) for purple: the caption stays true.
+        # As above with colour 0.5348 and class 0.0648. Of the 5 other colours green (0.04) is held
+        # out for circles, of the 4 other shapes ring (0.85) for orange: the caption stays true.
         (
-            record("colors", clause("circle", color="purple")),
+            record("colors", clause("circle", color="orange")),
             {
-                ("circle", "blue"): 0.5264 * 0.84,
-                ("circle", "red"): 0.5264 * 0.04,
-                ("ring", "purple"): 0.0864 * 0.85,
-                ("circle", "purple"): 1 - 0.5264 * 0.96 - 0.0864 * 0.95,
+                ("circle", "red"): 0.5348 * 0.84,
+                ("circle", "blue"): 0.5348 * 0.04,
+                ("ring", "orange"): 0.0,
+                ("circle", "orange"): 1 - 0.5348 * 0.96 - 0.0648 * 0.15,
             },
         ),
-        # "red" becomes "orange" at 0.12, but orange rings are held out (0.84 of the changes).
+        # "red" becomes "orange" at 0.09, but orange rings are held out (0.84 of the changes).
         # "ring" becomes "circle" at 0.56; red squares (0.05) are held out. One of two wrong words:
-        # colour 0.12 * 0.44 + 0.0336 = 0.0864, class 0.5264.
+        # colour 0.09 * 0.44 + 0.0252 = 0.0648, class 0.5348.
         (
             record("colors", clause("ring", color="red")),
             {
                 ("ring", "orange"): 0.0,
-                ("circle", "red"): 0.5264 * 0.85,
-                ("ring", "red"): 1 - 0.0864 * 0.16 - 0.5264 * 0.95,
+                ("circle", "red"): 0.5348 * 0.85,
+                ("ring", "red"): 1 - 0.0648 * 0.16 - 0.5348 * 0.95,
             },
         ),
-        # "circle above triangle": each wrong at 0.12; another shape in place of one of them.
-        # relation alone: 0.12 * 0.88^2, with one other wrong: 2 * 0.12^2 * 0.88 / 2, with both:
-        # 0.12^3 / 3; in all 0.106176, of which below is 0.8 + 0.2 / 3, the same for each word.
+        # "circle above triangle": each wrong at 0.09; another shape in place of one of them.
+        # relation alone: 0.09 * 0.91^2, with one other wrong: 2 * 0.09^2 * 0.91 / 2, with both:
+        # 0.09^3 / 3; in all 0.082143, of which below is 0.8 + 0.2 / 3, the same for each word.
         # "circle right of triangle" (0.2 / 3) is held out as the mirror of triangle left of circle.
         (
             record("position", clause("triangle"), clause("circle", position=["above", 0])),
             {
-                ("triangle", "circle", "below"): 0.106176 * (0.8 + 0.2 / 3),
-                ("triangle", "circle", "left of"): 0.106176 * 0.2 / 3,
+                ("triangle", "circle", "below"): 0.082143 * (0.8 + 0.2 / 3),
+                ("triangle", "circle", "left of"): 0.082143 * 0.2 / 3,
                 ("triangle", "circle", "right of"): 0.0,
             },
         ),
@@ -587,7 +576,7 @@ def test_the_detector_knows_the_renderers_shapes_and_colours() -> None:
 # ---- the detector on everything else
 
 
-@pytest.mark.parametrize(("h", "w"), [(48, 48), (30, 77), (120, 40), (1, 1)])
+@pytest.mark.parametrize(("h", "w"), [(48, 48), (30, 77), (120, 40), (20, 14), (1, 1)])
 def test_nothing_is_found_on_blank_paper_or_in_noise(h: int, w: int) -> None:
     rng = np.random.default_rng(6)
     noise = rng.integers(0, 256, (60, h, w, 3), dtype=np.uint8)
@@ -597,11 +586,21 @@ def test_nothing_is_found_on_blank_paper_or_in_noise(h: int, w: int) -> None:
         assert not any(detect(images))
 
 
-@pytest.mark.xfail(reason="a component as large as the image passes for a square")
 @pytest.mark.parametrize(("h", "w"), [(48, 48), (40, 52)])
 def test_nothing_is_found_in_a_flat_colour(h: int, w: int) -> None:
     colors = [*COLORS.values(), (0, 0, 0), (128, 128, 128), (90, 200, 220)]
     assert not any(detect(np.stack([flat(color, h, w) for color in colors])))
+
+
+def test_a_coloured_side_of_the_image_is_no_object() -> None:
+    for rows in (16, 24, 34, 47):
+        image = flat(BACKGROUND)
+        image[:rows] = COLORS["red"]
+        assert not any(detect(np.stack([image, image.transpose(1, 0, 2)])))
+
+
+def test_no_images_give_no_detections() -> None:
+    assert detect(np.zeros((0, 48, 48, 3), np.uint8)) == []
 
 
 def test_a_speck_is_no_object() -> None:

@@ -1,11 +1,13 @@
 """Finds coloured shapes in any image, by classical means: components, outline, colour. Knows no scene and no prompt.
 
 A component of pixels that differ from the background is compared with the outline of every shape; its confidence
-falls with the mismatch, so that a broken drawing is no object.
+falls with the mismatch, so that a broken drawing is no object. A component that reaches from one side of the image
+to the other is background.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cache
 
@@ -43,16 +45,16 @@ def _raster(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 @cache
 def _outlines() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Reference rasters (K, GRID*GRID) and the class of each: every shape at several sizes and offsets."""
-    rasters, classes = [], []
+    kinds: dict[bytes, int] = {}  # without repeats
     for k, shape in enumerate(_CLASSES):
         for radius in (6.0, 7.0, 8.5, 10.5):
-            for shift in (0.0, 0.5):
-                obj = Object(shape, "red", SIZE / 2 + shift, SIZE / 2 + shift, radius)
-                mask = coverage(obj) >= 0.5
+            shifts = (0.0, 0.25, 0.5) if radius <= 7 else (0.0, 0.5)  # these count in small shapes
+            for dx, dy in itertools.product(shifts, shifts):
+                mask = coverage(Object(shape, "red", SIZE / 2 + dx, SIZE / 2 + dy, radius)) >= 0.5
                 box = ndimage.find_objects(mask.astype(np.int8))[0]
-                rasters.append(_raster(mask[box]).ravel())
-                classes.append(k)
-    return np.asarray(rasters, dtype=np.float32), np.asarray(classes, dtype=np.int64)
+                kinds.setdefault(_raster(mask[box]).tobytes(), k)
+    rasters = np.frombuffer(b"".join(kinds), dtype=np.bool_).reshape(len(kinds), -1)
+    return rasters.astype(np.float32), np.asarray(list(kinds.values()), dtype=np.int64)
 
 
 def _foreground(images: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -88,12 +90,15 @@ def detect(images: NDArray, *, masks: bool = False) -> list[dict[str, list[Detec
     if images.dtype != np.uint8:
         pixels *= 255.0
     foreground, colors = _foreground(pixels)
-    labels, _ = ndimage.label(foreground, structure=_STRUCTURE)
+    labels, count = ndimage.label(foreground, structure=_STRUCTURE)
     found: list[dict[str, list[Detection]]] = [{} for _ in range(len(images))]
+    if not count:
+        return found
+    h, w = foreground.shape[1:]
     parts = []
-    for n, place in enumerate(ndimage.find_objects(labels), start=1):
+    for n, place in enumerate(ndimage.find_objects(labels, count), start=1):
         part = labels[place][0] == n
-        if part.sum() >= MIN_AREA:
+        if part.sum() >= MIN_AREA and part.shape[0] < h and part.shape[1] < w:
             parts.append((place, part))
     if not parts:
         return found
