@@ -26,7 +26,8 @@ MODELS: dict[str, Callable[[Path], Any]] = {"t2i_credit_embedded": _load_embedde
 
 def embedded_names() -> list[str]:
     """The generators that come with the package."""
-    return sorted(p.parent.name for p in EMBEDDED.glob("*/config.json"))
+    # a name with a dot in front is a folder that is still being written
+    return sorted(p.parent.name for p in EMBEDDED.glob("[!.]*/config.json"))
 
 
 def load_pretrained(name_or_path: str) -> Any:

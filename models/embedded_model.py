@@ -295,8 +295,14 @@ def _read_text_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _read_transformer(root: Path, ours: LlamaConfig) -> LlamaModel:
-    names = ("vocab_size", "hidden_size", "intermediate_size")
-    names += ("num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+    names = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+    ]
     wanted = {"model_type": "llama"} | {name: getattr(ours, name) for name in names}
     path = root / "transformer" / "config.json"
     return LlamaModel(

@@ -70,12 +70,25 @@ def make_world_model(
     began = time.perf_counter()
     pretrain(model, work or out.with_name(out.name + ".work"), plan, progress)
     minutes = (time.perf_counter() - began) / 60
-    scores = measure(model.eval(), progress)
-    with write_folder_atomic(out, replace=False) as draft:
-        model.save_pretrained(draft)
-        write_json(draft / "scores.json", scores)
-        write_atomic(draft / "README.md", card_text(scores, plan, minutes, model).encode())
+    publish(model, out, _story(plan, minutes), progress)
     return out
+
+
+def publish(model: Any, out: Path, story: str, progress: Progress) -> None:
+    """Writes the model in half precision, measures what was written, and puts figures and card beside it.
+
+    Args:
+        model: an EmbeddedModel; left in half precision.
+        out: must not exist; complete or absent.
+        story: how the model was made, in Markdown.
+        progress: (stage, done, of, latest values).
+    """
+    with write_folder_atomic(out, replace=False) as draft:
+        model.half().save_pretrained(draft)
+        written = type(model).from_pretrained(draft)
+        scores = measure(written, progress)
+        write_json(draft / "scores.json", scores)
+        write_atomic(draft / "README.md", card_text(scores, story, written).encode())
 
 
 def _words() -> list[str]:
@@ -131,7 +144,7 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     }
 
 
-def card_text(scores: Mapping[str, Any], plan: PretrainPlan, minutes: float, model: Any) -> str:
+def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
     """The model card in Markdown."""
     sizes = {
         "image tokenizer": sum(p.numel() for p in model.vq.parameters()),
@@ -153,15 +166,7 @@ def card_text(scores: Mapping[str, Any], plan: PretrainPlan, minutes: float, mod
         "",
         "## How it was made",
         "",
-        "```",
-        f"t2i-credit pretrain shapes --seed {plan.seed}",
-        "```",
-        "",
-        f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
-        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes with noisy "
-        "captions: each word is wrong with its own probability, for a third of the words more often than not "
-        f"(`CONFUSIONS` in t2i_credit/shapes/grammar.py). {_minutes(minutes)} Held-out compositions occur in no scene "
-        "and in no caption.",
+        story,
         "",
         "## Scores",
         "",
@@ -202,5 +207,17 @@ def card_text(scores: Mapping[str, Any], plan: PretrainPlan, minutes: float, mod
     return "\n".join(lines)
 
 
-def _minutes(minutes: float) -> str:
-    return f"The last start of the command took {minutes:.0f} minutes on this machine's CPU cores."
+def _story(plan: PretrainPlan, minutes: float) -> str:
+    """How the command made the model."""
+    return (
+        f"```\nt2i-credit pretrain shapes --seed {plan.seed}\n```\n\n"
+        f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
+        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes with "
+        f"noisy captions. The last start of the command took {minutes:.0f} minutes. {DATA}"
+    )
+
+
+DATA = (
+    "Each word of a caption is wrong with its own probability, for some words more often than not (`CONFUSIONS` in "
+    "t2i_credit/shapes/grammar.py). Held-out compositions occur in no scene and in no caption."
+)

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, prune, save_checkpoint
 from .config import Config
 from .credit import ContrastKind, CreditEntry, contrast, token_advantages
 from .errors import RunError, TrainingError
@@ -244,6 +244,8 @@ class Trainer:
         self.optimizer.load_state_dict(saved.optimizer)
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(chosen)  # as the configuration says now, which may have been edited
+        # a process killed between saving and pruning leaves one too many
+        prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
         return saved.step
 
     @contextmanager

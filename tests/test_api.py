@@ -199,9 +199,11 @@ def test_mixed_precision_in_bfloat16_trains_on_the_cpu(tmp_path: Path) -> None:
     path = api.train(config)
     metrics = RunReader(path).metrics()
     assert all(line["grad_norm"] > 0 and line["ratio_max"] == 1 for line in metrics)
-    assert metrics[0]["log_ratio_max"] > 1e-4  # cached and uncached passes round differently
     after = api.train(recipe(tmp_path, train={"steps": 1, "name": "float32"}))
-    assert RunReader(after).metrics()[0]["log_ratio_max"] < 1e-4  # the precision is not left behind
+    rough, exact = (run.step(1).arrays for run in (RunReader(path), RunReader(after)))
+    # before the first token both saw the same prompts; 8 bits of mantissa are good for two digits
+    first = {name: arrays["entropy"][:, 0] for name, arrays in (("rough", rough), ("exact", exact))}
+    assert 1e-6 < abs(first["rough"] - first["exact"]).max() < 0.1
 
 
 # The command line -------------------------------------------------------------------------------------------------
@@ -348,7 +350,7 @@ def test_an_interrupted_run_ends_with_code_130_and_can_be_resumed(
         (["train"], "CONFIG"),
         (["train", "shapes/gcpo", "--nothing"], "--nothing"),
         (["nothing"], "nothing"),
-        (["sample", "shapes", "a red circle", "--count", "many"], "many"),
+        (["sample", "shapes", "a red circle", "--count", "many"], "--count"),
     ],
 )
 def test_wrong_usage_is_a_few_lines_and_exit_code_2(

@@ -17,7 +17,7 @@ from toys import PROMPTS, WORDS, WideConfig, tiny_model, write_tiny_model
 
 from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import ImageTokenModel
-from t2i_credit.models import MODELS, load_pretrained
+from t2i_credit.models import MODELS, embedded_names, load_pretrained
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
 from t2i_credit.rollout import sample_rollout
 
@@ -435,6 +435,16 @@ def test_an_architecture_that_is_not_supported_lists_those_that_are(
     assert message == (
         f"config.json: model_type 'gpt9' is not supported; supported: {', '.join(MODELS)}"
     )
+
+
+def test_a_folder_that_is_still_being_written_is_no_embedded_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t2i_credit.models.EMBEDDED", tmp_path)
+    for name in ("shapes", ".shapes.1.tmp"):
+        shutil.copytree(folder, tmp_path / name)
+    assert embedded_names() == ["shapes"]
+    assert load_pretrained("shapes").grid == (2, 2)
 
 
 def test_a_folder_that_does_not_exist_is_refused_with_the_embedded_names(tmp_path: Path) -> None:

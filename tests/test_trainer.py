@@ -20,7 +20,7 @@ import torch
 from toys import PROMPTS, command_line, recipe
 
 from t2i_credit import api
-from t2i_credit.checkpoint import load_checkpoint
+from t2i_credit.checkpoint import load_checkpoint, save_checkpoint
 from t2i_credit.config import parse_config
 from t2i_credit.config_yaml import write_yaml
 from t2i_credit.errors import RunError, TrainingError
@@ -176,6 +176,21 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     )
     assert steps == [] and timeless(run) == before
     assert run.status().state == "finished"
+
+
+def test_old_checkpoints_that_a_killed_process_left_go_when_the_run_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {"checkpoint_every": 2, "keep_checkpoints": 2}
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "t2i_credit.trainer.save_checkpoint",
+            lambda *args, **more: save_checkpoint(*args, **{**more, "keep": None}),
+        )
+        run = trained(tmp_path, train=keep)
+    assert run.checkpoints() == [2, 4, 6]
+    api.train(recipe(tmp_path, train=keep), resume=True, warn=silent)
+    assert run.checkpoints() == [4, 6]
 
 
 def test_a_resumed_run_may_go_on_for_longer(tmp_path: Path) -> None:
