@@ -40,10 +40,9 @@ class GenevalReward:
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         from . import to_uint8
 
-        verdicts = [
-            judge(found, prompt.spec)
-            for found, prompt in zip(self.detect(to_uint8(images)), prompts, strict=True)
-        ]
+        self.check(prompts)
+        found = self.detect(to_uint8(images))
+        verdicts = [judge(d, p.spec or {}) for d, p in zip(found, prompts, strict=True)]
         values = [v.score if self.partial else float(v.correct) for v in verdicts]
         return torch.tensor(values, dtype=torch.float32)
 

@@ -176,8 +176,6 @@ def prepare(config: Config) -> Parts:
     entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
-    if config.train.precision == "fp16" and not torch.cuda.is_available():
-        raise ConfigError("train.precision: 'fp16' is not allowed without a GPU; use bf16 or no")
     _require_trackers(config)
     model = load_model(config.model.name).to(getattr(torch, config.model.dtype))
     held = config.loss.kl_coef > 0 or entry.needs_reference
@@ -279,6 +277,7 @@ def train(
         config = load_config(config, overrides)
     elif not isinstance(config, Config):
         config = parse_config(config)
+    check_run_folder(config, resume=resume)
     return run_training(prepare(config), resume=resume, report=report, warn=warn)
 
 
@@ -350,6 +349,21 @@ def _flat(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping)
         found |= _flat(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
     return found
+
+
+def check_run_folder(config: Config, *, resume: bool) -> None:
+    """Refuses before any weight is loaded what `RunWriter.create` would refuse later.
+
+    Raises:
+        RunError: the run exists (without `resume`), or does not (with it).
+    """
+    from .run_folder import check_new
+    from .run_reader import RunReader
+
+    if resume:
+        RunReader(run_path(config)).status()
+    else:
+        check_new(run_path(config))
 
 
 def run_path(config: Config) -> Path:

@@ -66,7 +66,7 @@ def write_folder_atomic(path: Path | str, *, replace: bool = True) -> Iterator[P
         yield temporary
         for folder, _, files in os.walk(temporary, topdown=False):
             for name in files:
-                _sync(Path(folder, name))
+                _sync(_readable(Path(folder, name)))
             _sync(Path(folder))
         _swap(temporary, path, replace)
         _sync(path.parent)
@@ -77,6 +77,15 @@ def write_folder_atomic(path: Path | str, *, replace: bool = True) -> Iterator[P
         if isinstance(error, RunError):  # of a file in it: name it as it would have been called
             raise RunError(str(error).replace(str(temporary), str(path))) from error
         raise
+
+
+def _readable(path: Path) -> Path:
+    """The file with the permissions that a new file has here: safetensors lets only the owner read its files."""
+    beside = (
+        path.parent.stat().st_mode & 0o666
+    )  # a folder's bits follow the umask, a temporary one's too
+    path.chmod(beside)
+    return path
 
 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:

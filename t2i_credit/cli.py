@@ -42,7 +42,9 @@ def train(
     from . import api, console
     from .config import load_config
 
-    parts = api.prepare(load_config(config, overrides or []))
+    settings = load_config(config, overrides or [])
+    api.check_run_folder(settings, resume=resume)
+    parts = api.prepare(settings)
     if dry_run:
         console.table("Plan", api.plan(parts))
         return
@@ -246,9 +248,10 @@ def main() -> Any:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; a training run continues with --resume", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            print("stopped; a training run continues with --resume", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ class TrainConfig(Section):
         default=None,
         description="most images in one forward and backward pass; null = all of the step",
     )
-    precision: Literal["no", "bf16", "fp16"] = Field(
+    precision: Literal["no", "bf16"] = Field(
         default="no", description="mixed precision of the training passes"
     )
     threads: Count | None = Field(

@@ -198,7 +198,7 @@ class Rollout:
     def joined(self, other: Rollout) -> Rollout:
         """This rollout's samples, then the other's; a field that only one of them kept is dropped."""
         assert self.group_size == other.group_size, (self.group_size, other.group_size)
-        both = {
+        both: dict[str, Any] = {
             f.name: _join(getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)
             if f.name not in ("prompts", "group_size")

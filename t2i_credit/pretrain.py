@@ -101,6 +101,7 @@ def _resumable(
     start = 0
     if latest_checkpoint(folder):
         saved = load_checkpoint(folder)
+        assert saved.model_state is not None and saved.optimizer is not None, folder
         module.load_state_dict(saved.model_state)
         optimizer.load_state_dict(saved.optimizer)
         start = saved.step

@@ -112,7 +112,7 @@ class RunWriter:
         path = Path(path)
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
         if not resume:
-            _refuse_existing(path)
+            check_new(path)
             with write_folder_atomic(path, replace=False) as folder:
                 write_atomic(folder / "config.yaml", text.encode())
                 write_json(folder / "environment.json", {**environment, "format": FORMAT})
@@ -316,7 +316,8 @@ def decode_mask(encoded: Mapping[str, Sequence[int]]) -> np.ndarray:
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(tuple(encoded["size"]))
 
 
-def _refuse_existing(path: Path) -> None:
+def check_new(path: Path) -> None:
+    """Raises RunError unless a new run folder can be made there: nothing, or an empty folder."""
     try:
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return

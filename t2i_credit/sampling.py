@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from . import api
+from . import api, console
 from .atomic import write_atomic, write_json
 from .errors import UserError
 from .heatmap_colours import CONTRAST, diverging, robust_limit
@@ -47,6 +49,7 @@ def sample_to_folder(
         UserError: a setting out of range, no such model, or the folder cannot be written.
     """
     loaded = api.load_model(model)
+    warn_of_unknown_words(loaded, [prompt, negative or ""])
     rollout = sample_rollout(
         loaded,
         [Prompt(prompt, negative)],
@@ -80,6 +83,14 @@ def sample_to_folder(
         },
     )
     return files
+
+
+def warn_of_unknown_words(model: Any, texts: Sequence[str]) -> None:
+    """Says which words the model has never seen, if it can tell."""
+    if hasattr(model, "unknown_words"):
+        words = [word for text in texts for word in model.unknown_words(text)]
+        if words:
+            console.say(f"warning: the model has never seen {', '.join(dict.fromkeys(words))}")
 
 
 def contrast_sheet(

@@ -175,7 +175,7 @@ class Trainer:
         credit = self.update.credit_of(kept, advantages)
         raw = None
         if kept.negative_logprobs is not None:
-            kind = self.config.credit.params.get("kind")
+            kind: Any = self.config.credit.params.get("kind")
             kind = kind if kind in get_args(ContrastKind) else "k3"  # a user's credit has its own
             raw = contrast(
                 kept.logprobs,

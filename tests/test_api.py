@@ -185,7 +185,7 @@ def _installed(tracker: str) -> bool:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes these")
 @pytest.mark.parametrize(
     ("section", "key", "value"),
-    [("model", "dtype", "bfloat16"), ("train", "precision", "fp16")],
+    [("model", "dtype", "bfloat16")],
 )
 def test_number_formats_that_need_a_gpu_are_refused_without_one(
     tmp_path: Path, section: str, key: str, value: str
