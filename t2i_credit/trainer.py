@@ -269,8 +269,15 @@ def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
 
 
 def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """`count` prompts at equal distances, so that a set sorted by task gives several tasks."""
-    if count == 0:
-        return []
-    places = [round((i + 0.5) * len(prompts) / count - 0.5) for i in range(count)]
-    return [prompts[i] for i in dict.fromkeys(places)]
+    """`count` prompts (at most one per task while there are tasks enough) at equal distances over tasks and set."""
+    tasks: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        tasks.setdefault(prompt.spec["tag"] if prompt.spec else "", []).append(prompt)
+    chosen: list[Prompt] = []
+    groups = list(tasks.values())
+    for turn in range(-(-count // len(groups))):
+        wanted = min(count - len(chosen), len(groups))
+        for i in range(wanted):
+            members = groups[int((i + 0.5) * len(groups) / wanted)]
+            chosen.append(members[(len(members) // 2 + turn) % len(members)])
+    return chosen
