@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-_OUT = Console(highlight=False, soft_wrap=True)
+# a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
+_OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def say(line: str) -> None:

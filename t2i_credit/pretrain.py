@@ -47,7 +47,7 @@ class PretrainPlan:
     tokenizer_batch: int = 64
     tokenizer_lr: float = 2e-3
     corpus_scenes: int = 200_000
-    transformer_steps: int = 4500
+    transformer_steps: int = 9000
     transformer_batch: int = 128
     transformer_lr: float = 2e-3
     null_share: float = 0.10
