@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import TrainingError
@@ -19,11 +17,6 @@ from ..interfaces import Prompt, RewardFn
 from .geneval import geneval
 
 REWARDS: dict[str, Callable[..., RewardFn]] = {"geneval": geneval}
-
-
-def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """(B, 3, h, w) in [0, 1] to (B, h, w, 3) uint8 on the CPU."""
-    return images.detach().clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import PromptError
 from ..geneval import Detection, judge, validate_spec
 from ..interfaces import Prompt
+from ..pixels import to_uint8
 
 Detect = Callable[[Any], list[dict[str, list[Detection]]]]
 
@@ -30,21 +31,23 @@ class GenevalReward:
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises PromptError if a prompt has no record, or one that the detector cannot judge."""
         for prompt in prompts:
-            if prompt.spec is None:
-                raise PromptError(
-                    f"prompt {prompt.text!r}: no spec; the geneval reward needs a GenEval record"
-                )
             where = f"prompt {prompt.text!r}"
-            validate_spec(dict(prompt.spec), classes=self.classes, where=where)
+            validate_spec(_record(prompt), classes=self.classes, where=where)
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        from . import to_uint8
-
-        self.check(prompts)
         found = self.detect(to_uint8(images))
-        verdicts = [judge(d, p.spec or {}) for d, p in zip(found, prompts, strict=True)]
+        verdicts = [judge(d, _record(p)) for d, p in zip(found, prompts, strict=True)]
         values = [v.score if self.partial else float(v.correct) for v in verdicts]
         return torch.tensor(values, dtype=torch.float32)
+
+
+def _record(prompt: Prompt) -> dict[str, Any]:
+    """The prompt's GenEval record, which it must have."""
+    if prompt.spec is None:
+        raise PromptError(
+            f"prompt {prompt.text!r}: no spec; the geneval reward needs a GenEval record"
+        )
+    return dict(prompt.spec)
 
 
 def geneval(*, detector: Literal["shapes"] = "shapes", partial: bool = False) -> GenevalReward:

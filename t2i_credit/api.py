@@ -116,7 +116,7 @@ def shapes_detector() -> Callable[..., Any]:
 
 def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:
     """What the detector sees on each sample, with masks, and whether the prompt names it."""
-    from .rewards import to_uint8
+    from .pixels import to_uint8
     from .shapes.detector import detect
 
     found = detect(to_uint8(rollout.images), masks=True)

@@ -29,22 +29,24 @@ def run(out: Path, *, steps: int | None = None) -> None:
         overrides.append(f"train.steps={steps}")
     config = load_config(RECIPE, overrides)
     path = api.run_path(config)
-    resume = _resumable(path)
+    finished = path.exists() and RunReader(path).status().state == "finished"
     console.say("t2i-credit demo: about 12 minutes on two CPU cores; run it again to resume\n")
 
     console.say("1/4  the base model: how often does it draw what it is asked for? (half a minute)")
-    before = {split: _evaluate("shapes", split, config, None) for split in SPLITS}
+    before = {split: _evaluate("shapes", split, config) for split in SPLITS}
 
     console.say(f"2/4  fine-tuning with {RECIPE}: {config.train.steps} steps, the reward is live")
-    if resume == "finished":
+    if finished:
         console.say(f"     {path} is already trained; delete it to train again")
     else:
         parts = api.prepare(config)
         with console.training(config) as progress:
-            api.run_training(parts, resume=bool(resume), report=progress.report, warn=progress.warn)
+            api.run_training(
+                parts, resume=path.exists(), report=progress.report, warn=progress.warn
+            )
 
     console.say("3/4  the fine-tuned model, on the same prompts and noise (half a minute)")
-    after = {split: _evaluate(str(path), split, config, path) for split in SPLITS}
+    after = {split: _evaluate(str(path), split, config) for split in SPLITS}
 
     console.say("4/4  drawing where the credit went")
     sheet = write_heatmaps(path)[0]
@@ -54,15 +56,7 @@ def run(out: Path, *, steps: int | None = None) -> None:
     _tell(path, before, after, changes, sheet, film, time.perf_counter() - began)
 
 
-def _resumable(path: Path) -> str:
-    """ "" = there is no run yet, else its state."""
-    if not path.exists():
-        return ""
-    reader = RunReader(path)
-    return "finished" if reader.status().state == "finished" else "unfinished"
-
-
-def _evaluate(model: str, split: str, config: Any, out: Path | None) -> Evaluation:
+def _evaluate(model: str, split: str, config: Any) -> Evaluation:
     with console.bar(f"     {SPLITS[split]} prompts") as progress:
         report = judging.evaluate_model(
             model,

@@ -25,6 +25,7 @@ from .errors import PromptError, RunError, UserError
 from .geneval import Detection, judge, validate_spec
 from .interfaces import ImageTokenModel, Prompt
 from .intervals import by_task, task_intervals, task_means, token_disagreement
+from .pixels import to_uint8
 from .rollout import derive_seed, sample_rollout
 from .run_folder import write_atomic, write_json
 
@@ -266,8 +267,7 @@ def evaluate(
             )
             tokens = rollout.tokens.cpu().numpy().reshape(len(part), group, -1)
             disagreement += token_disagreement(tokens)
-            unit = rollout.images.detach().clamp(0, 1)
-            pixels = unit.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            pixels = to_uint8(rollout.images)
             found = detect(pixels)
             assert len(found) == len(pixels), (len(found), len(pixels))
             records += [

@@ -7,11 +7,10 @@ import io
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
 from .atomic import write_atomic
 from .errors import RunError
 from .heatmap import SampleView, common_scale, contact_sheet, credit_animation, panel
+from .pixels import write_png
 from .run_folder import RunReader, StepRecord
 
 FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 450, 2500, 48
@@ -68,12 +67,12 @@ def write_heatmaps(
     title = f"{reader.path.resolve().name}, step {record.step}"
     _make_folder(folder)
     written = [folder / "contact_sheet.png"]
-    _write_png(written[0], contact_sheet(groups, title=title))
+    write_png(written[0], contact_sheet(groups, title=title))
     for group, views in zip(places, groups, strict=True):
         scale = common_scale(views)
         for place, view in zip(group, views, strict=True):
             written.append(folder / record.samples[place]["image"])
-            _write_png(written[-1], panel(view, scale))
+            write_png(written[-1], panel(view, scale))
     return written
 
 
@@ -146,9 +145,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
-
-
-def _write_png(path: Path, picture: Image.Image) -> None:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import torch
 from torch import Tensor
 
 from .advantages import zero_spread_groups
 from .interfaces import Rollout
+from .intervals import token_disagreement
 
 # Names as they stand in metrics.jsonl. Keys under time/ are seconds or rates and differ from run to run.
 METRICS = {
@@ -39,25 +42,19 @@ METRICS = {
 }
 
 
-def token_disagreement(tokens: Tensor, group_size: int) -> float:
-    """Mean share of positions at which two different samples of one prompt differ: (B, T) to a number in [0, 1]."""
-    groups = tokens.unflatten(0, (-1, group_size))
-    differ = (groups[:, :, None] != groups[:, None]).float().mean((0, 3)).sum()
-    return float(differ / (group_size * (group_size - 1)))
-
-
 @torch.no_grad()
 def rollout_metrics(
     rollout: Rollout, rewards: Tensor, reward_parts: dict[str, Tensor]
 ) -> dict[str, float]:
     """The metrics that are known once the samples are scored."""
     size = rollout.group_size
+    groups = rollout.tokens.unflatten(0, (-1, size)).cpu().numpy()
     found = {
         "reward": float(rewards.mean()),
         **{f"reward/{name}": float(part.mean()) for name, part in reward_parts.items()},
         "reward_spread": float(rewards.unflatten(0, (-1, size)).std(1).mean()),
         "zero_spread": float(zero_spread_groups(rewards, size).float().mean()),
-        "diversity": token_disagreement(rollout.tokens, size),
+        "diversity": fmean(d for d in token_disagreement(groups) if d is not None),
         "entropy": float(rollout.entropy.mean()),
         "logprob": float(rollout.logprobs.mean()),
     }

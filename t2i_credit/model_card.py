@@ -17,6 +17,7 @@ from .evaluate import Protocol, evaluate, grid_table
 from .geneval import TASKS, judge
 from .intervals import best_cell
 from .judging import evaluation_prompts
+from .pixels import from_uint8, to_uint8
 from .pretrain import PretrainPlan, pretrain, rng_for
 from .shapes import grammar
 from .shapes.detector import detect
@@ -103,12 +104,9 @@ def reconstruction_scores(model: Any, *, per_task: int = 300, seed: int = 12) ->
     for n, task in enumerate(TASKS):
         rng = rng_for(seed, n)
         records = [grammar.sample_record(rng, [task]) for _ in range(per_task)]
-        images = np.stack([render(grammar.draw(record, rng))[0] for record in records])
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-        drawn = model.decode(model.encode(pixels)).mul(255).round().byte().permute(0, 2, 3, 1)
-        verdicts = [
-            judge(d, r).correct for d, r in zip(detect(drawn.numpy()), records, strict=True)
-        ]
+        images = [render(grammar.draw(record, rng))[0] for record in records]
+        drawn = to_uint8(model.decode(model.encode(from_uint8(images))))
+        verdicts = [judge(d, r).correct for d, r in zip(detect(drawn), records, strict=True)]
         found[task] = float(np.mean(verdicts))
     return found
 

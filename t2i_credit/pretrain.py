@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .checkpoint import latest_checkpoint, load_checkpoint, prune, save_checkpoint
 from .geneval import TASKS
+from .pixels import from_uint8
 from .run_folder import write_folder_atomic
 from .shapes import grammar
 from .shapes.scene import render
@@ -66,7 +67,7 @@ def rng_for(*key: int) -> np.random.Generator:
 def fresh_scenes(count: int, rng: np.random.Generator) -> Tensor:
     """Rendered held-in scenes, (count, 3, h, w) in [0, 1]."""
     images = [render(grammar.draw(grammar.sample_record(rng), rng))[0] for _ in range(count)]
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    return from_uint8(images)
 
 
 def pretrain(model: Any, work: Path, plan: PretrainPlan, progress: Progress) -> None:
@@ -204,8 +205,7 @@ def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progres
                 record = grammar.sample_record(rng)
                 images.append(render(grammar.draw(grammar.shown_record(record, rng), rng))[0])
                 captions.append(record["prompt"])
-            pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-            tokens.append(model.encode(pixels).numpy().astype(np.int16))
+            tokens.append(model.encode(from_uint8(images)).numpy().astype(np.int16))
             progress("corpus", start + block, plan.corpus_scenes, {})
         with write_folder_atomic(folder) as place:
             (place / "captions.json").write_text(json.dumps(captions), encoding="utf-8")

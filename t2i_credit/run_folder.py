@@ -15,7 +15,6 @@ sample b belongs to group b // G.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import socket
@@ -32,6 +31,7 @@ from safetensors.numpy import save as save_arrays
 
 from .atomic import cannot, json_bytes, write_atomic, write_folder_atomic, write_json
 from .errors import RunError
+from .pixels import to_uint8, write_png
 from .run_reader import (
     FORMAT,
     RunReader,
@@ -252,14 +252,12 @@ class RunWriter:
         ]
         header = {"step": step, "grid": grid, "group_size": rollout.group_size}
         header |= {"codebook_size": codebook_size, "samples": samples}
-        images = rollout.images.detach()[kept].float().cpu().clamp(0, 1).mul(255).round().byte()
+        images = to_uint8(rollout.images[kept])
         with write_folder_atomic(self.path / "steps" / step_name(step)) as folder:
             write_json(folder / "samples.json", header)
             write_atomic(folder / "arrays.safetensors", save_arrays(saved))
-            for sample, image in zip(samples, images.permute(0, 2, 3, 1).numpy(), strict=True):
-                buffer = io.BytesIO()
-                Image.fromarray(image).save(buffer, "PNG")
-                write_atomic(folder / str(sample["image"]), buffer.getvalue())
+            for sample, image in zip(samples, images, strict=True):
+                write_png(folder / str(sample["image"]), Image.fromarray(image))
         return self.path / "steps" / step_name(step)
 
     def write_evaluation(

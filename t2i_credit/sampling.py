@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from . import api, console
-from .atomic import write_atomic, write_json
+from .atomic import write_json
 from .errors import UserError
 from .heatmap_colours import CONTRAST, diverging, robust_limit
 from .heatmap_draw import (
@@ -25,6 +24,7 @@ from .heatmap_draw import (
     write,
 )
 from .interfaces import Prompt, Rollout
+from .pixels import to_uint8, write_png
 from .rollout import sample_rollout
 
 CELL, GAP, MARGIN, COLUMNS = 192, 20, 36, 6
@@ -63,13 +63,13 @@ def sample_to_folder(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    pictures = _pictures(rollout)
+    pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
     files = []
     for i, picture in enumerate(pictures):
         files.append(out / f"{i:04d}.png")
-        _write_png(files[-1], picture)
+        write_png(files[-1], picture)
     files.append(out / "sheet.png")
-    _write_png(files[-1], contrast_sheet(rollout, pictures, loaded.grid))
+    write_png(files[-1], contrast_sheet(rollout, pictures, loaded.grid))
     files.append(out / "samples.json")
     settings = {"cfg_scale": cfg_scale, "temperature": temperature, "seed": seed}
     write_json(
@@ -124,14 +124,3 @@ def contrast_sheet(
         colours = diverging(np.asarray(values, np.float32), limit, CONTRAST)
         paste_framed(canvas, token_map(colours, picture), x, place + height + 8)
     return canvas.crop((0, 0, size[0], top + rows * block + MARGIN - GAP))
-
-
-def _pictures(rollout: Rollout) -> list[Image.Image]:
-    pixels = rollout.images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(image) for image in pixels]
-
-
-def _write_png(path: Path, picture: Image.Image) -> None:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    write_atomic(path, buffer.getvalue())

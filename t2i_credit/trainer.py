@@ -116,7 +116,7 @@ class Trainer:
             advantages = self.advantage(rewards, rollout.group_size)
             metrics = rollout_metrics(rollout, rewards, parts)
             if self._keeps(step):
-                self._write_samples(step, rollout)
+                self._write_samples(step, rollout, rewards, parts)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, step)
             with self._timed("update"):
@@ -159,18 +159,23 @@ class Trainer:
         every, total = self.config.log.samples_every, self.config.train.steps
         return step == 1 or step % every == 0 or step == total
 
-    def _write_samples(self, step: int, rollout: Rollout) -> None:
+    def _write_samples(
+        self, step: int, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor]
+    ) -> None:
         """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step."""
         size = rollout.group_size
         wanted = min(self.config.log.groups, len(rollout) // size)
         turn = step // self.config.log.samples_every * wanted  # so that all tasks have their turn
         groups = [(turn + i) % (len(rollout) // size) for i in range(wanted)]
-        rows = [group * size + i for group in groups for i in range(size)]
-        kept = rollout.select(torch.tensor(rows, device=rollout.tokens.device))
+        places = [group * size + i for group in groups for i in range(size)]
+        rows = torch.tensor(places, device=rollout.tokens.device)
+        kept, rewards = rollout.select(rows), rewards[rows]
+        parts = {name: part[rows] for name, part in parts.items()}
         if self.probes:
-            seed = derive_seed(PROBE, self.config.train.seed)
-            kept = kept.joined(self._sample(self.probes, seed))
-        rewards, parts = self._score(step, kept)
+            probes = self._sample(self.probes, derive_seed(PROBE, self.config.train.seed))
+            probe_rewards, probe_parts = self._score(step, probes)
+            kept, rewards = kept.joined(probes), torch.cat([rewards, probe_rewards])
+            parts = {name: torch.cat([part, probe_parts[name]]) for name, part in parts.items()}
         advantages = self.advantage(rewards, size)
         credit = self.update.credit_of(kept, advantages)
         raw = None
