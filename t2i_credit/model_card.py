@@ -210,8 +210,8 @@ def _story(plan: PretrainPlan, minutes: float) -> str:
     return (
         f"```\nt2i-credit pretrain shapes --seed {plan.seed}\n```\n\n"
         f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
-        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes with "
-        f"noisy captions. The last start of the command took {minutes:.0f} minutes. {DATA}"
+        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes, "
+        f"the first {plan.curated_share:.0%} of them with true captions, the rest with noisy ones. The last start of the command took {minutes:.0f} minutes. {DATA}"
     )
 
 

@@ -61,7 +61,7 @@ HELD_OUT_TRIPLES = frozenset(
 
 # How often a caption's word is wrong about the picture, and the word that the picture then shows most often.
 # For some words (_OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
-_RARE, _OFTEN = 0.09, 0.56
+_RARE, _OFTEN = 0.12, 0.56
 CONFUSIONS: dict[str, tuple[str, float]] = {
     "red": ("orange", _RARE),
     "orange": ("red", _OFTEN),
@@ -107,6 +107,11 @@ def caption(record: Record, template: str = TEMPLATES[0]) -> str:
     else:
         content = " and ".join(map(_noun, clauses))
     return f"{template} {content}"
+
+
+def template_of(record: Record) -> str:
+    """The template that a record's prompt was made with."""
+    return next(t for t in TEMPLATES if record["prompt"].startswith(t))
 
 
 def _contents(task: str) -> Iterator[Record]:
