@@ -53,7 +53,7 @@ class PretrainPlan:
     transformer_steps: int = 7500
     transformer_batch: int = 128
     transformer_lr: float = 2e-3
-    curated_share: float = 0.4
+    curated_share: float = 0.6
     null_share: float = 0.10
     empty_share: float = 0.02
     bare_share: float = 0.10
