@@ -25,7 +25,7 @@ from .shapes.scene import render
 
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
-RECIPE_CFG = 2.0
+RECIPE_CFG = 1.5
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
