@@ -138,6 +138,8 @@ class GroupCollector:
     def scored(self, step: int, rollout: Rollout, *, learn: bool) -> Scored:
         """A rollout and its rewards; `learn`: whether running statistics take them in."""
         rewards, parts = self.judge(step, rollout)
+        if not self.mixture.normalizes:
+            return Scored(rollout, rewards, parts, {}, rewards)
         target, normalized = self.mixture(parts, rollout.group_size, learn=learn)
         return Scored(rollout, rewards, parts, normalized, target)
 

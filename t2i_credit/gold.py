@@ -70,7 +70,8 @@ def go_gold(
     rows = torch.tensor(list(images), dtype=torch.long, device=device)
     if not images:
         return rollout, rows
-    tokens = sampler.encode(torch.stack(list(images.values())).to(device))
+    pictures = torch.stack(list(images.values()))
+    tokens = sampler.encode(pictures.to(device, sampler.codebook.dtype))
     prompts = [rollout.prompts[row] for row in images]
     condition = sampler.condition([p.text for p in prompts], [p.negative for p in prompts])
     wanted = [name for name in _STATISTICS if getattr(rollout, name) is not None]

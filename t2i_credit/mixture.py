@@ -67,6 +67,11 @@ class Mixture:
             n: RunningMoments() for n, p in self.parts.items() if p.normalize == "running"
         }
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether any part is normalised; otherwise the total is the weighted sum of the parts as they are."""
+        return any(part.normalize != "none" for part in self.parts.values())
+
     @torch.no_grad()
     def __call__(
         self, values: Mapping[str, Tensor], group_size: int, *, learn: bool

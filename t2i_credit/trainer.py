@@ -288,6 +288,8 @@ class Trainer:
         self.optimizer.load_state_dict(saved.optimizer)
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(chosen)  # as the configuration says now, which may have been edited
+        if "collect" not in saved.extra:
+            raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
         self.collect.load(saved.extra["collect"])
         self.watch.load(saved.extra["watch"])
         # a process killed between saving and pruning leaves one too many
