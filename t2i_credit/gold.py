@@ -15,18 +15,11 @@ import torch
 from torch import Tensor
 
 from .interfaces import Prompt, Rollout
+from .logprobs import STATISTICS
 from .rollout import derive_seed
 
 # (prompt, seed) to an image (3, h, w) in [0, 1] that fulfils the prompt; None = there is none
 ReferenceImage = Callable[[Prompt, int], Tensor | None]
-_STATISTICS = (
-    "logprobs",
-    "negative_logprobs",
-    "guided_logprobs",
-    "entropy",
-    "full_kl",
-    "guided_entropy",
-)
 
 
 def failed_groups(rewards: Tensor, group_size: int, fail_below: float) -> Tensor:
@@ -74,7 +67,7 @@ def go_gold(
     tokens = sampler.encode(pictures.to(device, sampler.codebook.dtype))
     prompts = [rollout.prompts[row] for row in images]
     condition = sampler.condition([p.text for p in prompts], [p.negative for p in prompts])
-    wanted = [name for name in _STATISTICS if getattr(rollout, name) is not None]
+    wanted = [name for name in STATISTICS if getattr(rollout, name, None) is not None]
     fields = model(
         condition, tokens, want=wanted, cfg_scale=cfg_scale, temperature=temperature
     )  # a reference was not sampled: no truncation applies to it

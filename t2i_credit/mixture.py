@@ -125,7 +125,8 @@ class HeldoutWatch:
         latest = {"": reward, **heldout}
         known = [step for step in self.steps if step.keys() == latest.keys()]  # a resumed run's
         self.steps = [*known, latest][-WINDOW:]
-        before, falls = self.fallen, {}
+        before = self.fallen
+        falls: dict[str, float | None] = {}
         if len(self.steps) == WINDOW and self._moved("", 1) is not None:
             falls = {name: self._moved(name, -1) for name in heldout}
         told = [f"{name} fell by {change:.3g}" for name, change in falls.items() if change]

@@ -105,10 +105,10 @@ class PolicyUpdate:
                     _require_finite(step, "loss", loss)
                     self.accelerator.backward(loss)
                 weight = len(rows) / len(rollout) / updates
-                metrics |= credit_metrics(part)
+                values: dict[str, Any] = metrics | credit_metrics(part)
                 if self.renews and rolled is not None:
-                    metrics["credit_shift"] = (part - rolled[rows]).abs().mean()
-                _collect(totals, metrics, weight)
+                    values["credit_shift"] = (part - rolled[rows]).abs().mean()
+                _collect(totals, values, weight)
                 _collect(totals, {"loss": float(loss.detach())}, 1 / updates)
             if update == 0:
                 totals |= self._agreement(step, torch.cat(differences))

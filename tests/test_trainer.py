@@ -611,7 +611,7 @@ def test_a_falling_held_out_reward_is_said_and_marked(tmp_path: Path) -> None:
     told = (
         "step 40: over the last 40 steps the reward rose while held-out toys_again:bright fell by"
     )
-    assert [line.startswith(told) for line in lines] == [True]
+    assert [line.startswith(told) for line in lines if "held-out" in line] == [True]
 
 
 # Forward passes ---------------------------------------------------------------------------------------------------
