@@ -545,6 +545,7 @@ def test_every_metric_is_explained_and_every_explanation_used(tmp_path: Path) ->
     Image.new("RGB", (16, 16)).save(tmp_path / "gold.png")
     for i, sections in enumerate((EVERY_REWARD | refresh, gold)):
         other = trained(tmp_path, **sections, train={"steps": 1, "name": f"other{i}"})
+        assert all(isinstance(value, float | int) for value in other.metrics()[-1].values())
         logged |= set(other.metrics()[-1]) - {"step"}
     wild = {name.removesuffix("*") for name in METRICS if name.endswith("*")}
     unexplained = {n for n in logged - set(METRICS) if not any(n.startswith(w) for w in wild)}
