@@ -129,9 +129,13 @@ class PromptBatches:
     def batch(self, step: int) -> list[Prompt]:
         """The `per_step` prompts of step `step`, counted from 0."""
         assert step >= 0, f"steps count from 0, got {step}"
+        return self.at(step * self.per_step, self.per_step)
+
+    def at(self, first: int, count: int) -> list[Prompt]:
+        """`count` prompts from place `first` of the endless order on."""
         orders: dict[tuple[int, int], np.ndarray] = {}
         picked: list[Prompt] = []
-        for place in range(step * self.per_step, (step + 1) * self.per_step):
+        for place in range(first, first + count):
             turn, task = divmod(place, len(self.tasks))
             members = self.tasks[task]
             epoch, index = divmod(turn, len(members))
@@ -147,6 +151,21 @@ def with_negative(prompts: Iterable[Prompt], negative: str | None) -> list[Promp
     if negative is None:
         return list(prompts)
     return [replace(prompt, negative=negative) for prompt in prompts]
+
+
+def spread_over_tasks(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` prompts (at most one per task while there are tasks enough) at equal distances over tasks and set."""
+    tasks: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        tasks.setdefault(prompt.spec["tag"] if prompt.spec else "", []).append(prompt)
+    chosen: list[Prompt] = []
+    groups = list(tasks.values())
+    for turn in range(-(-count // len(groups))):
+        wanted = min(count - len(chosen), len(groups))
+        for i in range(wanted):
+            members = groups[int((i + 0.5) * len(groups) / wanted)]
+            chosen.append(members[(len(members) // 2 + turn) % len(members)])
+    return chosen
 
 
 def overlap(a: Iterable[Prompt], b: Iterable[Prompt]) -> list[str]:
