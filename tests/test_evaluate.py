@@ -354,11 +354,11 @@ def test_a_verdict_is_that_of_the_detector_on_the_image(
 def test_a_record_has_the_official_keys_and_ours(evaluation: Evaluation) -> None:
     official = ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
     assert all(
-        list(record) == [*official, "score", "prompt_index", "sample_index"]
+        list(record) == [*official, "colors", "score", "fault", "prompt_index", "sample_index"]
         for record in evaluation.records
     )
     record = evaluation.records[4]  # the second image of the second prompt
-    assert record["filename"] == "00001/samples/00001.png"
+    assert record["filename"] == "00001/samples/0001.png"
     assert (record["prompt_index"], record["sample_index"]) == (1, 1)
     assert (record["tag"], record["prompt"]) == ("single_object", PROMPTS[1].text)
     assert type(record["correct"]) is bool
