@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -81,13 +82,19 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar driven by (done, of)."""
     with _bar() as shown:
         task = shown.add_task(what, total=None, note="")
-        told = [0.0]
+        began, told, first = time.monotonic(), [0.0], [0]
 
         def progress(done: int, of: int) -> None:
             shown.update(task, completed=done, total=of)
+            if not first[0]:
+                first[0] = (
+                    done  # what was done before, or in the first call, tells nothing of the pace
+                )
             if shown.disable and (done == of or done / of >= told[0] + 0.25):
                 told[0] = done / of
-                say(f"{what}: {done} of {of}")
+                pace = (done - first[0]) / max(time.monotonic() - began, 1e-9)
+                left = f", about {(of - done) / pace:.0f} s left" if pace and done < of else ""
+                say(f"{what}: {done} of {of}{left}")
 
         yield progress
 
@@ -151,7 +158,17 @@ def show_evaluation(report: Any) -> None:
             }
             for task, row in summary.items()
         ]
-    protocol = report.evaluation.protocol
-    rows(f"{report.name} (k = {protocol.images_per_prompt})", lines)
+    protocol = report.evaluation.protocol.to_dict()
+    group = protocol.pop("images_per_prompt")
+    rows(f"{report.name} (k = {group})", lines)
+    settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
+    overall = report.evaluation.summary()["overall"]
+    say(f"protocol: {overall['prompts']} prompts x {group} images, {settings}")
     if report.path:
         say(f"written: {report.path}")
+        say(f"page:    {report.page}")
+
+
+def warning(line: str) -> None:
+    """A line that should not be missed, also where the output goes into a pipe."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {line}", markup=False)

@@ -40,7 +40,8 @@ __all__ = [
     "paired",
 ]
 
-Detect = Callable[[NDArray[np.uint8]], list[dict[str, list[Detection]]]]  # (N, h, w, 3) to N dicts
+Specs = Sequence[Mapping[str, Any]]
+Detect = Callable[[NDArray[np.uint8], Specs], list[dict[str, list[Detection]]]]
 Progress = Callable[[int, int], None]  # done, of
 
 EVALUATION_DOMAIN = 0x6576616C  # "eval": seeds derived under it are no seeds of training
@@ -62,7 +63,8 @@ def evaluate(
     Args:
         model: the generator; put into evaluation mode and back, if it has modes.
         prompts: P prompts with their GenEval records.
-        detect: images (N, h, w, 3) uint8 to one {class: detections} per image.
+        detect: images (N, h, w, 3) uint8 and their records to one {class: detections} per image; classes that a
+            record does not name may be left out.
         protocol: how to sample and judge.
         progress: called with the images done and the images in all.
         keep_images: also keep the pixels.
@@ -247,7 +249,8 @@ def _judged(
 ) -> list[Found]:
     """The records of the n prompts from number `first` on, by their n*G pictures (or why there is none)."""
     group = protocol.images_per_prompt
-    detections = _detected(pictures, detect)
+    specs = [prompt.spec or {} for prompt in prompts for _ in range(group)]
+    detections = _detected(pictures, specs, detect)
     found = []
     for p, prompt in enumerate(prompts):
         records = []
@@ -263,7 +266,7 @@ def _judged(
 
 
 def _detected(
-    pictures: Sequence[Pixels | str], detect: Detect
+    pictures: Sequence[Pixels | str], specs: Specs, detect: Detect
 ) -> list[Mapping[str, Sequence[Detection]]]:
     """What the detector finds on each picture, those of one size in one call; nothing where there is no picture."""
     sizes: dict[tuple[int, ...], list[int]] = {}
@@ -272,7 +275,7 @@ def _detected(
             sizes.setdefault(picture.shape, []).append(i)
     found: list[Mapping[str, Sequence[Detection]]] = [{} for _ in pictures]
     for places in sizes.values():
-        seen = detect(np.stack([np.asarray(pictures[i]) for i in places]))
+        seen = detect(np.stack([pictures[i] for i in places]), [specs[i] for i in places])
         assert len(seen) == len(places), (len(seen), len(places))
         for i, one in zip(places, seen, strict=True):
             found[i] = one

@@ -23,6 +23,7 @@ from .protocol import Protocol
 from .run_folder import write_atomic, write_json
 
 FORMAT = 1
+Asked = tuple[dict[str, Any], str | None]  # a record with its prompt's text, and the negative
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Evaluation:
     def tags(self) -> list[str]:
         """(P) tasks."""
         return [record["tag"] for record in self.records[:: self.protocol.images_per_prompt]]
+
+    def asked(self) -> list[Asked]:
+        """(P) records with their prompts' texts, and negatives."""
+        rows = self.records[:: self.protocol.images_per_prompt]
+        return [
+            (json.loads(row["metadata"]), negative)
+            for row, negative in zip(rows, self.negatives, strict=True)
+        ]
 
     def faults(self) -> list[str]:
         """The images that are missing or unreadable, and therefore judged as wrong: name and reason."""
@@ -184,11 +193,7 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     Raises:
         UserError: prompts, seed or protocol (save for the batch size) differ.
     """
-    if difference := before.protocol.difference(after.protocol):
-        raise UserError(
-            f"these evaluations cannot be paired: {difference}; evaluate both under one protocol"
-        )
-    _same_prompts(before, after)
+    check_pair(before, after.protocol, after.asked())
     tags = before.tags()
     first, second = (e.column("correct").mean(1) for e in (before, after))
     means = [task_means(by_task(tags, values)) for values in (first, second)]
@@ -204,17 +209,21 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     }
 
 
-def _same_prompts(before: Evaluation, after: Evaluation) -> None:
-    group = before.protocol.images_per_prompt
-    sampled = None not in (before.protocol.cfg_scale, after.protocol.cfg_scale)
-    if len(before.negatives) != len(after.negatives):
+def check_pair(before: Evaluation, protocol: Protocol, asked: Sequence[Asked]) -> None:
+    """Raises UserError unless `before` can be paired with an evaluation of these prompts under this protocol."""
+    if difference := before.protocol.difference(protocol):
         raise UserError(
-            f"these evaluations cannot be paired: {len(before.negatives)} prompts before and"
-            f" {len(after.negatives)} after; evaluate both on one prompt set"
+            f"these evaluations cannot be paired: {difference}; evaluate both under one protocol"
         )
-    for p, negatives in enumerate(zip(before.negatives, after.negatives, strict=True)):
-        first, second = (json.loads(e.records[p * group]["metadata"]) for e in (before, after))
-        if first != second or (sampled and negatives[0] != negatives[1]):
+    theirs = before.asked()
+    if len(theirs) != len(asked):
+        raise UserError(
+            f"these evaluations cannot be paired: {len(theirs)} prompts before and {len(asked)} after;"
+            " evaluate both on one prompt set"
+        )
+    sampled = None not in (before.protocol.cfg_scale, protocol.cfg_scale)
+    for p, ((first, negative), (second, other)) in enumerate(zip(theirs, asked, strict=True)):
+        if first != second or (sampled and negative != other):
             raise UserError(
                 f"these evaluations cannot be paired: prompt {p} ({first['prompt']!r} before,"
                 f" {second['prompt']!r} after) differs in its text, negative or record"

@@ -56,10 +56,20 @@ class ImageFolder:
         """The G images of a prompt; for one that is missing or unreadable, why, in its place."""
         return [_load(self.path / name) for name in self.names(prompt_index)]
 
+    def newest(self) -> int:
+        """When an image was last written, in nanoseconds: other images at the same place are another evaluation."""
+        files = (self.path / n for p in range(len(self.prompts)) for n in self.names(p))
+        return max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
+
     def names(self, prompt_index: int) -> list[str]:
         """Where the G images of a prompt lie, or should."""
         samples = f"{self.folders[prompt_index]}/samples"
         return [f"{samples}/{_file_name(self.path / samples, n)}" for n in self.numbers]
+
+
+def is_image_folder(path: Path) -> bool:
+    """Whether there are prompts' folders in it."""
+    return path.is_dir() and bool(_numbered(path))
 
 
 def image_name(prompt_index: int, number: int) -> str:

@@ -62,7 +62,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
 
 
 def test_evaluate_writes_into_the_run_and_compares(run):
-    output = say("evaluate", run, "--against", "shapes", "--prompts", 2, "--images", 2)
+    output = say("evaluate", run, "--against", "shapes", "--per-task", 2, "--per-prompt", 2)
     assert "change" in output and "overall" in output
     (report,) = (run / "evaluations").glob("*.json")
     found = json.loads(report.read_text(encoding="utf-8"))

@@ -380,7 +380,7 @@ def test_the_embedded_generator_is_evaluated_on_its_square_grid() -> None:
     protocol = Protocol(images_per_prompt=2, cfg_scale=1.0)
     seen: list[tuple[int, ...]] = []
 
-    def looking(images: Any) -> Any:
+    def looking(images: Any, specs: Any) -> Any:
         seen.append((*images.shape, images.flags["C_CONTIGUOUS"]))
         return detect(images)
 
@@ -411,7 +411,7 @@ def test_an_evaluation_leaves_the_model_and_the_random_state_as_they_were(painte
     state = torch.get_rng_state()
     inside: list[bool] = []
 
-    def looking(images: Any) -> Any:
+    def looking(images: Any, specs: Any) -> Any:
         inside.append(painter.training or painter.language_model.training)
         raise KeyboardInterrupt
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from t2i_credit import geneval_prompts as made
+from t2i_credit.coco import COCO_NAMES
 from t2i_credit.errors import PromptError
 from t2i_credit.geneval import TASKS, validate_spec
-from t2i_credit.geneval_prompts import COCO_NAMES, Words, composition, generate, write_prompt_file
+from t2i_credit.geneval_prompts import Words, composition, generate, write_prompt_file
 from t2i_credit.interfaces import Prompt
 from t2i_credit.prompts import load_prompts
 
