@@ -82,17 +82,16 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar driven by (done, of)."""
     with _bar() as shown:
         task = shown.add_task(what, total=None, note="")
-        began, told, first = time.monotonic(), [0.0], [0]
+        told = [0.0]
+        start: list[float] = []  # when the first call came, and what was done by then
 
         def progress(done: int, of: int) -> None:
             shown.update(task, completed=done, total=of)
-            if not first[0]:
-                first[0] = (
-                    done  # what was done before, or in the first call, tells nothing of the pace
-                )
+            if not start:
+                start[:] = time.monotonic(), done
             if shown.disable and (done == of or done / of >= told[0] + 0.25):
                 told[0] = done / of
-                pace = (done - first[0]) / max(time.monotonic() - began, 1e-9)
+                pace = (done - start[1]) / max(time.monotonic() - start[0], 1e-9)
                 left = f", about {(of - done) / pace:.0f} s left" if pace and done < of else ""
                 say(f"{what}: {done} of {of}{left}")
 

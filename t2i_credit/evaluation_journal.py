@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .atomic import cannot, json_bytes, write_atomic
 
@@ -50,12 +50,8 @@ class Journal:
             self.found = _complete(lines[1:])
         elif lines:
             warn(f"{path.parent}: starts over, {_changed(known, title)} the unfinished evaluation")
-        self._write(title)
-
-    def _write(self, title: Mapping[str, Any]) -> None:
-        kept = [json_bytes(_line(n, found)) + b"\n" for n, found in enumerate(self.found)]
-        write_atomic(self.path, b"".join([json_bytes(title) + b"\n", *kept]))
-        self.file: IO[bytes] = open(self.path, "ab")  # noqa: SIM115, closed by `close` or `finish`
+        kept = [json_bytes(_line(n, one)) + b"\n" for n, one in enumerate(self.found)]
+        write_atomic(path, b"".join([json_bytes(title) + b"\n", *kept]))
 
     def add(self, found: Sequence[Found]) -> None:
         """Keeps what was found about the next prompts."""
@@ -63,19 +59,15 @@ class Journal:
         self.found += found
         lines = [json_bytes(_line(first + n, one)) + b"\n" for n, one in enumerate(found)]
         try:
-            self.file.write(b"".join(lines))
-            self.file.flush()
-            os.fsync(self.file.fileno())
+            with self.path.open("ab") as file:
+                file.write(b"".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise cannot("written", self.path, error) from error
 
-    def close(self) -> None:
-        """Leaves the file for a later start."""
-        self.file.close()
-
     def finish(self) -> None:
         """The evaluation is complete and saved: the file goes."""
-        self.close()
         self.path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,6 @@ the loop is evaluate.py's, the files are judging_work.py's."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +89,15 @@ def evaluate_model(
         warn(line)
     place = place_of(model, name, out)
     about = {"model": model, **identity(model), "prompts": source or f"shapes, split {split}"}
-    with ExitStack() as stack:
-        work = Work(stack, prompts, detect, protocol, warn)
-        parts = 2 if against and not against.endswith(".json") else 1
-        before = None
-        if against:
-            inner = place.with_suffix("") / "before" if place else None
-            before = work.other(against, inner, _share(progress, 0, parts))
-        folder = place.with_suffix("") if place else None
-        after = work.model(model, folder, about, _share(progress, parts - 1, parts))
-        return work.finish(name, place, out, folder, after, before, warnings)
+    work = Work(prompts, detect, protocol, warn)
+    parts = 2 if against and not against.endswith(".json") else 1
+    before = None
+    if against:
+        inner = place.with_suffix("") / "before" if place else None
+        before = work.other(against, inner, _share(progress, 0, parts))
+    folder = place.with_suffix("") if place else None
+    after = work.model(model, folder, about, _share(progress, parts - 1, parts))
+    return work.finish(name, place, out, folder, after, before, warnings)
 
 
 def evaluate_folder(
@@ -141,18 +139,17 @@ def evaluate_folder(
         warn(warnings[0])
     name = folder_name(images, protocol)
     place = place_of(None, name, out)
-    with ExitStack() as stack:
-        work = Work(stack, folder.prompts, detect, protocol, warn)
-        parts = 2 if against and not against.endswith(".json") else 1
-        before = None
-        if against:
-            if not against.endswith(".json") and not is_image_folder(Path(against)):
-                raise UserError(f"--against {against}: is no folder of images, no .json either")
-            inner = place.with_suffix("") / "before" if place else None
-            before = work.other(against, inner, _share(progress, 0, parts))
-        kept = place.with_suffix("") if place else None
-        after = work.images(folder, protocol, kept, about, _share(progress, parts - 1, parts))
-        return work.finish(name, place, out, images, after, before, warnings)
+    work = Work(folder.prompts, detect, protocol, warn)
+    parts = 2 if against and not against.endswith(".json") else 1
+    before = None
+    if against:
+        if not against.endswith(".json") and not is_image_folder(Path(against)):
+            raise UserError(f"--against {against}: is no folder of images, no .json either")
+        inner = place.with_suffix("") / "before" if place else None
+        before = work.other(against, inner, _share(progress, 0, parts))
+    kept = place.with_suffix("") if place else None
+    after = work.images(folder, protocol, kept, about, _share(progress, parts - 1, parts))
+    return work.finish(name, place, out, images, after, before, warnings)
 
 
 def evaluate_named(

@@ -4,7 +4,6 @@ written together. Knows no command line."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,13 +56,12 @@ class Work:
 
     def __init__(
         self,
-        stack: ExitStack,
         prompts: Sequence[Prompt],
         detect: Detect,
         protocol: Protocol,
         warn: Say,
     ) -> None:
-        self.stack, self.prompts, self.detect = stack, prompts, detect
+        self.prompts, self.detect = prompts, detect
         self.protocol, self.warn = protocol, warn
         self.journals: list[Journal] = []
         self.before_images: Path | None = None
@@ -187,7 +185,6 @@ class Work:
         settings = {k: v for k, v in protocol.to_dict().items() if k != "batch_size"}
         header = {"about": about, "protocol": settings, "prompts": prompts_digest(self.prompts)}
         journal = Journal(folder / "unfinished.jsonl", header, self.warn)
-        self.stack.callback(journal.close)
         self.journals.append(journal)
         return journal
 

@@ -15,7 +15,7 @@ function show() {
     images += card.hidden ? 0 : fitting;
   }
   document.querySelector(".none").hidden = images > 0;
-  document.getElementById("shown").textContent = `${images} image${images === 1 ? "" : "s"} shown`;
+  document.getElementById("shown").textContent = `${images} shown`;
 }
 
 for (const group of document.querySelectorAll("[data-filter]")) {

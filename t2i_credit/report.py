@@ -139,7 +139,8 @@ def _cards(
                 "pictures": pictures,
             }
         )
-    return sorted(cards, key=lambda card: card["right"])  # stable: the set's order among equals
+    # failures first, and the set's order among equals
+    return sorted(cards, key=lambda c: (c["right"], -sum(bool(x["fault"]) for x in c["pictures"])))
 
 
 def _picture(record: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
