@@ -134,8 +134,9 @@ def evaluate_folder(
     about |= {"prompts": source or str(images)}
     warnings = []
     if folder.ignored:
-        many, first = len(folder.ignored), folder.ignored[0]
-        warnings.append(f"{images}: {many} files are no images 0000.png, such as {first}: ignored")
+        more = f" and {len(folder.ignored) - 1} more" if len(folder.ignored) > 1 else ""
+        line = f"not judged, for its name is not like 0000.png: {folder.ignored[0]}{more}"
+        warnings.append(f"{images}: {line}")
         warn(warnings[0])
     name = folder_name(images, protocol)
     place = place_of(None, name, out)

@@ -147,10 +147,9 @@ class Work:
         """Writes everything, the JSON file last but for the page, and lets go of the journals."""
         changes = paired(before, after) if before else None
         if faults := after.faults():
-            line = (
-                f"{len(faults)} images count as wrong, for there are none: {', '.join(faults[:3])}"
-            )
-            warnings = [*warnings, line + (", ..." if len(faults) > 3 else "")]
+            told = f"{', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''}"
+            count = f"{len(faults)} of {len(after.records)} images"
+            warnings = [*warnings, f"missing or unreadable, judged as wrong: {count}: {told}"]
             self.warn(warnings[-1])
         if place is None:
             return Report(name, after, before, changes, None, None, warnings)
