@@ -100,7 +100,7 @@ def pretrain_rewards(out: Path, work: Path, plan: RewardsPlan, progress: Progres
     head = train_head(model, work / "head", plan, progress)
     state = {name: tensor.half() for name, tensor in head.state_dict().items()}
     with write_folder_atomic(out) as draft:
-        save_clip(model, tokenizer, draft / "clip")
+        save_clip(model, draft / "clip")
         save_file(state, draft / HEAD, {"format": "pt"})
 
 
@@ -156,12 +156,13 @@ def to_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return torch.tensor(found["input_ids"])
 
 
-def save_clip(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes the model as open_clip does for the Hugging Face hub; left in half precision."""
+def save_clip(model: Any, folder: Path) -> None:
+    """Writes the model and its tokenizer as open_clip does for the Hugging Face hub; left in half precision."""
     import open_clip
     from open_clip.push_to_hf_hub import save_for_hf
 
     open_clip.set_model_preprocess_cfg(model, PREPROCESS)
+    tokenizer = build_tokenizer()  # a used one would save the padding of its last call too
     config = _sized(len(tokenizer))
     save_for_hf(model.half(), tokenizer, config, str(folder), safe_serialization=True)
 
