@@ -6,26 +6,20 @@ scores nothing.
 
 from __future__ import annotations
 
-import difflib
-import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary, ref
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ModelError
 from .clip_input import ClipInput
+from .clip_source import LOCAL, OFFLINE, one_line_errors, open_clip_source, to_device
 
-EMBEDDED = Path(__file__).parent / "embedded" / "shapes"
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 Dtype = Literal["float32", "bfloat16", "float16"]
-_SCHEMAS = ("hf-hub:", "local-dir:")
 _OPEN_CLIP_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -111,61 +105,13 @@ def open_clip_tower(
         ModelError: one line that names what is missing or does not fit.
     """
     where = to_device(device, reward)
-    name, weights = _source(model, pretrained, reward)
+    name, weights = open_clip_source(model, pretrained, reward)
     key = ("open_clip", name, weights or "", str(where), dtype)
     tower = _TOWERS.get(key)
     if tower is None:
         tower = _load_open_clip(name, weights, where, dtype, reward)
         _TOWERS[key] = tower
     return tower
-
-
-def _source(model: str, pretrained: str | None, reward: str) -> tuple[str, str | None]:
-    """What open_clip calls the model, and the tag or file of its weights."""
-    import open_clip
-
-    if model in open_clip.list_models():
-        return model, _weights(model, pretrained, reward)
-    if pretrained is not None:
-        raise ModelError(
-            f"{reward}: pretrained: {pretrained!r} goes with an open_clip architecture, and model {model!r} is none"
-            + _nearest(model, open_clip.list_models())
-        )
-    if model == "embedded":
-        folder, lack = EMBEDDED / "clip", "make it with t2i-credit pretrain shapes-rewards"
-    elif model.startswith(_SCHEMAS[0]):
-        return model, None
-    elif model.startswith(_SCHEMAS[1]) or Path(model).is_dir():
-        folder, lack = Path(model.removeprefix(_SCHEMAS[1])), "such a folder has the config too"
-    elif model.count("/") == 1 and not model.startswith((".", "/", "~")):
-        return _SCHEMAS[0] + model, None
-    else:
-        raise ModelError(
-            f"{reward}: model: {model!r} is not known{_nearest(model, open_clip.list_models())} (allowed: embedded, "
-            "an open_clip architecture, a hub id such as laion/CLIP-ViT-B-32-laion2B-s34B-b79K, a folder)"
-        )
-    for file in (CONFIG, WEIGHTS):
-        others = file == WEIGHTS and any(folder.glob("*.bin"))  # as older hub folders have them
-        if not (folder / file).is_file() and not others:
-            raise ModelError(f"{reward}: {folder / file}: missing; {lack}")
-    return f"{_SCHEMAS[1]}{folder.resolve()}", None
-
-
-def _weights(model: str, pretrained: str | None, reward: str) -> str:
-    """The tag or the file of an architecture's weights."""
-    import open_clip
-
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    listed = f"a tag ({', '.join(tags)}) or a weights file" if tags else "a weights file"
-    if pretrained is None:
-        raise ModelError(f"{reward}: pretrained: missing; model {model} needs {listed}")
-    if pretrained in tags:
-        return pretrained
-    if not Path(pretrained).is_file():
-        raise ModelError(
-            f"{reward}: pretrained: {pretrained!r} is no file; model {model} needs {listed}"
-        )
-    return str(Path(pretrained).resolve())
 
 
 def _load_open_clip(
@@ -175,7 +121,9 @@ def _load_open_clip(
 
     # OpenAI's weights want the activation that the plain architecture's name does not say
     tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
-    with one_line_errors(reward, weights or name):
+    local = name.startswith(LOCAL) or (weights is not None and Path(weights).is_file())
+    what = name if weights is None else f"{name} with {weights}"
+    with one_line_errors(reward, what, "" if local else OFFLINE):
         net = open_clip.create_model(
             name,
             pretrained=weights,
@@ -229,10 +177,10 @@ def _load_transformers(
 ) -> ClipTower:
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-    with one_line_errors(reward, processor):
+    with one_line_errors(reward, processor, "" if Path(processor).is_dir() else OFFLINE):
         tokenizer = AutoTokenizer.from_pretrained(processor)
         pictures = AutoImageProcessor.from_pretrained(processor)
-    with one_line_errors(reward, model):
+    with one_line_errors(reward, model, "" if Path(model).is_dir() else OFFLINE):
         net, report = CLIPModel.from_pretrained(
             model, dtype=getattr(torch, dtype), output_loading_info=True
         )
@@ -271,44 +219,10 @@ def _load_transformers(
 
 def _unknown_words(tokenizer: Any, text: str) -> list[str]:
     """The words of a text that a word-level tokenizer cannot tell apart; others know every text."""
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    if unknown is None:
+
+    def has_unknown(part: str) -> bool:
+        return tokenizer.unk_token_id in tokenizer(part, add_special_tokens=False).input_ids
+
+    if getattr(tokenizer, "unk_token_id", None) is None or not has_unknown(text):
         return []
-    return [w for w in text.split() if unknown in tokenizer(w, add_special_tokens=False).input_ids]
-
-
-def to_device(device: str | None, reward: str) -> torch.device:
-    """The device of that name; None = a GPU if there is one."""
-    try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{reward}: device: {device!r} cannot be used: {reason}") from None
-    return found
-
-
-@contextmanager
-def one_line_errors(reward: str, what: str) -> Iterator[None]:
-    """Whatever libraries raise about missing, foreign or damaged weights becomes a ModelError of one line."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(f"{reward}: {what}: cannot be loaded: {reason}") from error
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return [word for word in text.split() if has_unknown(word)]

@@ -13,22 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .atomic import write_folder_atomic
-from .geneval import TASKS, Detection, judge
+from .geneval import TASKS
 from .pixels import from_uint8
 from .pretrain import Progress, _resumable, _schedule, _step, rng_for
 from .shapes import grammar
-from .shapes.scene import SIZE, Scene, render
-from .shapes.spoil import SPOILS, soften, spoil
+from .shapes.examples import FLAWS, examples, rated_scenes, rating, true_captions
+from .shapes.scene import SIZE
 
 PAD, UNKNOWN, START, END = "<pad>", "<unknown>", "<start_of_text>", "<end_of_text>"
-FLAWS = {"blur": "blurred", "noise": "noisy", "cast": "tinted", "clutter": "cluttered"}
-SOFTEST = 0.5  # pixels; how soft a clean image may be, since generators decode a little softly
 HEAD_WIDTHS = (64, 32, 16, 8)
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 96,
@@ -167,67 +164,6 @@ def save_clip(model: Any, folder: Path) -> None:
     save_for_hf(model.half(), tokenizer, config, str(folder), safe_serialization=True)
 
 
-# Scenes and captions ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Example:
-    """A scene, its picture (h, w, 3) uint8, the flaw that its caption names (or None), its record and true caption."""
-
-    record: grammar.Record
-    scene: Scene
-    image: NDArray[np.uint8]
-    flaw: str | None
-
-    @property
-    def caption(self) -> str:
-        prompt: str = self.record["prompt"]
-        return prompt if self.flaw is None else f"{prompt}, {FLAWS[self.flaw]}"
-
-
-def clean_image(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A scene as it is rendered, or as softly as a generator may decode it."""
-    image = render(scene)[0]
-    return soften(image, rng.uniform(0, SOFTEST)) if rng.random() < 0.5 else image
-
-
-def examples(count: int, flawed_share: float, rng: np.random.Generator) -> list[Example]:
-    """Scenes with true captions; half of the captions have a neighbour among them that differs in one word."""
-    found: list[Example] = []
-    while len(found) < count:
-        record = grammar.sample_record(rng)
-        other = grammar.neighbour(record, rng)
-        for shown in (record, other):
-            if shown is not None:
-                found.append(_example(shown, flawed_share, rng))
-    return found[:count]
-
-
-def _example(record: grammar.Record, flawed_share: float, rng: np.random.Generator) -> Example:
-    scene = grammar.draw(record, rng)
-    if rng.random() >= flawed_share:
-        return Example(record, scene, clean_image(scene, rng), None)
-    flaw = str(rng.choice(list(SPOILS)))
-    return Example(record, scene, spoil(render(scene)[0], flaw, rng.uniform(0.25, 1), rng), flaw)
-
-
-def describes(record: grammar.Record, scene: Scene) -> bool:
-    """Whether a caption is true of a scene and leaves no object of it out."""
-    named = [c["class"] for c in record["include"] for _ in range(c["count"])]
-    if sorted(named) != sorted(o.shape for o in scene.objects):
-        return False
-    detections: dict[str, list[Detection]] = {}
-    for o in scene.objects:
-        detections.setdefault(o.shape, []).append(Detection(o.box, 1.0, o.color))
-    return judge(detections, record).correct
-
-
-def true_captions(batch: Sequence[Example]) -> Tensor:
-    """(B, B) bool: whether the caption of example j is true of the image of example i."""
-    rows = [[a.flaw == b.flaw and describes(b.record, a.scene) for b in batch] for a in batch]
-    return torch.tensor(rows)
-
-
 # Contrastive training ---------------------------------------------------------------------------------------------
 
 
@@ -258,7 +194,7 @@ def train_clip(
         written = model.encode_text(to_ids(tokenizer, [e.caption for e in batch]), normalize=True)
         scale = model.logit_scale.clamp(max=np.log(100)).exp()
         logits = scale * drawn @ written.T
-        loss = contrastive_loss(logits, true_captions(batch))
+        loss = contrastive_loss(logits, torch.from_numpy(true_captions(batch)))
         _step(optimizer, loss, _schedule(step, steps, plan.clip_lr), step)
         if (step + 1) % 50 == 0:
             right = (logits.argmax(0) == torch.arange(len(batch))).float().mean()
@@ -269,36 +205,16 @@ def train_clip(
 # Aesthetic head ---------------------------------------------------------------------------------------------------
 
 
-def rated_scenes(
-    count: int, clean_share: float, rng: np.random.Generator
-) -> tuple[Tensor, NDArray[np.float64], list[str]]:
-    """Spoiled scenes: images (N, 3, h, w), strengths (N,) in [0, 1], kinds ("" = clean)."""
-    images, strengths, kinds = [], [], []
-    for _ in range(count):
-        scene = grammar.draw(grammar.sample_record(rng), rng)
-        if rng.random() < clean_share:
-            kind, strength, image = "", 0.0, clean_image(scene, rng)
-        else:
-            kind, strength = str(rng.choice(list(SPOILS))), float(rng.uniform(0, 1))
-            image = spoil(render(scene)[0], kind, strength, rng)
-        images.append(image)
-        strengths.append(strength)
-        kinds.append(kind)
-    return from_uint8(images), np.asarray(strengths), kinds
-
-
-def rating(strength: NDArray[np.float64]) -> NDArray[np.float64]:
-    """On the scale of the ratings that LAION's heads were trained on: 10 for a clean picture, 1 for a ruined one."""
-    return 10.0 - 9.0 * strength
-
-
 def train_head(model: Any, folder: Path, plan: RewardsPlan, progress: Progress) -> nn.Module:
     """The head's ratings of spoiled scenes, by least squares, over the frozen image embedding."""
     from .rewards.aesthetic import AestheticHead
 
     images, strengths, _ = rated_scenes(plan.head_scenes, plan.clean_share, rng_for(plan.seed, 12))
     with torch.no_grad():
-        parts = [model.encode_image(part * 2 - 1, normalize=True) for part in images.split(256)]
+        parts = [
+            model.encode_image(part * 2 - 1, normalize=True)
+            for part in from_uint8(images).split(256)
+        ]
     embeddings, ratings = torch.cat(parts), torch.from_numpy(rating(strengths)).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)

@@ -20,16 +20,9 @@ from .errors import ModelError
 from .interfaces import Prompt
 from .pixels import from_uint8
 from .pretrain import rng_for
-from .pretrain_rewards import (
-    FLAWS,
-    Example,
-    RewardsPlan,
-    clean_image,
-    describes,
-    pretrain_rewards,
-    rated_scenes,
-)
+from .pretrain_rewards import RewardsPlan, pretrain_rewards
 from .shapes import grammar
+from .shapes.examples import FLAWS, Example, clean_image, describes, rated_scenes
 from .shapes.spoil import SPOILS
 
 CHOICES = 32  # images among which a caption has to find its own
@@ -97,7 +90,7 @@ def measure(
         pairs += [_prefers_own(fit, pair) for pair in neighbour_pairs(CHOICES, rng_for(22, i))]
         progress("retrieval", i + 1, rounds, {})
     images, strengths, kinds = rated_scenes(scenes, 0.0, rng_for(23))
-    scores = looks(images, [Prompt("")] * scenes).numpy()
+    scores = looks(from_uint8(images), [Prompt("")] * scenes).numpy()
     progress("aesthetic", scenes, scenes, {})
     by_kind = {kind: np.array([k == kind for k in kinds]) for kind in SPOILS}
     return {
