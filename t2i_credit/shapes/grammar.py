@@ -331,8 +331,7 @@ def neighbour(record: Record, rng: np.random.Generator) -> Record | None:
     shown = _changed(record, words[rng.integers(len(words))][0], rng)
     if not _is_drawable(shown):
         return None
-    template = " ".join(record["prompt"].split(" ", 3)[:3])  # every template has three words
-    return {**shown, "prompt": caption(shown, template)}
+    return {**shown, "prompt": caption(shown, template_of(record))}
 
 
 def _is_drawable(shown: Record) -> bool:
