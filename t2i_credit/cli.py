@@ -237,7 +237,9 @@ def bench(
 
 @app.command()
 def pretrain(
-    world: Annotated[str, typer.Argument(help="shapes")],
+    world: Annotated[
+        str, typer.Argument(help="shapes, or shapes-rewards (its CLIP and aesthetic head)")
+    ],
     out: Annotated[Path, typer.Option(help="the model folder to write")] = Path("pretrained"),
     work: Annotated[
         Path | None, typer.Option(help="checkpoints, to resume from; left out = OUT.work")
@@ -247,7 +249,7 @@ def pretrain(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
 ) -> None:
-    """Trains the embedded generator from nothing; run it again to resume.
+    """Trains the embedded generator, or the embedded reward models, from nothing; run it again to resume.
 
     Example: t2i-credit pretrain shapes --out my-shapes
     """

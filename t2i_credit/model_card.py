@@ -19,6 +19,7 @@ from .intervals import best_cell
 from .judging import evaluation_prompts
 from .pixels import from_uint8, to_uint8
 from .pretrain import PretrainPlan, pretrain, rng_for
+from .reward_card import make_rewards
 from .shapes import grammar
 from .shapes.detector import detect
 from .shapes.scene import render
@@ -38,10 +39,10 @@ def make_world_model(
     seed: int,
     progress: Progress,
 ) -> Path:
-    """Trains and measures the generator of a world; called again after a stop, it goes on.
+    """Trains and measures the generator of a world, or its reward models; called again after a stop, it goes on.
 
     Args:
-        world: "shapes".
+        world: "shapes", or "shapes-rewards" for its CLIP and aesthetic head.
         out: the model folder to write; must not exist.
         work: checkpoints and corpus; None = beside `out`.
         scale: multiplies the steps of every stage.
@@ -53,8 +54,10 @@ def make_world_model(
     """
     from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 
+    if world == "shapes-rewards":
+        return make_rewards(out, work, scale=scale, seed=seed, progress=progress)
     if world != "shapes":
-        raise ModelError(f"world {world!r} is not known; known: shapes")
+        raise ModelError(f"world {world!r} is not known; known: shapes, shapes-rewards")
     if out.exists():
         raise ModelError(f"{out}: exists; name another --out, or delete it")
     if not scale > 0:
