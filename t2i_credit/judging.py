@@ -28,7 +28,7 @@ __all__ = [
     "find_detector",
 ]
 
-CFG_SCALE = 1.5
+CFG_SCALE = 1.6
 
 
 def _shapes() -> tuple[Detect, Collection[str] | None]:

@@ -26,7 +26,7 @@ from .shapes.scene import render
 
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
-RECIPE_CFG = 1.5
+RECIPE_CFG = 1.6
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
@@ -123,7 +123,7 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     prompts = evaluation_prompts("train", 50)
     base = Protocol(images_per_prompt=4, cfg_scale=RECIPE_CFG)
     eight = replace(base, images_per_prompt=8, seed=1)
-    heldin = evaluate(model, prompts, detect, eight, progress=bar("held-in")).summary()
+    heldin = evaluate(model, evaluation_prompts("train", 100), detect, eight, progress=bar("held-in")).summary()
     others = evaluation_prompts("heldout", 50)
     heldout = evaluate(model, others, detect, base, progress=bar("held-out")).summary()
     table = grid_table(
@@ -171,7 +171,7 @@ def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
         "",
         "## Scores",
         "",
-        f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 50 prompts "
+        f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 100 prompts "
         "a task x 8 images; held-out: 50 prompts a task x 4. Differing: share of token positions at which two images "
         "of a prompt differ. Reconstruction: rendered scenes that are still judged correct after the image tokenizer.",
         "",
