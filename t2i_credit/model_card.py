@@ -123,7 +123,9 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     prompts = evaluation_prompts("train", 50)
     base = Protocol(images_per_prompt=4, cfg_scale=RECIPE_CFG)
     eight = replace(base, images_per_prompt=8, seed=1)
-    heldin = evaluate(model, evaluation_prompts("train", 100), detect, eight, progress=bar("held-in")).summary()
+    heldin = evaluate(
+        model, evaluation_prompts("train", 100), detect, eight, progress=bar("held-in")
+    ).summary()
     others = evaluation_prompts("heldout", 50)
     heldout = evaluate(model, others, detect, base, progress=bar("held-out")).summary()
     table = grid_table(
