@@ -243,8 +243,14 @@ def _assign_critical_tokens(
     fraction: float = 0.1,
     strength: float = 1.0,
 ) -> Tensor:
-    names = ("entropy_gradient", "group_similarity", "policy_logprobs", "ref_logprobs")
-    credit = critical_tokens(*(fields[name] for name in names), mask, fraction=fraction)
+    credit = critical_tokens(
+        fields["entropy_gradient"],
+        fields["group_similarity"],
+        fields["policy_logprobs"],
+        fields["ref_logprobs"],
+        mask,
+        fraction=fraction,
+    )
     return apply_strength(credit, mask, strength)
 
 
