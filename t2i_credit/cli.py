@@ -110,7 +110,7 @@ def evaluate(
     cfg_scale: Annotated[float | None, typer.Option(help="guidance, 1 = none; 1.6")] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
-    detector: Annotated[str, typer.Option(help="a name, or package.module:function")] = "shapes",
+    detector: Annotated[str, typer.Option(help="who finds the objects")] = "shapes",
     protocol: Annotated[
         list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
     ] = None,
