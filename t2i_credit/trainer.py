@@ -24,6 +24,7 @@ from .metrics import rollout_metrics
 from .prompts import PromptBatches
 from .rollout import derive_seed, sample_rollout
 from .run_folder import RunWriter
+from .truth_localisation import live_localisation
 from .update import PolicyUpdate, learning_rate
 
 TRAINING, PROBE = 1, 2  # purposes of a derived seed; evaluation has its own
@@ -116,7 +117,7 @@ class Trainer:
             advantages = self.advantage(rewards, rollout.group_size)
             metrics = rollout_metrics(rollout, rewards, parts)
             if self._keeps(step):
-                self._write_samples(step, rollout, rewards, parts)
+                metrics |= self._write_samples(step, rollout, rewards, parts)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, step)
             with self._timed("update"):
@@ -161,8 +162,10 @@ class Trainer:
 
     def _write_samples(
         self, step: int, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor]
-    ) -> None:
-        """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step."""
+    ) -> dict[str, float]:
+        """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step.
+
+        Returns where their credit lies, if objects are known."""
         size = rollout.group_size
         wanted = min(self.config.log.groups, len(rollout) // size)
         turn = step // self.config.log.samples_every * wanted  # so that all tasks have their turn
@@ -189,6 +192,7 @@ class Trainer:
                 kind=kind,
                 full_kl=kept.full_kl,
             )
+        objects = self.describe(kept) if self.describe else None
         self.run.write_step(
             step,
             kept,
@@ -200,9 +204,13 @@ class Trainer:
             credit=credit,
             token_advantages=token_advantages(advantages, credit),
             contrast=raw,
-            objects=self.describe(kept) if self.describe else None,
+            objects=objects,
             probes=len(self.probes) * size,
         )
+        if objects is None:
+            return {}
+        height, width = kept.images.shape[-2:]
+        return live_localisation(credit, objects, self.sampler.grid, (height, width))
 
     def _track(self, step: int, metrics: Mapping[str, float]) -> None:
         try:
