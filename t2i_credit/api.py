@@ -208,7 +208,7 @@ def forward_passes(parts: Parts) -> int:
     config, needs = parts.config, parts.credit.fields_needed(**parts.config.credit.params)
     guided = config.rollout.cfg_scale != 1
     both = guided and config.loss.policy == "guided"
-    negative = bool({"negative_logprobs", "full_kl"} & needs)
+    negative = bool({"negative_logprobs", "full_kl", "code_shift"} & needs)
     decode = 2 if guided or negative else 1
     policy = 2 if both else 1
     reference = policy * ((config.loss.kl_coef > 0) + ("hellinger" in needs))

@@ -145,6 +145,8 @@ class Trainer:
                 batch_size=settings.batch_size,
                 full_kl="full_kl" in needs,
                 guided_entropy="guided_entropy" in needs,
+                code_spread="code_spread" in needs,
+                code_shift="code_shift" in needs,
                 negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
             )
 

@@ -260,6 +260,8 @@ class _Measurement:
             batch_size=self.config.rollout.batch_size,
             full_kl="full_kl" in needs,
             guided_entropy="guided_entropy" in needs,
+            code_spread="code_spread" in needs,
+            code_shift="code_shift" in needs,
             **_sampling(self.config),
         )
 

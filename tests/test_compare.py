@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -108,43 +104,43 @@ def test_a_folder_with_runs_of_another_configuration_is_refused(tmp_path: Path) 
 # A whole comparison -----------------------------------------------------------------------------------------------
 
 
-def invoke(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["t2i-credit", *words])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code in (0, None)
-
-
 def started(run: Path) -> str:
     return str(json.loads((run / "environment.json").read_text())["started"])
 
 
-def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(
+def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    words = ["compare", *recipes(tmp_path), "--seeds", "2", "--out", str(out)]
-    words += ["--prompts", "1", "--images", "2", "--workers", "2"]
-    path = os.pathsep.join(path for path in sys.path if path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "t2i_credit.cli", *words],
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    first = [out / name / "evaluations" for name in ("grpo-seed0", "late-seed0")]
-    deadline = time.monotonic() + 300
-    while not any(folder.exists() and len(list(folder.glob("*.json"))) == 2 for folder in first):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    files = recipes(tmp_path)
+    runs = plan_runs(files, [0, 1], out)
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # as the first of two runs side by side is done
+        comparing.compare_runs(runs, evaluation=EVALUATION, workers=2, say=stop)
     assert not (out / "comparison.json").exists()
-    done = next(folder.parent for folder in first if len(list(folder.glob("*.json"))) == 2)
+    (done,) = (run.path for run in runs if run.state() == "finished")
+    assert [run.state() for run in runs].count("missing") >= 2
     before = started(done), (done / "metrics.jsonl").read_bytes()
 
-    invoke(*words, monkeypatch=monkeypatch)
+    words = [
+        "compare",
+        *files,
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+        "--prompts",
+        "1",
+        "--images",
+        "2",
+    ]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", *words, "--workers", "2"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code in (0, None)
     assert (started(done), (done / "metrics.jsonl").read_bytes()) == before
     found = json.loads((out / "comparison.json").read_text())
     assert [run["run"] for run in found["runs"]] == [

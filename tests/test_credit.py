@@ -38,6 +38,9 @@ CASES = [
     *[("guidance_contrast", {"shape": shape}) for shape in ("proportional", "softmax")],
     ("guidance_contrast", {"strength": 0.5}),
     ("top_entropy", {"guided": True, "rho": 0.1}),
+    ("entropy_rank", {"guided": True, "strength": 0.5}),
+    *[("visual", {"kind": kind}) for kind in ("shift", "both")],
+    ("visual", {"shape": "proportional"}),
     ("distribution_guided", {"tau": 0.01, "kappa": 2.0}),
 ]
 every_entry = pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
@@ -53,6 +56,8 @@ def fields_of(seed: int = 0) -> dict[str, torch.Tensor]:
         "full_kl": torch.rand(shape, generator=draw) * 3,
         "entropy": torch.rand(shape, generator=draw) * 5,
         "guided_entropy": torch.rand(shape, generator=draw) * 4,
+        "code_spread": torch.rand(shape, generator=draw),
+        "code_shift": torch.rand(shape, generator=draw) * 4,
         "hellinger": torch.rand(shape, generator=draw),
         "normalized_entropy": torch.rand(shape, generator=draw),
     }
