@@ -232,10 +232,11 @@ def finish_runs(
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(run.config_file, to_yaml(run.config).encode())
     left = [run for run in runs if not is_complete(run, evaluation)]
-    processes: set[subprocess.Popen[bytes]] = set()
+    processes = _Processes()
     with _terminable(), ThreadPoolExecutor(workers) as pool:
         waiting = {pool.submit(_finish, run, evaluation, processes): run for run in left}
-        total, failure = len(waiting), None
+        total = len(waiting)
+        failure: BaseException | None = None
         try:
             while waiting:
                 for done in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -251,11 +252,38 @@ def finish_runs(
         except BaseException:
             for other in waiting:
                 other.cancel()
-            for process in list(processes):
-                process.terminate()
+            processes.stop()
             raise
     if failure is not None:
         raise failure
+
+
+class _Processes:
+    """The runs that are going on; once they are stopped, none begins."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, command: Sequence[str], **how: Any) -> int:
+        """Runs a command to its end; its exit code."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM
+            process = subprocess.Popen(command, **how)
+            self._running.add(process)
+        code = process.wait()
+        with self._lock:
+            self._running.discard(process)
+        return code
+
+    def stop(self) -> None:
+        """Ends them all."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.terminate()
 
 
 @contextmanager
@@ -271,22 +299,19 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _finish(run: Run, evaluation: EvaluationPlan, processes: set[subprocess.Popen[bytes]]) -> None:
+def _finish(run: Run, evaluation: EvaluationPlan, processes: _Processes) -> None:
     """Finishes one run in a process of its own (compare_worker.py), its output in its log."""
     # a user's own plug-ins are found as in this process
     found = os.pathsep.join(path for path in sys.path if path)
     plan = json.dumps(asdict(evaluation))
     with open(run.log, "ab") as log:
-        process = subprocess.Popen(
+        code = processes.run(
             [sys.executable, "-m", "t2i_credit.compare_worker", str(run.config_file), plan],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found},
         )
-        processes.add(process)
-        code = process.wait()
-        processes.discard(process)
     if code != 0:
         lines = run.log.read_text("utf-8", "replace").strip().splitlines()
         told = lines[-1].removeprefix("error: ") if lines else f"exit code {code}"

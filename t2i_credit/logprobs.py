@@ -214,12 +214,17 @@ class _Branches:
         temperature: float,
         codebook: Tensor | None = None,
     ) -> None:
-        self.codebook = codebook
+        self._codebook = codebook
         self._head = head
         self._features = features
         self._negative_features = negative_features
         self._cfg_scale = cfg_scale
         self._temperature = temperature
+
+    @property
+    def codebook(self) -> Tensor:
+        assert self._codebook is not None
+        return self._codebook
 
     @cached_property
     def positive(self) -> Tensor:

@@ -72,7 +72,8 @@ def truth_of(
 
     asked = TruthSettings(**settings)
     config = truth_config(model, recipe, overrides)
-    assigners, left_out = [parse_assigner(text) for text in credits], {}
+    assigners = [parse_assigner(text) for text in credits]
+    left_out: dict[str, str] = {}
     if not credits:
         assigners, left_out = default_assigners()
     prompts = api.load_prompt_set(config)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toys import recipe
 
-from t2i_credit import cli, comparing
+from t2i_credit import api, cli, comparing
 from t2i_credit.compare import markdown, results
 from t2i_credit.compare_runs import EvaluationPlan, Run, check_runs, plan_runs
 from t2i_credit.compare_statistics import NO_DIFFERENCE
@@ -104,26 +104,25 @@ def test_a_folder_with_runs_of_another_configuration_is_refused(tmp_path: Path) 
 # A whole comparison -----------------------------------------------------------------------------------------------
 
 
-def started(run: Path) -> str:
-    return str(json.loads((run / "environment.json").read_text())["started"])
-
-
 def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     files = recipes(tmp_path)
-    runs = plan_runs(files, [0, 1], out)
+    first, second, *others = plan_runs(files, [0, 1], out)
 
-    def stop(line: str) -> None:
+    def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):  # as the first of two runs side by side is done
-        comparing.compare_runs(runs, evaluation=EVALUATION, workers=2, say=stop)
-    assert not (out / "comparison.json").exists()
-    (done,) = (run.path for run in runs if run.state() == "finished")
-    assert [run.state() for run in runs].count("missing") >= 2
-    before = started(done), (done / "metrics.jsonl").read_bytes()
+    with pytest.raises(KeyboardInterrupt):  # as the first run is done
+        runs = [first, second, *others]
+        comparing.compare_runs(runs, evaluation=EVALUATION, workers=1, say=stop)
+    assert first.state() == "finished" and not (out / "comparison.json").exists()
+    assert [run.state() for run in others] == ["missing", "missing"]
+    before = (first.path / "environment.json").read_bytes()
+    with pytest.raises(KeyboardInterrupt):  # a half run: its first step is saved
+        api.train(second.config, report=lambda step, _: stop() if step == 2 else None)
+    assert second.state() == "stopped" and second.steps_left() == 1
 
     words = [
         "compare",
@@ -141,14 +140,12 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code in (0, None)
-    assert (started(done), (done / "metrics.jsonl").read_bytes()) == before
+    assert (first.path / "environment.json").read_bytes() == before  # not so much as resumed
+    resumed = json.loads((second.path / "environment.json").read_text())["resumed"]
+    assert [start["step"] for start in resumed] == [1]
     found = json.loads((out / "comparison.json").read_text())
-    assert [run["run"] for run in found["runs"]] == [
-        "grpo-seed0",
-        "late-seed0",
-        "grpo-seed1",
-        "late-seed1",
-    ]
+    names = ["grpo-seed0", "late-seed0", "grpo-seed1", "late-seed1"]
+    assert [run["run"] for run in found["runs"]] == names
     assert found["seeds"] == [0, 1] and found["baseline"] == "grpo"
     assert found["methods"]["grpo"]["forward_passes"] == 4  # guided: two to sample, two to train
     (pair,) = found["differences"]
