@@ -247,7 +247,7 @@ def finish_runs(
                         failure = failure or error
                         for other in waiting:
                             other.cancel()
-                    else:
+                    elif done.result():
                         say(f"{run.path.name}: done, {len(waiting)} of {total} left")
         except BaseException:
             for other in waiting:
@@ -259,29 +259,30 @@ def finish_runs(
 
 
 class _Processes:
-    """The runs that are going on; once they are stopped, none begins."""
+    """The runs that are going on; once they are stopped or one has failed, no other begins."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
+        self._closed = False
 
-    def run(self, command: Sequence[str], **how: Any) -> int:
-        """Runs a command to its end; its exit code."""
+    def run(self, command: Sequence[str], **how: Any) -> int | None:
+        """Runs a command to its end; its exit code, None if it was not begun."""
         with self._lock:
-            if self._stopped:
-                return -signal.SIGTERM
+            if self._closed:
+                return None
             process = subprocess.Popen(command, **how)
             self._running.add(process)
         code = process.wait()
         with self._lock:
             self._running.discard(process)
+            self._closed = self._closed or code != 0
         return code
 
     def stop(self) -> None:
         """Ends them all."""
         with self._lock:
-            self._stopped = True
+            self._closed = True
             for process in self._running:
                 process.terminate()
 
@@ -299,8 +300,8 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _finish(run: Run, evaluation: EvaluationPlan, processes: _Processes) -> None:
-    """Finishes one run in a process of its own (compare_worker.py), its output in its log."""
+def _finish(run: Run, evaluation: EvaluationPlan, processes: _Processes) -> bool:
+    """Finishes one run in a process of its own (compare_worker.py), its output in its log; False if not begun."""
     # a user's own plug-ins are found as in this process
     found = os.pathsep.join(path for path in sys.path if path)
     plan = json.dumps(asdict(evaluation))
@@ -312,7 +313,8 @@ def _finish(run: Run, evaluation: EvaluationPlan, processes: _Processes) -> None
             stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found},
         )
-    if code != 0:
+    if code:
         lines = run.log.read_text("utf-8", "replace").strip().splitlines()
         told = lines[-1].removeprefix("error: ") if lines else f"exit code {code}"
         raise RunError(f"{run.path}: {told} (the rest: {run.log})")
+    return code is not None

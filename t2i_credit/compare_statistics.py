@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -81,10 +82,7 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], words: tuple[str, str])
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
     """Means of the last `window` values; at the beginning of as many as there are."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - window)
-    return list(((total[ends] - total[starts]) / (ends - starts)).tolist())
+    return [fmean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
 
 
 def window_of(steps: int) -> int:

@@ -167,7 +167,7 @@ def test_a_run_that_fails_is_told_in_one_line_with_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = recipes(tmp_path)
-    (tmp_path / "prompts.jsonl").write_text('{"text": "a red circle"}\n{"text": "a blue square"}\n')
+    capsys.readouterr()  # what making the model printed
     out = tmp_path / "out"
     words = [*files, "--seeds", "2", "--out", str(out), "reward.toys:broken.after=0"]
     monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words])
@@ -177,6 +177,8 @@ def test_a_run_that_fails_is_told_in_one_line_with_its_log(
     assert end.value.code == 2 and message.count("\n") == 1
     assert "grpo-seed0: step 1: reward toys:broken: not finite" in message
     assert not (out / "comparison.json").exists()
+    late = out / "logs" / "late-seed0.log"
+    assert not late.exists() or not late.read_text()  # no other was begun
 
 
 # Its numbers ------------------------------------------------------------------------------------------------------
