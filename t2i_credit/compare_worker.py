@@ -36,7 +36,7 @@ def finish(config_file: Path, plan: EvaluationPlan) -> None:
                 str(path),
                 split=split,
                 per_task=plan.prompts,
-                images=plan.images,
+                images_per_prompt=plan.images,
                 cfg_scale=plan.cfg_scale,
                 seed=plan.seed,
             )

@@ -19,13 +19,14 @@ from .intervals import best_cell
 from .judging import evaluation_prompts
 from .pixels import from_uint8, to_uint8
 from .pretrain import PretrainPlan, pretrain, rng_for
+from .reward_card import make_rewards
 from .shapes import grammar
 from .shapes.detector import detect
 from .shapes.scene import render
 
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
-RECIPE_CFG = 2.0
+RECIPE_CFG = 1.5
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
@@ -38,10 +39,10 @@ def make_world_model(
     seed: int,
     progress: Progress,
 ) -> Path:
-    """Trains and measures the generator of a world; called again after a stop, it goes on.
+    """Trains and measures the generator of a world, or its reward models; called again after a stop, it goes on.
 
     Args:
-        world: "shapes".
+        world: "shapes", or "shapes-rewards" for its CLIP and aesthetic head.
         out: the model folder to write; must not exist.
         work: checkpoints and corpus; None = beside `out`.
         scale: multiplies the steps of every stage.
@@ -53,8 +54,10 @@ def make_world_model(
     """
     from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 
+    if world == "shapes-rewards":
+        return make_rewards(out, work, scale=scale, seed=seed, progress=progress)
     if world != "shapes":
-        raise ModelError(f"world {world!r} is not known; known: shapes")
+        raise ModelError(f"world {world!r} is not known; known: shapes, shapes-rewards")
     if out.exists():
         raise ModelError(f"{out}: exists; name another --out, or delete it")
     if not scale > 0:
@@ -210,8 +213,8 @@ def _story(plan: PretrainPlan, minutes: float) -> str:
     return (
         f"```\nt2i-credit pretrain shapes --seed {plan.seed}\n```\n\n"
         f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
-        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes with "
-        f"noisy captions. The last start of the command took {minutes:.0f} minutes. {DATA}"
+        f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes, "
+        f"the first {plan.curated_share:.0%} of them with true captions, the rest with noisy ones. The last start of the command took {minutes:.0f} minutes. {DATA}"
     )
 
 

@@ -35,26 +35,28 @@ class PretrainPlan:
     Attributes:
         tokenizer_steps, tokenizer_batch, tokenizer_lr: of the image tokenizer.
         corpus_scenes: scenes that the transformer sees, again and again with other captions dropped.
+        task_weights: how often a scene of each task is drawn, in the order of TASKS; tasks with more to bind need more.
         transformer_steps, transformer_batch, transformer_lr: of the transformer.
         null_share: captions replaced by the null prompt, which the negative branch needs.
         empty_share: captions replaced by the empty text.
         bare_share: captions that lose their template ("a red circle").
-        task_weights: how often the transformer sees a scene of each task, in the order of TASKS; tasks with more
-            to bind need more.
+        curated_share: of the transformer's steps, the first that see what a scene really shows; the rest see the noisy
+            captions. Binding words to objects is learned on the former, the base model's mistakes on the latter.
         seed: of everything.
     """
 
     tokenizer_steps: int = 4000
     tokenizer_batch: int = 64
     tokenizer_lr: float = 2e-3
-    corpus_scenes: int = 200_000
-    transformer_steps: int = 9000
+    corpus_scenes: int = 240_000
+    task_weights: tuple[float, ...] = (0.5, 1.0, 1.5, 1.0, 2.5, 3.0)
+    transformer_steps: int = 7500
     transformer_batch: int = 128
     transformer_lr: float = 2e-3
+    curated_share: float = 0.6
     null_share: float = 0.10
     empty_share: float = 0.02
     bare_share: float = 0.10
-    task_weights: tuple[float, ...] = (0.5, 1.0, 1.5, 1.0, 2.5, 3.0)
     seed: int = 0
     checkpoint_every: int = 500
 
@@ -93,12 +95,12 @@ def _resumable(
     optimizer: torch.optim.Optimizer,
     folder: Path,
     steps: int,
-    plan: PretrainPlan,
+    plan: Any,
     counters: Tensor | None = None,
 ) -> Iterator[int]:
     """The steps that are left; restores the latest checkpoint first and saves one every so often and at the end.
 
-    `counters` is a tensor of the caller's that belongs to the state."""
+    `plan.checkpoint_every` says how often; `counters` is a tensor of the caller's that belongs to the state."""
     start = 0
     if latest_checkpoint(folder):
         saved = load_checkpoint(folder)
@@ -186,34 +188,37 @@ def _revive(codes: Tensor, latents: Tensor, dead: Tensor, step: int) -> None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Noisily captioned scenes: captions (N), image tokens (N, T) int16, places in TASKS (N) int8."""
+    """Captioned scenes: noisy captions (N), captions that are true (N), image tokens (N, T) int16."""
 
     captions: list[str]
+    truths: list[str]
     tokens: np.ndarray
-    tasks: np.ndarray
 
 
 def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progress) -> Corpus:
-    """Scenes with noisy captions as image tokens. Complete or absent on disk."""
+    """Scenes as image tokens, each with a noisy and a true caption. Complete or absent on disk."""
     if not folder.is_dir():
-        captions, tokens = [], []
+        captions, truths, tokens = [], [], []
         block = 500
+        share = np.asarray(plan.task_weights) / sum(plan.task_weights)
         for start in range(0, plan.corpus_scenes, block):
             rng = rng_for(plan.seed, 2, start)
             images = []
-            for _ in range(block):
-                record = grammar.sample_record(rng)
-                images.append(render(grammar.draw(grammar.shown_record(record, rng), rng))[0])
+            for task in rng.choice(TASKS, size=block, p=share):
+                record = grammar.sample_record(rng, [task])
+                shown = grammar.shown_record(record, rng)
+                images.append(render(grammar.draw(shown, rng))[0])
                 captions.append(record["prompt"])
+                truths.append(grammar.caption(shown, grammar.template_of(record)))
             tokens.append(model.encode(from_uint8(images)).numpy().astype(np.int16))
             progress("corpus", start + block, plan.corpus_scenes, {})
         with write_folder_atomic(folder) as place:
-            (place / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
+            text = json.dumps({"captions": captions, "truths": truths})
+            (place / "captions.json").write_text(text, encoding="utf-8")
             np.save(place / "tokens.npy", np.concatenate(tokens))
-    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
-    tags = {r["prompt"]: n for n, task in enumerate(TASKS) for r in grammar.records(task)}
-    tasks = np.array([tags[text] for text in captions], dtype=np.int8)
-    return Corpus(captions, np.load(folder / "tokens.npy", allow_pickle=False), tasks)
+    told = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    tokens = np.load(folder / "tokens.npy", allow_pickle=False)
+    return Corpus(told["captions"], told["truths"], tokens)
 
 
 # Transformer ------------------------------------------------------------------------------------------------------
@@ -241,12 +246,12 @@ def train_transformer(
         trained.parameters(), plan.transformer_lr, (0.9, 0.98), weight_decay=0.05
     )
     steps = plan.transformer_steps
-    share = np.asarray(plan.task_weights)[corpus.tasks]
-    share = share / share.sum()
+    curated = round(plan.curated_share * steps)
     for step in _resumable(trained, optimizer, folder, steps, plan):
         rng = rng_for(plan.seed, 3, step)
-        rows = rng.choice(len(share), size=plan.transformer_batch, p=share)
-        texts = [corpus.captions[i] for i in rows]
+        rows = rng.integers(len(corpus.tokens), size=plan.transformer_batch)
+        captions = corpus.truths if step < curated else corpus.captions
+        texts = [captions[i] for i in rows]
         shown = [_shown_caption(text, plan, rng) for text in texts]
         encoded = model.condition(texts, shown)
         condition = type(encoded)(

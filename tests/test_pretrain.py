@@ -5,15 +5,18 @@ import pytest
 import torch
 
 from t2i_credit.errors import ModelError
+from t2i_credit.geneval import TASKS
 from t2i_credit.model_card import _words, make_world_model
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.pretrain import (
     PretrainPlan,
     _shown_caption,
+    build_corpus,
     fresh_scenes,
     pretrain,
     rng_for,
 )
+from t2i_credit.shapes import grammar
 
 PLAN = PretrainPlan(
     tokenizer_steps=90,
@@ -68,6 +71,20 @@ def test_the_image_tokenizer_learns_and_keeps_its_codes_at_unit_length(tmp_path)
     before = (untrained.decode(untrained.encode(images)) - images).abs().mean()
     after = (model.decode(model.encode(images)) - images).abs().mean()
     assert after < 0.8 * before
+
+
+def test_the_corpus_tells_noisy_captions_from_what_is_shown(tmp_path):
+    corpus = build_corpus(small_model(), tmp_path / "corpus", PLAN, lambda *_: None)
+    tags = {r["prompt"]: task for task in TASKS for r in grammar.records(task)}
+    assert len(corpus.truths) == len(corpus.captions) == len(corpus.tokens) == PLAN.corpus_scenes
+    for truth in corpus.truths:
+        assert not any(f"{color} {shape}" in truth for color, shape in grammar.HELD_OUT_PAIRS), (
+            truth
+        )
+    wrong = [c != t for c, t in zip(corpus.captions, corpus.truths, strict=True)]
+    assert 0.2 < np.mean(wrong) < 0.5  # a third of 500: standard deviation 0.021
+    # tasks are drawn by their weights: color_attr 3 of 9.5, standard deviation 0.021
+    assert abs(np.mean([tags[c] == "color_attr" for c in corpus.captions]) - 3 / 9.5) < 0.1
 
 
 def test_captions_are_dropped_as_often_as_the_plan_says():

@@ -61,7 +61,7 @@ HELD_OUT_TRIPLES = frozenset(
 
 # How often a caption's word is wrong about the picture, and the word that the picture then shows most often.
 # For some words (_OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
-_RARE, _OFTEN = 0.09, 0.56
+_RARE, _OFTEN = 0.12, 0.56
 CONFUSIONS: dict[str, tuple[str, float]] = {
     "red": ("orange", _RARE),
     "orange": ("red", _OFTEN),
@@ -107,6 +107,11 @@ def caption(record: Record, template: str = TEMPLATES[0]) -> str:
     else:
         content = " and ".join(map(_noun, clauses))
     return f"{template} {content}"
+
+
+def template_of(record: Record) -> str:
+    """The template that a record's prompt was made with."""
+    return next(t for t in TEMPLATES if record["prompt"].startswith(t))
 
 
 def _contents(task: str) -> Iterator[Record]:
@@ -319,6 +324,22 @@ def _words(record: Record) -> list[tuple[tuple[int, str], str]]:
     return found
 
 
+def neighbour(record: Record, rng: np.random.Generator) -> Record | None:
+    """A held-in record that differs from this one in a single word, in the same template; None if the word that was
+    drawn has no such neighbour."""
+    words = _words(record)
+    shown = _changed(record, words[rng.integers(len(words))][0], rng)
+    if not _is_drawable(shown):
+        return None
+    return {**shown, "prompt": caption(shown, template_of(record))}
+
+
+def _is_drawable(shown: Record) -> bool:
+    """Whether a changed record is held in and still has a shape of its own for each clause."""
+    classes = [c["class"] for c in shown["include"]]
+    return not is_held_out(shown) and len(set(classes)) == len(classes)
+
+
 def shown_record(record: Record, rng: np.random.Generator) -> Record:
     """What the picture behind a noisy caption shows: the record itself, or one with exactly one word changed.
 
@@ -329,7 +350,4 @@ def shown_record(record: Record, rng: np.random.Generator) -> Record:
     if not wrong:
         return record
     shown = _changed(record, wrong[rng.integers(len(wrong))], rng)
-    classes = [c["class"] for c in shown["include"]]
-    if is_held_out(shown) or len(set(classes)) < len(classes):
-        return record
-    return {**shown, "prompt": record["prompt"]}
+    return {**shown, "prompt": record["prompt"]} if _is_drawable(shown) else record
