@@ -234,7 +234,11 @@ def forward_passes(parts: Parts) -> int:
     policy = 2 if both else 1
     held = config.loss.kl_coef > 0 or "ref_logprobs" in needs
     reference = policy * (held + ("hellinger" in needs))
-    apart = {"full_kl", "code_shift", *({"guided_entropy"} if guided else ())} & needs  # of both branches
+    apart = {
+        "full_kl",
+        "code_shift",
+        *({"guided_entropy"} if guided else ()),
+    } & needs  # of both branches
     other_branch = 2 if apart else int("negative_logprobs" in needs)
     refresh = other_branch if config.credit.refresh and not both else 0
     updates = config.loss.updates_per_rollout
