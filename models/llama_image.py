@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 from ..interfaces import Reference
 from ..logprobs import STATISTICS, token_statistics
 
-_NEEDS_NEGATIVE = {"negative_logprobs", "full_kl"}
+_NEEDS_NEGATIVE = {"negative_logprobs", "full_kl", "code_shift"}
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ class LlamaImageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.language_model.parameters()).device
+
+    @property
+    def codebook(self) -> Tensor:
+        """(V, C) code vectors of the image tokenizer."""
+        raise NotImplementedError
 
     def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
         """(N, n) codes at raster positions first, first + 1, ... to input embeddings (N, n, D)."""
@@ -296,6 +301,7 @@ class LlamaImageModel(nn.Module):
             cfg_scale=cfg_scale,
             temperature=temperature,
             reference=reference,
+            codebook=self.codebook,
             chunk_rows=max(1, self.logits_at_once // self.codebook_size),
         )
 
