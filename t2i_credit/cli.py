@@ -107,7 +107,9 @@ def evaluate(
     per_prompt: Annotated[
         int | None, typer.Option(help="images per prompt; 4, or as many as the folder has", min=1)
     ] = None,
-    cfg_scale: Annotated[float | None, typer.Option(help="guidance, 1 = none; 1.6")] = None,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="guidance, 1 = none; left out = that of the recipes")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
     detector: Annotated[str, typer.Option(help="who finds the objects")] = "shapes",

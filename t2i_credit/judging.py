@@ -62,7 +62,7 @@ def evaluate_model(
         out: where to write; None = evaluations/ of `model` if it is a run folder, else nowhere.
         progress: (images done, of) over both models.
         warn: called with lines that the user should read.
-        settings: of the `Protocol`, such as cfg_scale (2 unless given) or seed, whose noise is never that of training.
+        settings: of the `Protocol`, such as cfg_scale (CFG_SCALE unless given) or seed, whose noise is never that of training.
 
     Raises:
         UserError: whatever is wrong, in one line.
