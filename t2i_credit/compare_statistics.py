@@ -77,7 +77,8 @@ def paired_difference(a: Sequence[float], b: Sequence[float], words: tuple[str, 
 def paired_ratio(a: Sequence[float], b: Sequence[float], words: tuple[str, str]) -> Difference:
     """Geometric mean of the ratios a / b with its 95% t-interval (of the logarithms); words for above and below 1."""
     found = paired_difference([math.log(x) for x in a], [math.log(x) for x in b], words)
-    return Difference(*(math.exp(value) for value in found[:3]), found.words)
+    mean, low, high = (math.exp(value) for value in (found.mean, found.low, found.high))
+    return Difference(mean, low, high, found.words)
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
