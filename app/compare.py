@@ -84,7 +84,7 @@ def update(
         empty = components.note(
             "No run here yet", "Train two recipes, then compare them.", "t2i-credit train shapes/gcpo"
         )
-        return [gr.Dropdown(choices=[], value=[]), empty, gr.Dropdown(choices=[]), _nothing()]
+        return [gr.Dropdown(choices=[], value=[], multiselect=True), empty, gr.Dropdown(choices=[]), _nothing()]
     chosen = [name for name in names or () if name in known] or known[:FIRST]
     readers, troubles = [], []
     for name in chosen:
@@ -96,7 +96,7 @@ def update(
     prompts = common_prompts(shelf, readers)
     asked = prompt if prompt in prompts else next(iter(prompts), None)
     return [
-        gr.Dropdown(choices=known, value=chosen),
+        gr.Dropdown(choices=known, value=chosen, multiselect=True),
         curves,
         gr.Dropdown(choices=prompts, value=asked),
         pictures_value(shelf, readers, asked),

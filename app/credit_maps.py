@@ -8,10 +8,18 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RunError, UserError
+from ..heatmap import common_scale
 from ..run_reader import RunReader
 from . import components
 from .downloads import csv_file, gif_file, png_file
-from .payload import check_record, group_payload, plain
+from .payload import (
+    check_record,
+    group_payload,
+    plain,
+    sample_payload,
+    scale_payload,
+    view_of,
+)
 from .runs import Recorded, RunShelf, in_words, liveliest
 from .training import by_reward
 
@@ -71,9 +79,6 @@ def film(shelf: RunShelf, name: object, prompt: object) -> dict[str, Any]:
         frames = film_frames(shelf, shelf.open(name), prompt)
     except (UserError, OSError) as error:
         return {**answer, "notice": ["No film", in_words(error), ""]}
-    from ..heatmap import common_scale
-    from .payload import sample_payload, scale_payload, view_of
-
     views = [view_of(record, place) for record, place in frames]
     shown = [
         {**sample_payload(record, place, view), "step": record.step}

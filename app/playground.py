@@ -34,8 +34,8 @@ class Playground:
 def build(shelf: RunShelf) -> Playground:
     """Lays out the tab and connects it."""
     studio = Studio(shelf)
-    stops: dict[str, threading.Event] = {}
-    known = [("the embedded generator (shapes), untrained", EMBEDDED)]
+    stops: dict[str, threading.Event] = {}  # of each visitor's session
+    known = [("the embedded generator (shapes)", EMBEDDED)]
     with gr.Row(elem_id="playground", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_id="play-form"):
             model = gr.Dropdown(known, value=EMBEDDED, label="Generator", elem_id="play-model")
@@ -65,7 +65,7 @@ def build(shelf: RunShelf) -> Playground:
                 elem_id="play-model-2",
             )
             with gr.Row():
-                cfg = gr.Slider(1, 10, value=2, step=0.1, label="Guidance (cfg)", min_width=140)
+                cfg = gr.Slider(1, 10, value=2, step=0.1, label="Guidance", min_width=140)
                 temperature = gr.Slider(
                     0.1, 2, value=1, step=0.05, label="Temperature", min_width=140
                 )

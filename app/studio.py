@@ -95,7 +95,7 @@ class Studio:
 
     def choices(self) -> list[tuple[str, str]]:
         """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run."""
-        found = [("the embedded generator (shapes), untrained", EMBEDDED)]
+        found = [("the embedded generator (shapes)", EMBEDDED)]
         for status in self.shelf.statuses():
             with suppress(UserError, OSError):
                 reader = self.shelf.open(status.path.name)

@@ -67,7 +67,7 @@ def theme() -> Any:
         "checkbox_border_color_selected": "accent",
     }
     single = {"color_accent"}  # has no dark variant: the style sheet's variables follow the mode
-    settings: dict[str, str] = {"block_shadow": "none", "block_border_width": "1px"}
+    settings: dict[str, str] = {"block_shadow": "none", "input_border_width": "1px"}
     for name, colour in pairs.items():
         settings[name] = f"var(--t2i-{colour})"
         if name not in single:

@@ -13,7 +13,7 @@ from ..run_reader import RunReader
 from . import components, words
 from .figures import training_figures
 from .payload import check_record, group_payload, plain
-from .runs import RunShelf, in_words, liveliest
+from .runs import RunShelf, groups_of, in_words, liveliest
 
 Seen = tuple[Any, ...]
 
@@ -96,8 +96,8 @@ def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:
         try:
             record = reader.step(step)
             check_record(record)
-            groups = _groups(reader, step)
-            payload = group_payload(record, by_reward(record.samples, groups.places))
+            group = liveliest(groups_of(reader, step))
+            payload = group_payload(record, by_reward(record.samples, group.places))
             samples = payload["samples"]
             mean = sum(s["reward"] or 0.0 for s in samples) / len(samples)
             says = f"step {step}: the newest recorded group, best reward first · mean reward {mean:.2f}"
@@ -117,12 +117,6 @@ def by_reward(samples: list[dict[str, Any]], places: tuple[int, ...]) -> list[in
 def _reward(sample: dict[str, Any]) -> float:
     value = sample["reward"]
     return float(value) if isinstance(value, int | float) else float("-inf")
-
-
-def _groups(reader: RunReader, step: int) -> Any:
-    from .runs import groups_of
-
-    return liveliest(groups_of(reader, step))
 
 
 def _size(reader: RunReader, name: str) -> int:

@@ -66,39 +66,43 @@ def write_toy_step(run: RunWriter, step: int, prompts: tuple[str, ...] = (PROMPT
     )
 
 
+def start_toy_run(path: Path, *, seed: int = 0, steps: int = 9) -> RunWriter:
+    """A run that says it is running, with the metrics of its steps and nothing recorded."""
+    config = {
+        "model": {"name": "shapes"},
+        "credit": {"name": "guidance_contrast"},
+        "train": {"seed": seed, "name": path.name},
+    }
+    run = RunWriter.create(path, config=config, environment={"seed": seed}, total=steps)
+    for step in range(1, steps + 1):
+        run.append_metrics(
+            step,
+            {
+                "reward": step / steps,
+                "reward_spread": 0.2,
+                "entropy": 5.0 - step / steps,
+                "time/step": 2.0,
+                "time/tokens_per_second": 1000.0,
+            },
+        )
+    return run
+
+
 def write_toy_run(
     path: Path,
     *,
     steps: tuple[int, ...] = (1, 5, 9),
     prompts: tuple[str, ...] = (PROMPT, PROBE),
     seed: int = 0,
-    finish: bool = True,
     evaluation: bool = True,
 ) -> Path:
-    """A run of nine steps, three of them recorded, with an evaluation of two images."""
-    config = {
-        "model": {"name": "shapes"},
-        "credit": {"name": "guidance_contrast"},
-        "train": {"seed": seed, "name": path.name},
-    }
-    run = RunWriter.create(path, config=config, environment={"seed": seed}, total=9)
-    for step in range(1, 10):
-        run.append_metrics(
-            step,
-            {
-                "reward": step / 10,
-                "reward_spread": 0.2,
-                "entropy": 5.0 - step / 10,
-                "time/step": 2.0,
-                "time/tokens_per_second": 1000.0,
-            },
-        )
+    """A finished run of nine steps, some of them recorded, with an evaluation of two images."""
+    run = start_toy_run(path, seed=seed)
     for step in steps:
         write_toy_step(run, step, prompts)
     if evaluation:
         write_toy_evaluation(run)
-    if finish:
-        run.finish("finished")
+    run.finish("finished")
     return path
 
 

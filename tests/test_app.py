@@ -185,7 +185,7 @@ def test_large_pictures_are_sent_smaller_and_small_ones_exactly():
     kind, _, text = picture_url(small).partition(",")
     with Image.open(io.BytesIO(base64.b64decode(text))) as back:
         assert kind == "data:image/png;base64" and back.tobytes() == small.tobytes()
-    _, _, text = picture_url(Image.new("RGB", (2000, 1000)))
+    _, _, text = picture_url(Image.new("RGB", (2000, 1000))).partition(",")
     with Image.open(io.BytesIO(base64.b64decode(text))) as back:
         assert back.size == (512, 256)
 
@@ -203,7 +203,8 @@ def test_a_second_look_at_an_unchanged_run_leaves_everything_alone(shelf):
 def test_a_new_step_changes_the_curves_and_a_new_record_the_pictures(fresh):
     seen = training.update(fresh, "one", ())[-1]
     run = RunWriter(fresh.root / "one")
-    (fresh.root / "one" / "metrics.jsonl").open("a").write('{"step": 10, "reward": 1.0}\n')
+    with (fresh.root / "one" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 10, "reward": 1.0}\n')
     strip, newest, curves, seen = training.update(fresh, "one", seen)
     assert "finished" in strip and curves["figures"] and "groups" not in newest
     write_toy_step(run, 10)
@@ -292,9 +293,7 @@ def test_arrays_of_another_shape_are_refused_by_name(fresh):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"grid": 3, "samples": {}}', '{"samples": [1]}'])
 def test_half_a_record_is_one_line(fresh, text):
     (fresh.root / "one/steps/000009/samples.json").write_text(text)
-    assert "samples.json" in notice_of(credit_maps.show(fresh, "one", {"step": 9})) or text == (
-        '{"samples": [1]}'
-    )
+    assert "samples.json" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
     assert "step 5" in training.update(fresh, "one", ())[1]["groups"][0]["says"]
 
 

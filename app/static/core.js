@@ -76,7 +76,7 @@
     const chosen = Object.fromEntries(
       Object.entries(palettes).map(([kind, known]) => [kind, Object.keys(known)[0]]),
     );
-    return { palettes, chosen, opacity: 0.8, smooth: false, outlines: true };
+    return { palettes, chosen, opacity: 0.65, smooth: false, outlines: true };
   };
   t2i.lut = (look, map) => {
     const kind = t2i.MAPS[map].palette;

@@ -19,7 +19,7 @@
   const blocks = (value, look) =>
     value.groups.flatMap((group) => [
       heading(group, value.map, look),
-      cards(group, value.map, look, value.opacity ?? 0.85),
+      cards(group, value.map, look, value.opacity ?? 0.75),
     ]);
 
   const heading = (group, map, look) =>
