@@ -82,9 +82,16 @@ def update(
     known = [status.path.name for status in statuses if status.state != "unreadable"]
     if not known:
         empty = components.note(
-            "No run here yet", "Train two recipes, then compare them.", "t2i-credit train shapes/gcpo"
+            "No run here yet",
+            "Train two recipes, then compare them.",
+            "t2i-credit train shapes/gcpo",
         )
-        return [gr.Dropdown(choices=[], value=[], multiselect=True), empty, gr.Dropdown(choices=[]), _nothing()]
+        return [
+            gr.Dropdown(choices=[], value=[], multiselect=True),
+            empty,
+            gr.Dropdown(choices=[]),
+            _nothing(),
+        ]
     chosen = [name for name in names or () if name in known] or known[:FIRST]
     readers, troubles = [], []
     for name in chosen:
@@ -177,9 +184,11 @@ def pictures_value(
     for reader in readers:
         try:
             steps = reader.steps()
-            group = next(
-                (g for g in shelf.recorded(reader, steps[-1]) if g.prompt == prompt), None
-            ) if steps else None
+            group = (
+                next((g for g in shelf.recorded(reader, steps[-1]) if g.prompt == prompt), None)
+                if steps
+                else None
+            )
             if group is None:
                 continue
             record = reader.step(steps[-1])
@@ -193,7 +202,12 @@ def pictures_value(
         says = f"step {record.step}, seed {_seed(reader)} · mean reward {mean:.2f}"
         samples = [sample_payload(record, place, view) for place, view in found]
         rows.append(
-            {"prompt": reader.path.name, "says": says, "grid": list(record.grid), "samples": samples}
+            {
+                "prompt": reader.path.name,
+                "says": says,
+                "grid": list(record.grid),
+                "samples": samples,
+            }
         )
     if not rows:
         return components.note("Nothing to compare", "; ".join(troubles))

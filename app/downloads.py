@@ -54,9 +54,9 @@ def csv_file(record: StepRecord, places: Sequence[int]) -> Made:
     known = [name for name in COLUMNS if name in record.arrays]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
+    about_token = ["token", "row", "column", "code"]
     table.writerow(
-        ["step", "sample", "prompt", "negative", "reward", "advantage", "token", "row", "column"]
-        + ["code", *known]
+        ["step", "sample", "prompt", "negative", "reward", "advantage", *about_token, *known]
     )
     for place in places:
         sample = record.samples[place]

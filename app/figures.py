@@ -107,7 +107,9 @@ def reward_figure(metrics: Metrics) -> dict[str, Any]:
     middle = smooth(reward)
     traces = band(steps, middle - spread, middle + spread, BLUE, "spread within a group")
     traces += curve(steps, reward, name="reward", colour=BLUE, legend=False)
-    says = "mean of the step's images; the band is the spread within a group, which training feeds on"
+    says = (
+        "mean of the step's images; the band is the spread within a group, which training feeds on"
+    )
     return {**figure("Reward", says, traces), "wide": True}
 
 

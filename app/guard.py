@@ -25,7 +25,9 @@ ALLOWED = re.compile(
                     | heartbeat/[\w-]+ | theme\.css | queue/(join|data|status) | call/.+ )""",
     re.VERBOSE,
 )
-UNSAFE = re.compile(r"(^|[/\\])\.\.([/\\]|$)|%|\\|\0")  # what is left of an encoded or climbing path
+UNSAFE = re.compile(
+    r"(^|[/\\])\.\.([/\\]|$)|%|\\|\0"
+)  # what is left of an encoded or climbing path
 
 
 class Doorman:

@@ -64,6 +64,8 @@ def check_record(record: StepRecord) -> None:
     """
     try:
         shape = (len(record.samples), record.grid[0] * record.grid[1])
+        if not shape[0]:
+            raise RunError(f"{record.folder}: no sample was recorded")
         missing = [name for name in ("tokens", "logprobs", *MAPS) if name not in record.arrays]
         if missing:
             raise RunError(f"{record.folder}: {', '.join(missing)} missing in arrays.safetensors")

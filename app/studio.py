@@ -175,7 +175,9 @@ class Studio:
             tell(Progress(0.0, "Cancelled.", over=True))
         except UserError as error:
             tell(Progress(0.0, in_words(error), over=True, failed=True))
-        except Exception as error:  # a thread's error would vanish, and the page would wait for ever
+        except (
+            Exception
+        ) as error:  # a thread's error would vanish, and the page would wait for ever
             tell(Progress(0.0, in_words(error), over=True, failed=True))
             raise
 

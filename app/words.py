@@ -106,9 +106,7 @@ def _reward(metrics: Sequence[Mapping[str, Any]]) -> str:
     return f'{recent:.3f}<small class="{"up" if change >= 0 else "down"}"> {signed(change)}</small>'
 
 
-def _time_cell(
-    status: RunStatus, metrics: Sequence[Mapping[str, Any]]
-) -> tuple[str, str, str]:
+def _time_cell(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
     if status.state == "running":
         left = time_left(status, metrics)
         return "Time left", "–" if left is None else duration(left), "from the last 20 steps"

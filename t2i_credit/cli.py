@@ -49,14 +49,12 @@ def train(
     if dry_run:
         console.table("Plan", api.plan(parts))
         return
-    with console.app_beside(settings.train.out, wanted=app):
-        with console.training(parts.config) as progress:
-            path = api.run_training(
-                parts, resume=resume, report=progress.report, warn=progress.warn
-            )
+    out = settings.train.out
+    with console.app_beside(out, wanted=app), console.training(parts.config) as progress:
+        path = api.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
     console.say(f"run folder: {path}")
     console.say(f"pictures:   t2i-credit heatmap {path}")
-    console.say(f"the app:    t2i-credit app {settings.train.out}")
+    console.say(f"the app:    t2i-credit app {out}")
 
 
 @app.command()

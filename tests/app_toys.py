@@ -3,9 +3,15 @@ no test."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,8 +54,16 @@ def write_toy_step(run: RunWriter, step: int, prompts: tuple[str, ...] = (PROMPT
     credit = credit / credit.mean(1, keepdim=True)
     rewards = torch.arange(len(rollout)).float() % G
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[5:15, 10:40] = True  # half of the first row of tokens and half of the second, columns 1 to 3
-    circle = {"name": "circle", "color": "red", "box": [10, 5, 40, 15], "mask": mask, "prompted": True}
+    mask[5:15, 10:40] = (
+        True  # half of the first row of tokens and half of the second, columns 1 to 3
+    )
+    circle = {
+        "name": "circle",
+        "color": "red",
+        "box": [10, 5, 40, 15],
+        "mask": mask,
+        "prompted": True,
+    }
     run.write_step(
         step,
         rollout,
@@ -126,8 +140,8 @@ def write_toy_evaluation(run: RunWriter, name: str = "train-cfg2") -> None:
     result = {
         "format": 1,
         "protocol": {"images_per_prompt": 1, "cfg_scale": 2.0, "temperature": 1.0, "seed": 0},
-        "summary": {task: row for task in tasks},
-        "paired": {task: change for task in tasks},
+        "summary": dict.fromkeys(tasks, row),
+        "paired": dict.fromkeys(tasks, change),
     }
     run.write_evaluation(name, result, records)
 
@@ -138,3 +152,30 @@ def say_state(path: Path, state: str, *, pid: int | None = None) -> None:
     status = {"state": state, "pid": pid or os.getpid(), "host": socket.gethostname()}
     times = {"started": now - 100, "heartbeat": now, "step": 9, "total": 9, "message": ""}
     write_json(path / "status.json", {**status, **times})
+
+
+SERVER = """
+import json, sys
+from t2i_credit.app import server
+page = server.start(sys.argv[1], port=0, login=sys.argv[2] or None)
+limits = [fn.concurrency_limit for fn in page.fns.values() if fn.queue]
+facts = {"address": page.local_url, "max_size": page._queue.max_size, "api_open": page.api_open, "limits": limits}
+print(json.dumps(facts), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def served(root: Path, login: str = "") -> Iterator[dict[str, Any]]:
+    """The app in a process of its own (its library leaves loops and sockets to the garbage collector): its address, and
+    the bounds of its queue."""
+    command = [sys.executable, "-c", SERVER, str(root), login]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdin
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()

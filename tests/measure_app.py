@@ -31,7 +31,15 @@ def main(minutes: float) -> None:
         run = start_toy_run(Path(folder) / "runs" / "long", steps=STEPS)
         for step in range(1, STEPS + 1):
             write_toy_step(run, step, PROMPTS)
-        command = [sys.executable, "-m", "t2i_credit.cli", "app", folder + "/runs", "--port", "7899"]
+        command = [
+            sys.executable,
+            "-m",
+            "t2i_credit.cli",
+            "app",
+            folder + "/runs",
+            "--port",
+            "7899",
+        ]
         server = subprocess.Popen(command)
         try:
             with sync_playwright() as playwright:
@@ -87,7 +95,10 @@ def watch(page, pid: int, run: RunWriter, minutes: float) -> None:
         if step % 30 == 1:
             heap = page.evaluate("performance.memory.usedJSHeapSize") / 2**20
             held = server.memory_info().rss / 2**20
-            print(f"after {passed / 60:5.1f} min   server {held:6.0f} MiB   page {heap:6.1f} MiB", flush=True)
+            print(
+                f"after {passed / 60:5.1f} min   server {held:6.0f} MiB   page {heap:6.1f} MiB",
+                flush=True,
+            )
         time.sleep(2)
 
 

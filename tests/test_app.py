@@ -87,7 +87,10 @@ def test_a_step_that_is_not_recorded_gives_the_one_next_to_it(shelf):
 
 def test_another_step_keeps_the_prompt_where_it_was_recorded(shelf):
     for prompt in (PROMPT, PROBE):
-        assert credit_maps.show(shelf, "one", {"step": 1, "prompt": prompt})["group"]["prompt"] == prompt
+        assert (
+            credit_maps.show(shelf, "one", {"step": 1, "prompt": prompt})["group"]["prompt"]
+            == prompt
+        )
 
 
 def test_a_film_shows_one_prompt_at_every_recorded_step_on_one_scale(shelf):
@@ -109,7 +112,9 @@ def test_the_table_holds_every_token_of_the_group_exactly(shelf):
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(made["data"]).decode())))
     arrays = RunReader(shelf.root / "one").step(5).arrays
     assert made["name"] == "one-step5.csv" and len(rows) == G * H * W
-    row = rows[H * W + 7]  # the second sample's eighth token: row 1, column 2 of a grid of 5 columns
+    row = rows[
+        H * W + 7
+    ]  # the second sample's eighth token: row 1, column 2 of a grid of 5 columns
     assert (row["sample"], row["token"], row["row"], row["column"]) == ("1", "7", "1", "2")
     assert int(row["code"]) == arrays["tokens"][1, 7]
     for name in ("logprobs", "negative_logprobs", "credit", "token_advantages"):
@@ -171,7 +176,9 @@ def test_every_palette_has_a_middle_and_a_diverging_one_is_neutral_there():
     for kind, known in palettes().items():
         for name, text in known.items():
             lut = np.frombuffer(base64.b64decode(text), np.uint8).reshape(257, 3)
-            if kind != "sequential":  # almost without colour in the middle, and different at the ends
+            if (
+                kind != "sequential"
+            ):  # almost without colour in the middle, and different at the ends
                 assert np.ptp(lut[128].astype(int)) <= 3, name
                 assert np.abs(lut[0].astype(int) - lut[256]).sum() > 100, name
 
@@ -324,7 +331,19 @@ def test_a_hundred_runs_are_listed(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["..", "../secret", "/etc", "one/../../secret", "..\\secret", "%2e%2e", ".", "one\0", "", 3, None],
+    [
+        "..",
+        "../secret",
+        "/etc",
+        "one/../../secret",
+        "..\\secret",
+        "%2e%2e",
+        ".",
+        "one\0",
+        "",
+        3,
+        None,
+    ],
 )
 def test_a_name_that_leads_out_of_the_folder_opens_nothing(tmp_path, name):
     write_toy_run(tmp_path / "secret")
@@ -434,7 +453,9 @@ def test_the_gallery_is_filtered_by_task_and_verdict(shelf):
         return evaluation.page_of(shelf, "one", "train-cfg2", asked_for)["items"]
 
     assert len(shown()) == 2
-    assert [item["reason"] for item in shown(verdict="wrong")] == ["expected left of, found right of"]
+    assert [item["reason"] for item in shown(verdict="wrong")] == [
+        "expected left of, found right of"
+    ]
     assert [item["task"] for item in shown(task="colors")] == ["colors"]
     assert shown(task="colors", verdict="wrong") == []
     assert len(shown(task="<script>", verdict=3, page="x")) == 2  # what is unknown is ignored

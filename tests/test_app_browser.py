@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from app_toys import PROBE, PROMPT, H, W, write_toy_run
+from app_toys import PROBE, PROMPT, H, W, served, write_toy_run
 from PIL import Image
 
 from t2i_credit.run_folder import RunReader
@@ -52,11 +52,8 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(runs):
-    from t2i_credit.app import server
-
-    served = server.start(runs, port=0)
-    yield served.local_url
-    served.close(verbose=False)
+    with served(runs) as facts:
+        yield facts["address"]
 
 
 @pytest.fixture
@@ -107,8 +104,12 @@ def test_every_tab_shows_the_run_without_a_complaint(page):
 
 def test_a_clicked_token_shows_the_numbers_of_the_arrays_file(page, runs):
     open_tab(page, "Credit maps")
-    assert page.locator(".maps-head select").evaluate("one => one.selectedOptions[0].text") == PROMPT
-    page.locator(".strip button").nth(1).click()  # the second best: reward 2, so the third in the file
+    assert (
+        page.locator(".maps-head select").evaluate("one => one.selectedOptions[0].text") == PROMPT
+    )
+    page.locator(".strip button").nth(
+        1
+    ).click()  # the second best: reward 2, so the third in the file
     point_at(page, 1, 3)
     arrays, token = RunReader(runs / "toy").step(9).arrays, 1 * W + 3
     shown = numbers(page)
@@ -134,7 +135,9 @@ def test_the_step_slider_brings_another_step(page):
     open_tab(page, "Credit maps")
     assert "step 9" in page.locator(".maps-head").inner_text()
     page.locator(".step-range").fill("1")
-    page.wait_for_function("document.querySelector('.maps-head').innerText.includes('step 5 · 2 of 3')")
+    page.wait_for_function(
+        "document.querySelector('.maps-head').innerText.includes('step 5 · 2 of 3')"
+    )
 
 
 def test_a_film_plays_through_the_recorded_steps(page):
@@ -191,7 +194,9 @@ def test_a_prompt_that_is_a_script_is_shown_as_text(page):
     page.locator("#run input").click()
     page.get_by_role("option", name="script").click()
     open_tab(page, "Credit maps")
-    assert page.locator(".maps-head select").evaluate("one => one.selectedOptions[0].text") == SCRIPT
+    assert (
+        page.locator(".maps-head select").evaluate("one => one.selectedOptions[0].text") == SCRIPT
+    )
     for name in ("Training", "Compare", "Evaluation"):
         open_tab(page, name)
     assert page.evaluate("window.hacked") is None
@@ -237,7 +242,8 @@ def test_a_training_run_is_followed_while_it_goes_on(page, runs):
         page.wait_for_selector("#training-newest .card")
         said = page.locator("#training-newest .group-head").inner_text()
         page.wait_for_function(
-            "said => document.querySelector('#training-newest .group-head').innerText !== said", arg=said
+            "said => document.querySelector('#training-newest .group-head').innerText !== said",
+            arg=said,
         )
     finally:
         training.terminate()

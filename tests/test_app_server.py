@@ -9,9 +9,7 @@ import uuid
 
 import httpx
 import pytest
-from app_toys import PROBE, write_toy_run
-
-from t2i_credit.app import server
+from app_toys import PROBE, served, write_toy_run
 
 pytestmark = pytest.mark.xdist_group("app")  # one worker starts the server
 
@@ -31,24 +29,25 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(place):
-    served = server.start(place / "runs", port=0)
-    yield served
-    served.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def client(page):
-    with httpx.Client(base_url=page.local_url, timeout=60) as found:
+def facts(place):
+    with served(place / "runs") as found:
         yield found
 
 
-def event(page, name):
-    """The number of the first event of that name, such as "choose"."""
-    for number, found in page.fns.items():
-        if any(target[1] == name for target in found.targets):
-            return number
-    raise AssertionError(f"no event {name}")
+@pytest.fixture(scope="module")
+def client(facts):
+    with httpx.Client(base_url=facts["address"], timeout=120) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def events(client):
+    """{name: (number, how many inputs)} of the page's events, such as "choose"."""
+    found = {}
+    for entry in client.get("config").json()["dependencies"]:
+        for _, name in entry["targets"]:
+            found.setdefault(name, (entry["id"], len(entry["inputs"])))
+    return found
 
 
 def ask(client, number, data, event_data=None):
@@ -108,12 +107,11 @@ def test_uploads_and_side_doors_are_shut(client, path):
     assert client.post(f"gradio_api/{path}", json={}).status_code == 403
 
 
-def test_nobody_goes_around_the_queue_which_is_bounded(client, page):
+def test_nobody_goes_around_the_queue_which_is_bounded(client, facts):
     for path in ("run/predict", "api/predict", "run/0"):
         assert client.post(f"gradio_api/{path}", json={"data": []}).status_code == 403
-    assert page._queue.max_size == 64
-    assert not page.api_open
-    assert all(fn.concurrency_limit is not None for fn in page.fns.values() if fn.queue)
+    assert facts["max_size"] == 64 and facts["api_open"] is False
+    assert facts["limits"] and None not in facts["limits"]
 
 
 def test_a_request_that_is_too_long_is_refused(client):
@@ -122,31 +120,37 @@ def test_a_request_that_is_too_long_is_refused(client):
     assert chunks.status_code == 411
 
 
-NAMES = ["../secret.txt", "..", "/etc/passwd", "%2e%2e%2fsecret.txt", "link", "one/../../secret.txt"]
+NAMES = [
+    "../secret.txt",
+    "..",
+    "/etc/passwd",
+    "%2e%2e%2fsecret.txt",
+    "link",
+    "one/../../secret.txt",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_event_opens_a_run_outside_of_the_folder(client, page, name):
+def test_no_event_opens_a_run_outside_of_the_folder(client, events, name):
     for asked in ("choose", "film", "pick"):
-        number = event(page, asked)
-        inputs = len(page.fns[number].inputs)
-        answer = ask(client, number, [name] + [name] * (inputs - 1), {"prompt": PROBE, "task": name})
+        number, inputs = events[asked]
+        answer = ask(client, number, [name] * inputs, {"prompt": PROBE, "task": name})
         assert SECRET not in answer and "root:" not in answer
         assert '"kind": "group"' not in answer and '"frames"' not in answer
-    answer = ask(client, event(page, "save"), [], {"run": name, "kind": "csv"})
+    answer = ask(client, events["save"][0], [], {"run": name, "kind": "csv"})
     assert SECRET not in answer and "mime" not in answer
 
 
-def test_events_with_nonsense_leave_the_page_standing(client, page):
+def test_events_with_nonsense_leave_the_page_standing(client, events):
     for data in ({"step": "x"}, {"step": -1e300}, {"group": {}}, {"place": [1]}, None, "text"):
-        ask(client, event(page, "save"), [], data)
-        ask(client, event(page, "choose"), ["one"], data)
+        ask(client, events["save"][0], [], data)
+        ask(client, events["choose"][0], ["one"], data)
     assert client.get("/").status_code == 200
 
 
-def test_prompts_leave_the_server_as_text_and_never_as_markup(client, page):
+def test_prompts_leave_the_server_as_text_and_never_as_markup(client, events):
     assert "window.hacked" not in client.get("/").text
-    answer = ask(client, event(page, "save"), [], {"run": "script", "kind": "csv", "prompt": SCRIPT})
+    answer = ask(client, events["save"][0], [], {"run": "script", "kind": "csv", "prompt": SCRIPT})
     assert "mime" in answer  # the file itself is base64
     assert "<script>" not in answer
 
@@ -158,19 +162,18 @@ def test_the_page_brings_its_own_scripts(client):
 
 
 def test_with_a_login_nothing_but_the_login_is_answered(place):
-    served = server.start(place / "runs", port=0, login="me:a long password")
-    try:
-        with httpx.Client(base_url=served.local_url, timeout=60) as stranger:
-            assert stranger.get("config").status_code == 401
-            joined = stranger.post("gradio_api/queue/join", json={"data": [], "fn_index": 0})
-            assert joined.status_code == 401
-            wrong = {"username": "me", "password": "a wrong password"}
-            assert stranger.post("login", data=wrong).status_code == 400
-            right = {**wrong, "password": "a long password"}
-            assert stranger.post("login", data=right).status_code == 200
-            assert stranger.get("config").status_code == 200
-    finally:
-        served.close(verbose=False)
+    with (
+        served(place / "runs", login="me:a long password") as facts,
+        httpx.Client(base_url=facts["address"], timeout=120) as stranger,
+    ):
+        assert stranger.get("config").status_code == 401
+        joined = stranger.post("gradio_api/queue/join", json={"data": [], "fn_index": 0})
+        assert joined.status_code == 401
+        wrong = {"username": "me", "password": "a wrong password"}
+        assert stranger.post("login", data=wrong).status_code == 400
+        right = {**wrong, "password": "a long password"}
+        assert stranger.post("login", data=right).status_code == 200
+        assert stranger.get("config").status_code == 200
 
 
 @pytest.mark.parametrize(
