@@ -8,8 +8,11 @@ import sys
 import uuid
 
 import httpx
+import psutil
 import pytest
 from app_toys import PROBE, served, write_toy_run
+
+from t2i_credit import console
 
 pytestmark = pytest.mark.xdist_group("app")  # one worker starts the server
 
@@ -191,3 +194,14 @@ def test_what_cannot_be_served_is_one_line_and_exit_code_2(place, words, said):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and said.format(taken=port) in done.stderr
+
+
+def test_the_app_beside_a_training_ends_with_it(tmp_path):
+    def apps():
+        return [one for one in psutil.Process().children() if str(tmp_path) in one.cmdline()]
+
+    with console.app_beside(str(tmp_path), wanted=True):
+        (app,) = apps()
+    assert not app.is_running() and not apps()
+    with console.app_beside(str(tmp_path), wanted=False):
+        assert not apps()
