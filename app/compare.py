@@ -64,13 +64,7 @@ def build(shelf: RunShelf) -> CompareTab:
     pictures = components.group("compare-pictures")
     tab = CompareTab(shelf, [runs, metric, prompt], [runs, curves, prompt, pictures])
     for component in tab.chosen:
-        component.input(
-            tab.refresh,
-            tab.chosen,
-            tab.outputs,
-            show_progress="hidden",
-            api_visibility="undocumented",
-        )
+        component.input(tab.refresh, tab.chosen, tab.outputs, **components.QUIET)
     return tab
 
 

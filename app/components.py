@@ -12,6 +12,8 @@ import gradio as gr
 
 from .payload import palettes
 
+# of every event: no spinner over what is shown, and no entry in the list of the server's functions
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 SCRIPTS = ("core", "group", "maps", "inspector", "film", "charts", "gallery", "page")
 
 

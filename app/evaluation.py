@@ -41,13 +41,14 @@ def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
     table = components.plain(elem_id="evaluation-table")
     images = components.gallery("evaluation-gallery")
     tab = EvaluationTab(shelf, [which, bars, table, images])
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 
     def pick(name: str | None, evaluation: str | None, asked: gr.EventData) -> dict[str, Any]:
         return page_of(shelf, name, evaluation, dict(asked._data or {}))
 
-    which.input(lambda name, one: update(shelf, name, one), [run, which], tab.outputs, **quiet)
-    images.pick(pick, [run, which], images, trigger_mode="always_last", **quiet)
+    which.input(
+        lambda name, one: update(shelf, name, one), [run, which], tab.outputs, **components.QUIET
+    )
+    images.pick(pick, [run, which], images, trigger_mode="always_last", **components.QUIET)
     return tab
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from . import compare, components, credit_maps, evaluation, playground, training
+from .components import QUIET
 from .runs import RunShelf
 
 EVERY = 2.0  # seconds between two looks at the run
@@ -17,7 +18,6 @@ TABS = {
     "compare": "Compare",
     "evaluation": "Evaluation",
 }
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 
 
 def build_page(shelf: RunShelf) -> gr.Blocks:

@@ -94,8 +94,6 @@ def build(shelf: RunShelf) -> Playground:
     def second(chosen: str) -> list[Any]:
         return [gr.Textbox(visible=chosen == MODES[1]), gr.Dropdown(visible=chosen == MODES[2])]
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
-
     def run(
         model: str,
         prompt: str,
@@ -127,10 +125,10 @@ def build(shelf: RunShelf) -> Playground:
         [said, pictures],
         concurrency_id="generator",
         concurrency_limit=1,
-        **quiet,
+        **components.QUIET,
     )
-    cancel.click(stop_now, None, None, concurrency_limit=4, **quiet)
-    mode.change(second, mode, [other_negative, other_model], **quiet)
+    cancel.click(stop_now, None, None, concurrency_limit=4, **components.QUIET)
+    mode.change(second, mode, [other_negative, other_model], **components.QUIET)
     return Playground([model, other_model], studio)
 
 

@@ -64,7 +64,7 @@ def status_strip(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> str
     )
     return (
         f'<div class="status"><div class="state {escape(status.state)}"><i></i>{escape(state)}</div>{shown}</div>'
-        f'<div class="progress" role="progressbar" aria-valuenow="{share:.0%}" aria-label="training progress">'
+        f'<div class="progress" role="progressbar" aria-valuenow="{100 * share:.0f}" aria-label="training progress">'
         f'<i style="width:{100 * share:.2f}%"></i></div>{message}'
     )
 
