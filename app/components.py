@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from functools import cache
 from importlib.resources import files
@@ -19,13 +20,13 @@ SCRIPTS = ("core", "group", "maps", "inspector", "film", "charts", "gallery", "p
 
 def group(elem_id: str) -> gr.HTML:
     """Rows of pictures beside their maps (static/group.js). Value: `pictures` or `note`."""
-    return _component("group", elem_id, "t2i.group(element, props, watch)", palettes=palettes())
+    return _component("group", elem_id, "t2i.group(element, props, watch)")
 
 
 def maps(elem_id: str) -> gr.HTML:
     """The credit maps (static/maps.js); events choose, film and save tell what was asked for."""
     script = "t2i.maps(element, props, trigger, watch, ['choose', 'film', 'save'])"
-    return _component("maps", elem_id, script, palettes=palettes())
+    return _component("maps", elem_id, script)
 
 
 def charts(elem_id: str) -> gr.HTML:
@@ -51,7 +52,7 @@ def header() -> gr.HTML:
         '<header class="t2i-header"><div class="mark-tokens" aria-hidden="true">'
         + "".join("<i></i>" for _ in range(9))
         + "</div><div><h1>t2i-credit</h1><p>where the reward landed</p></div>"
-        '<button class="theme" type="button" aria-label="switch between light and dark">'
+        '<button class="theme" type="button" hidden aria-label="switch between light and dark">'
         '<span class="sun">☀</span><span class="moon">☾</span></button></header>'
     )
     return _component("header", "t2i-header", "t2i.theme(element)", template)
@@ -74,8 +75,9 @@ def static(name: str) -> bytes:
 
 
 def script() -> bytes:
-    """All of the page's scripts as one."""
-    return b"\n".join(static(f"{name}.js") for name in SCRIPTS)
+    """All of the page's scripts as one, and the palettes."""
+    colours = f"window.t2i.palettes = {json.dumps(palettes())};".encode()
+    return b"\n".join([*(static(f"{name}.js") for name in SCRIPTS), colours])
 
 
 @cache
@@ -84,9 +86,7 @@ def _head() -> str:
     return f'<script src="t2i/app.js?{hashlib.sha256(script()).hexdigest()[:12]}"></script>'
 
 
-def _component(
-    kind: str, elem_id: str, script: str, template: str | None = None, **props: Any
-) -> gr.HTML:
+def _component(kind: str, elem_id: str, script: str, template: str | None = None) -> gr.HTML:
     return gr.HTML(
         None,
         html_template=template or f'<div class="t2i-{kind}"></div>',
@@ -95,5 +95,4 @@ def _component(
         head=_head(),
         elem_id=elem_id,
         elem_classes=[f"t2i-{kind}-box"],
-        **props,
     )

@@ -46,7 +46,7 @@ def start(
     from .guard import Doorman
     from .page import build_page
     from .runs import RunShelf
-    from .theme import css, theme
+    from .theme import css, head, theme
 
     page = build_page(RunShelf(root))
     try:
@@ -71,6 +71,7 @@ def start(
             app_kwargs={"middleware": [Middleware(Doorman)]},
             theme=theme(),
             css=css(),
+            head=head(),
         )
     except OSError as error:
         raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error

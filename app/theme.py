@@ -75,10 +75,14 @@ def theme() -> Any:
     return base.set(**settings)
 
 
-def css() -> str:
-    """The style sheets, with the colours as variables before them."""
+def head() -> str:
+    """The colours as variables, before everything: Gradio narrows what `css` says to the inside of the page."""
     light, dark = (
         ";".join(f"--t2i-{name}:{pair[mode]}" for name, pair in COLOURS.items()) for mode in (0, 1)
     )
-    sheets = "\n".join(static(f"{name}.css").decode() for name in STYLES)
-    return f":root{{{light}}}\n.dark{{{dark}}}\n{sheets}"
+    return f"<style>:root{{{light}}} .dark{{{dark}}}</style>"
+
+
+def css() -> str:
+    """The style sheets."""
+    return "\n".join(static(f"{name}.css").decode() for name in STYLES)

@@ -4,7 +4,7 @@
   const t2i = window.t2i;
 
   t2i.group = (element, props, watch) => {
-    const look = t2i.look(props.palettes);
+    const look = t2i.look(t2i.palettes);
     look.outlines = false;
     const root = element.querySelector(".t2i-group");
     let shown = "";

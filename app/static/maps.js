@@ -7,7 +7,7 @@
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
     const state = {
-      look: t2i.look(props.palettes),
+      look: t2i.look(t2i.palettes),
       map: "token_advantages",
       place: 0,
       token: null,

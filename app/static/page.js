@@ -9,6 +9,7 @@
     const kept = localStorage.getItem(KEY);
     if (kept) dress(kept === "dark");
     const button = element.querySelector(".theme");
+    button.hidden = false; // not before it does something
     button.addEventListener("click", () => {
       const dark = !document.body.classList.contains("dark");
       dress(dark);
