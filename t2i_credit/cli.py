@@ -34,6 +34,7 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option(help="continue at the newest checkpoint")] = False,
     dry_run: Annotated[bool, typer.Option(help="check everything, print the plan, stop")] = False,
+    app: Annotated[bool, typer.Option(help="serve the app beside the training")] = False,
 ) -> None:
     """Fine-tunes a generator.
 
@@ -48,10 +49,12 @@ def train(
     if dry_run:
         console.table("Plan", api.plan(parts))
         return
-    with console.training(parts.config) as progress:
+    out = settings.train.out
+    with console.app_beside(out, wanted=app), console.training(parts.config) as progress:
         path = api.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
     console.say(f"run folder: {path}")
     console.say(f"pictures:   t2i-credit heatmap {path}")
+    console.say(f"the app:    t2i-credit app {out}")
 
 
 @app.command()
@@ -201,6 +204,28 @@ def heatmap(
         console.say(f"film:          {write_animation(run)}")
     except RunError as error:  # a run of one recorded step has pictures, but no film
         console.say(f"no film: {error}")
+
+
+@app.command("app")
+def serve_app(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
+        Path("runs")
+    ),
+    host: Annotated[
+        str, typer.Option(help="any but a loopback address demands --login")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 7860,
+    login: Annotated[
+        str | None, typer.Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
+    ] = None,
+) -> None:
+    """Serves the app: watch a run live, look at its credit, sample, compare.
+
+    Example: t2i-credit app runs
+    """
+    from .app.server import serve
+
+    serve(runs, host=host, port=port, login=login)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +76,21 @@ def training(config: Any) -> Iterator[TrainingProgress]:
     """Progress of one training run."""
     with _bar() as bar:
         yield TrainingProgress(bar, config.train.name or "run", config.train.steps)
+
+
+@contextmanager
+def app_beside(runs: str, *, wanted: bool) -> Iterator[None]:
+    """The app in a process of its own while something else goes on, so that neither slows or ends the other."""
+    if not wanted:
+        yield
+        return
+    command = [sys.executable, "-m", "t2i_credit.cli", "app", str(runs), "--port", "0"]
+    process = subprocess.Popen(command)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager

@@ -123,6 +123,9 @@ def _tell(
     console.say(f"run folder     {path}\n")
     console.say("try next:")
     console.say(
+        f"  .venv/bin/t2i-credit app {path.parent}    # the run in the browser, token by token"
+    )
+    console.say(
         '  .venv/bin/t2i-credit sample shapes "a photo of an orange ring" --negative "a red ring"'
     )
     console.say(

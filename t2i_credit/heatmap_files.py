@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from .atomic import write_atomic
 from .errors import RunError
@@ -107,16 +110,20 @@ def write_animation(
         if prompt in places
     ]
     frames = [(record.step, sample_view(record, place)) for record, place in _thinned(found)]
-    pictures = credit_animation(frames)
+    path = Path(out) if out is not None else reader.heatmaps() / "credit.gif"
+    _make_folder(path.parent)
+    write_atomic(path, gif_bytes(credit_animation(frames)))
+    return path
+
+
+def gif_bytes(pictures: Sequence[Image.Image]) -> bytes:
+    """A GIF that repeats, resting on its last frame."""
     times = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
     buffer = io.BytesIO()
     pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0
+        buffer, "GIF", save_all=True, append_images=list(pictures[1:]), duration=times, loop=0
     )
-    path = Path(out) if out is not None else reader.heatmaps() / "credit.gif"
-    _make_folder(path.parent)
-    write_atomic(path, buffer.getvalue())
-    return path
+    return buffer.getvalue()
 
 
 def _first_places(record: StepRecord) -> dict[str, int]:

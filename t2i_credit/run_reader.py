@@ -53,6 +53,7 @@ class StepRecord:
             reward_normalized, advantage, gold, objects.
         arrays: {name: (N, T)}: tokens int32; logprobs, guided_logprobs, credit, token_advantages,
             entropy and, where known, negative_logprobs and contrast, float32.
+        within: the folder that pictures must lie in, whatever names and links say; None = anywhere.
     """
 
     folder: Path
@@ -62,10 +63,11 @@ class StepRecord:
     codebook_size: int
     samples: list[dict[str, Any]]
     arrays: dict[str, np.ndarray]
+    within: Path | None = None
 
     def image(self, place: int) -> Image.Image:
         """The decoded image of the sample at `place` (0..N-1)."""
-        path = self.folder / self.samples[place]["image"]
+        path = _contained(self.folder / self.samples[place]["image"], self.within)
         try:
             with Image.open(path) as file:
                 return file.convert("RGB")
@@ -80,10 +82,17 @@ class StepRecord:
 
 class RunReader:
     """Reads one run folder, also while the run is going on. Raises RunError for what is no run or a
-    newer format."""
+    newer format.
 
-    def __init__(self, path: Path | str) -> None:
+    Args:
+        path: the run folder.
+        within: a folder that no file may be read from outside of, symbolic links followed; None =
+            no such limit.
+    """
+
+    def __init__(self, path: Path | str, *, within: Path | str | None = None) -> None:
         self.path = Path(path)
+        self.within = None if within is None else Path(within).resolve()
         if not (self.path / "environment.json").is_file():
             raise RunError(f"{self.path}: not a run folder (no environment.json in it)")
         found = self.environment().get("format")
@@ -94,20 +103,20 @@ class RunReader:
 
     def environment(self) -> dict[str, Any]:
         """Versions, device, seed, commit; `resumed` lists the environments of later starts."""
-        return _read_json(self.path / "environment.json")
+        return self._json(self.path / "environment.json")
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
         path = self.path / "config.yaml"
         try:
-            return dict(yaml.safe_load(path.read_bytes()) or {})
+            return dict(yaml.safe_load(self._bytes(path)) or {})
         except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
             raise cannot("read", path, error) from error
 
     def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
         """How the run stands; `stale_after` seconds of silence mean that it was killed."""
         path = self.path / "status.json"
-        known = _read_json(path)
+        known = self._json(path)
         try:
             here = known.pop("host") == socket.gethostname()
             status = RunStatus(self.path, here=here, **known)
@@ -124,7 +133,7 @@ class RunReader:
         `strict`, a damaged line raises RunError, without it the line is left out too."""
         path = self.path / "metrics.jsonl"
         try:
-            lines = path.read_bytes().split(b"\n")[:-1]
+            lines = self._bytes(path).split(b"\n")[:-1]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -158,19 +167,32 @@ class RunReader:
         step = known[-1] if step is None else step
         if step not in known:
             raise RunError(f"{self.path}: step {step} is not recorded; recorded: {_ranges(known)}")
-        folder = self.path / "steps" / step_name(step)
-        header = _read_json(folder / "samples.json")
+        folder = self.step_folder(step)
+        header = self._json(folder / "samples.json")
         path = folder / "arrays.safetensors"
         try:
-            arrays = load_arrays(path.read_bytes())
+            arrays = load_arrays(self._bytes(path))
         except (OSError, SafetensorError) as error:
             raise cannot("read", path, error) from error
         try:
             height, width = header["grid"]
             sizes = (header["group_size"], header["codebook_size"])
-            return StepRecord(folder, step, (height, width), *sizes, header["samples"], arrays)
-        except (KeyError, ValueError) as error:
+            samples = header["samples"]
+            return StepRecord(folder, step, (height, width), *sizes, samples, arrays, self.within)
+        except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{folder / 'samples.json'}: not a recorded step: {error!r}") from error
+
+    def step_folder(self, step: int) -> Path:
+        """Where a step is recorded; it need not be."""
+        return self.path / "steps" / step_name(step)
+
+    def samples(self, step: int) -> list[dict[str, Any]]:
+        """The samples of one recorded step, as in `StepRecord`, without arrays: much less to read."""
+        path = self.step_folder(step) / "samples.json"
+        samples = self._json(path).get("samples")
+        if not isinstance(samples, list):
+            raise RunError(f"{path}: not a recorded step: no samples")
+        return samples
 
     def evaluations(self) -> list[str]:
         """Names of the complete evaluations."""
@@ -178,16 +200,29 @@ class RunReader:
 
     def evaluation(self, name: str) -> dict[str, Any]:
         """The scores of an evaluation."""
-        return _read_json(evaluation_path(self.path, name))
+        return self._json(evaluation_path(self.path, name))
 
     def evaluation_images(self, name: str) -> list[dict[str, Any]]:
         """One dict per image of an evaluation; [] when it kept none."""
         path = evaluation_path(self.path, name).with_name(f"{name}.jsonl")
         try:
-            return [json.loads(line) for line in path.read_bytes().splitlines() if line]
+            return [json.loads(line) for line in self._bytes(path).splitlines() if line]
         except FileNotFoundError:
             return []
         except (OSError, ValueError) as error:
+            raise cannot("read", path, error) from error
+
+    def evaluation_image(self, name: str, filename: str) -> Image.Image | None:
+        """One image of an evaluation, by its `filename` in the records; None when its pixels were
+        not kept."""
+        folder = evaluation_path(self.path, name).with_suffix("")
+        path = _contained(folder / filename, self.within or folder.resolve())
+        if not path.is_file():
+            return None
+        try:
+            with Image.open(path) as file:
+                return file.convert("RGB")
+        except (OSError, SyntaxError) as error:
             raise cannot("read", path, error) from error
 
     def heatmaps(self, step: int | None = None) -> Path:
@@ -195,10 +230,25 @@ class RunReader:
         folder = self.path / "heatmaps"
         return folder if step is None else folder / step_name(step)
 
+    def _bytes(self, path: Path) -> bytes:
+        return _contained(path, self.within).read_bytes()
 
-def list_runs(folder: Path | str) -> list[RunStatus]:
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(self._bytes(path))
+        except (OSError, ValueError) as error:
+            if isinstance(error, RunError):
+                raise
+            raise cannot("read", path, error) from error
+        if not isinstance(value, dict):
+            raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
+        return value
+
+
+def list_runs(folder: Path | str, *, within: Path | str | None = None) -> list[RunStatus]:
     """The runs in a folder (or the one that it is): running ones first, then the newest; [] when
-    there are none. A run that cannot be read is listed as unreadable, at the end."""
+    there are none. A run that cannot be read is listed as unreadable, at the end. `within`: as in
+    `RunReader`."""
     folder = Path(folder)
     found = []
     try:
@@ -209,7 +259,7 @@ def list_runs(folder: Path | str) -> list[RunStatus]:
         if not (path / "environment.json").is_file():
             continue
         try:
-            found.append(RunReader(path).status())
+            found.append(RunReader(path, within=within).status())
         except RunError as error:
             found.append(RunStatus(path, "unreadable", message=str(error)))
     return sorted(found, key=lambda run: (run.state != "running", -run.started, run.path.name))
@@ -239,14 +289,11 @@ def evaluation_path(run: Path, name: str) -> Path:
     return run / "evaluations" / f"{name}.json"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise cannot("read", path, error) from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
-    return value
+def _contained(path: Path, within: Path | None) -> Path:
+    """The path, unless it leads out of `within`."""
+    if within is not None and not path.resolve().is_relative_to(within):
+        raise RunError(f"{path}: leads out of {within}; it is not read")
+    return path
 
 
 def _ranges(steps: list[int]) -> str:

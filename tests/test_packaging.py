@@ -85,6 +85,7 @@ def test_every_recipe_page_and_embedded_file_is_in_the_wheel(wheel_files: set[st
     embedded = {name for name in embedded if "/." not in name and "__pycache__" not in name}
     page = {f"t2i_credit/report.{kind}" for kind in ("html", "css", "js")}
     assert shipped("configs", "*.yaml") | embedded | page | {"t2i_credit/py.typed"} <= wheel_files
+    assert shipped("app", "static/*") and shipped("app", "static/*") <= wheel_files
 
 
 @in_one_worker

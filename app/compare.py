@@ -1,0 +1,231 @@
+"""The compare tab: runs over one another, seeds of one method as a band, tasks side by side, and the same prompt under
+each run with its credit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ..errors import RunError, UserError
+from ..heatmap import common_scale
+from ..run_reader import RunReader
+from . import components
+from .figures import Metrics, comparison_figure, task_bars
+from .payload import check_record, plain, sample_payload, scale_payload, view_of
+from .runs import RunShelf, in_words
+
+FIRST = 4  # runs chosen when the tab opens
+PER_RUN = 6  # samples of the same prompt
+METRICS = {
+    "reward": "mean reward of the step's images",
+    "reward_spread": "standard deviation of the reward within a group",
+    "entropy": "nats per token",
+    "diversity": "share of positions where two images of a prompt differ",
+    "signed_contrast": "mean of log p(prompt) − log p(negative), nats",
+    "kl": "to the frozen reference, nats per token",
+    "time/step": "seconds of a step",
+}
+SEED_KEYS = {"train.seed", "train.name", "train.out", "train.threads", "train.trackers"}
+
+
+@dataclass(frozen=True)
+class CompareTab:
+    """The tab, and how it follows the choice of runs."""
+
+    shelf: RunShelf
+    chosen: list[Any]
+    outputs: list[Any]
+
+    def refresh(self, names: list[str] | None, metric: str, prompt: str | None) -> list[Any]:
+        """Values of `outputs`."""
+        return update(self.shelf, names, metric, prompt)
+
+
+def build(shelf: RunShelf) -> CompareTab:
+    """Lays out the tab and connects it."""
+    with gr.Row():
+        runs = gr.Dropdown(
+            [], multiselect=True, label="Runs", elem_id="compare-runs", scale=3, min_width=260
+        )
+        metric = gr.Dropdown(
+            list(METRICS), value="reward", label="Curve", elem_id="compare-metric", min_width=160
+        )
+    curves = components.charts("compare-curves")
+    prompt = gr.Dropdown(
+        [],
+        label="The same prompt and the same noise under each run",
+        elem_id="compare-prompt",
+        info="probes come back at every recorded step and are never trained on",
+    )
+    pictures = components.group("compare-pictures")
+    tab = CompareTab(shelf, [runs, metric, prompt], [runs, curves, prompt, pictures])
+    for component in tab.chosen:
+        component.input(tab.refresh, tab.chosen, tab.outputs, **components.QUIET)
+    return tab
+
+
+def update(
+    shelf: RunShelf, names: Sequence[str] | None, metric: str, prompt: str | None
+) -> list[Any]:
+    """Values of `CompareTab.outputs`; the first runs are chosen when none is."""
+    statuses = shelf.statuses()
+    known = [status.path.name for status in statuses if status.state != "unreadable"]
+    if not known:
+        empty = components.note(
+            "No run here yet",
+            "Train two recipes, then compare them.",
+            "t2i-credit train shapes/gcpo",
+        )
+        return [
+            gr.Dropdown(choices=[], value=[], multiselect=True),
+            empty,
+            gr.Dropdown(choices=[]),
+            _nothing(),
+        ]
+    chosen = [name for name in names or () if name in known] or known[:FIRST]
+    readers, troubles = [], []
+    for name in chosen:
+        try:
+            readers.append(shelf.open(name))
+        except (UserError, OSError) as error:
+            troubles.append(in_words(error))
+    curves = curves_value(readers, metric if metric in METRICS else "reward")
+    prompts = common_prompts(shelf, readers)
+    asked = prompt if prompt in prompts else next(iter(prompts), None)
+    return [
+        gr.Dropdown(choices=known, value=chosen, multiselect=True),
+        curves,
+        gr.Dropdown(choices=prompts, value=asked),
+        pictures_value(shelf, readers, asked),
+    ]
+
+
+def curves_value(readers: Sequence[RunReader], metric: str) -> dict[str, Any]:
+    """The chosen curve, and bars for each evaluation that these runs have."""
+    methods: dict[str, list[Metrics]] = {}
+    for name, members in by_method(readers).items():
+        read = [reader.metrics(strict=False) for reader in members]
+        methods[name] = [metrics for metrics in read if metrics]
+    methods = {name: seeds for name, seeds in methods.items() if seeds}
+    title = f"{metric.replace('_', ' ').replace('/', ': ')}".capitalize()
+    figures = [comparison_figure(methods, metric, title, METRICS[metric])]
+    evaluations: dict[str, dict[str, Any]] = {}
+    for reader in readers:
+        for name in reader.evaluations():
+            try:
+                summary = reader.evaluation(name)["summary"]
+                evaluations.setdefault(name, {})[reader.path.name] = dict(summary)
+            except (UserError, KeyError, TypeError, ValueError):
+                continue  # the evaluation tab says what is wrong with it
+    for name, scores in evaluations.items():
+        bars = task_bars(scores, f"evaluation {name}; bars with 95% intervals over prompts")
+        figures.append({**bars, "title": f"Correct images: {name}"})
+    return plain({"figures": figures, "sent": time.time()})
+
+
+def by_method(readers: Sequence[RunReader]) -> dict[str, list[RunReader]]:
+    """Runs whose configurations differ in nothing but the seed and names are seeds of one method."""
+    groups: dict[str, list[RunReader]] = {}
+    for reader in readers:
+        try:
+            settings = flat(reader.config())
+        except UserError:
+            settings = {"": reader.path.name}
+        key = repr(sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS))
+        seeds = groups.setdefault(key, [])
+        known = [_seed(other) for other in seeds]
+        if _seed(reader) in known:  # the same run again is no further seed
+            groups[f"{key} {reader.path.name}"] = [reader]
+        else:
+            seeds.append(reader)
+    named = {}
+    for members in groups.values():
+        first = members[0].path.name
+        named[first if len(members) == 1 else f"{first} and {len(members) - 1} more seed(s)"] = (
+            members
+        )
+    return named
+
+
+def common_prompts(shelf: RunShelf, readers: Sequence[RunReader]) -> list[str]:
+    """Prompts that the newest recorded steps of most runs have in common, probes first."""
+    counts: dict[str, tuple[int, bool]] = {}
+    for reader in readers:
+        try:
+            steps = reader.steps()
+            groups = shelf.recorded(reader, steps[-1]) if steps else []
+        except UserError:
+            continue
+        for prompt, probe in {g.prompt: g.probe for g in groups}.items():
+            count, before = counts.get(prompt, (0, False))
+            counts[prompt] = count + 1, before or probe
+    return sorted(counts, key=lambda prompt: (-counts[prompt][0], not counts[prompt][1]))
+
+
+def pictures_value(
+    shelf: RunShelf, readers: Sequence[RunReader], prompt: str | None
+) -> dict[str, Any]:
+    """A row per run: the first samples of the prompt at its newest recorded step, all on one scale."""
+    if prompt is None:
+        return components.note(
+            "No prompt in common", "These runs have not recorded a prompt that can be compared."
+        )
+    rows, views, troubles = [], [], []
+    for reader in readers:
+        try:
+            steps = reader.steps()
+            group = (
+                next((g for g in shelf.recorded(reader, steps[-1]) if g.prompt == prompt), None)
+                if steps
+                else None
+            )
+            if group is None:
+                continue
+            record = reader.step(steps[-1])
+            check_record(record)
+            found = [(place, view_of(record, place)) for place in group.places[:PER_RUN]]
+        except UserError as error:
+            troubles.append(in_words(error))
+            continue
+        views += [view for _, view in found]
+        mean = sum(group.rewards) / len(group.rewards)
+        says = f"step {record.step}, seed {_seed(reader)} · mean reward {mean:.2f}"
+        samples = [sample_payload(record, place, view) for place, view in found]
+        rows.append(
+            {
+                "prompt": reader.path.name,
+                "says": says,
+                "grid": list(record.grid),
+                "samples": samples,
+            }
+        )
+    if not rows:
+        return components.note("Nothing to compare", "; ".join(troubles))
+    scale = scale_payload(common_scale(views))
+    rows = [{**row, "scale": scale} for row in rows]
+    key = f"{prompt}:{[(row['prompt'], row['says']) for row in rows]}"
+    return plain({"groups": rows, "map": "token_advantages", "key": key})
+
+
+def flat(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        found |= flat(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
+    return found
+
+
+def _seed(reader: RunReader) -> Any:
+    try:
+        return reader.config()["train"]["seed"]
+    except (RunError, KeyError, TypeError):
+        return None
+
+
+def _nothing() -> dict[str, Any]:
+    return {"groups": [], "key": "nothing"}

@@ -1,0 +1,98 @@
+"""The page's own components: Gradio HTML components whose drawing lies in static/*.js. Knows no run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from .payload import palettes
+
+# of every event: no spinner over what is shown, and no entry in the list of the server's functions
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
+SCRIPTS = ("core", "group", "maps", "inspector", "film", "charts", "gallery", "page")
+
+
+def group(elem_id: str) -> gr.HTML:
+    """Rows of pictures beside their maps (static/group.js). Value: `pictures` or `note`."""
+    return _component("group", elem_id, "t2i.group(element, props, watch)")
+
+
+def maps(elem_id: str) -> gr.HTML:
+    """The credit maps (static/maps.js); events choose, film and save tell what was asked for."""
+    script = "t2i.maps(element, props, trigger, watch, ['choose', 'film', 'save'])"
+    return _component("maps", elem_id, script)
+
+
+def charts(elem_id: str) -> gr.HTML:
+    """Curves and bars (static/charts.js). Value: {"figures": [...]} or `note`."""
+    return _component("charts", elem_id, "t2i.charts(element, props, watch)")
+
+
+def gallery(elem_id: str) -> gr.HTML:
+    """The images of an evaluation (static/gallery.js); event pick tells the filter."""
+    script = "t2i.gallery(element, props, trigger, watch, ['pick'])"
+    return _component("gallery", elem_id, script)
+
+
+def downloads(elem_id: str) -> gr.HTML:
+    """Turns {name, mime, data} into a file of the visitor (static/page.js)."""
+    template = '<p class="t2i-said" role="status"></p>'
+    return _component("files", elem_id, "t2i.files(element, props, watch)", template)
+
+
+def header() -> gr.HTML:
+    """The page's title, and the switch between light and dark."""
+    template = (
+        '<header class="t2i-header"><div class="mark-tokens" aria-hidden="true">'
+        + "".join("<i></i>" for _ in range(9))
+        + "</div><div><h1>t2i-credit</h1><p>where the reward landed</p></div>"
+        '<button class="theme" type="button" hidden aria-label="switch between light and dark">'
+        '<span class="sun">☀</span><span class="moon">☾</span></button></header>'
+    )
+    return _component("header", "t2i-header", "t2i.theme(element)", template)
+
+
+def plain(value: str = "", elem_id: str | None = None) -> gr.HTML:
+    """HTML made by words.py, which escapes; an update changes the page only where it differs."""
+    return gr.HTML(value, elem_id=elem_id, js_on_load=None, apply_default_css=False)
+
+
+def note(title: str, text: str = "", command: str = "") -> dict[str, Any]:
+    """The value of a component that has nothing to show, and says why."""
+    return {"kind": "notice", "notice": [title, text, command], "sent": time.time()}
+
+
+@cache
+def static(name: str) -> bytes:
+    """A file of static/."""
+    return (files(__package__) / "static" / name).read_bytes()
+
+
+def script() -> bytes:
+    """All of the page's scripts as one, and the palettes."""
+    colours = f"window.t2i.palettes = {json.dumps(palettes())};".encode()
+    return b"\n".join([*(static(f"{name}.js") for name in SCRIPTS), colours])
+
+
+@cache
+def _head() -> str:
+    """Loads the script; its address changes with its content, so that no browser keeps an old one."""
+    return f'<script src="t2i/app.js?{hashlib.sha256(script()).hexdigest()[:12]}"></script>'
+
+
+def _component(kind: str, elem_id: str, script: str, template: str | None = None) -> gr.HTML:
+    return gr.HTML(
+        None,
+        html_template=template or f'<div class="t2i-{kind}"></div>',
+        js_on_load=script,
+        apply_default_css=False,
+        head=_head(),
+        elem_id=elem_id,
+        elem_classes=[f"t2i-{kind}-box"],
+    )

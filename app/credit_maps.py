@@ -1,0 +1,180 @@
+"""The credit maps tab: one group of one recorded step, its films and its downloads."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gradio as gr
+
+from ..errors import RunError, UserError
+from ..heatmap import common_scale
+from ..run_reader import RunReader
+from . import components
+from .downloads import csv_file, gif_file, png_file
+from .payload import (
+    check_record,
+    group_payload,
+    plain,
+    sample_payload,
+    scale_payload,
+    view_of,
+)
+from .runs import Recorded, RunShelf, in_words, liveliest
+from .training import by_reward
+
+FRAMES = 48  # of a film at most
+
+
+def build() -> tuple[gr.HTML, gr.HTML]:
+    """The maps, and what hands out files."""
+    return components.maps("credit-maps"), components.downloads("credit-files")
+
+
+def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]:
+    """One group.
+
+    Args:
+        shelf: the runs.
+        name: of the run.
+        asked: "step" (left out = the newest), and "group" or "prompt" (left out = the liveliest group).
+    """
+    if not name:
+        return components.note(
+            "No run here yet",
+            "The credit maps are drawn from the steps that a run recorded.",
+            "t2i-credit train shapes/gcpo",
+        )
+    try:
+        reader = shelf.open(name)
+        steps = reader.steps()
+        if not steps:
+            return components.note(
+                "No step recorded yet", f"{reader.path.name} has not written pictures so far."
+            )
+        step = nearest(steps, asked.get("step"))
+        record = reader.step(step)
+        check_record(record)
+        groups = shelf.recorded(reader, step)
+        chosen = choose(groups, asked)
+        payload = group_payload(record, by_reward(record.samples, chosen.places))
+    except (UserError, OSError) as error:
+        return components.note("This step cannot be shown", in_words(error))
+    return plain(
+        {
+            "kind": "group",
+            "run": str(name),
+            "steps": steps,
+            "prompts": [{"group": g.group, "prompt": g.prompt, "probe": g.probe} for g in groups],
+            "group": {**payload, "number": chosen.group},
+            "sent": time.time(),
+        }
+    )
+
+
+def film(shelf: RunShelf, name: object, prompt: object) -> dict[str, Any]:
+    """One prompt at every recorded step, at most `FRAMES` of them, on one scale."""
+    answer = {"kind": "film", "run": str(name), "prompt": prompt, "sent": time.time()}
+    try:
+        frames = film_frames(shelf, shelf.open(name), prompt)
+    except (UserError, OSError) as error:
+        return {**answer, "notice": ["No film", in_words(error), ""]}
+    views = [view_of(record, place) for record, place in frames]
+    shown = [
+        {**sample_payload(record, place, view), "step": record.step}
+        for (record, place), view in zip(frames, views, strict=True)
+    ]
+    scale = scale_payload(common_scale(views))
+    return plain({**answer, "frames": shown, "grid": list(frames[0][0].grid), "scale": scale})
+
+
+def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tuple[Any, int]]:
+    """(record, place) of the first sample of a prompt at each step that recorded it; steps that cannot be read are
+    left out.
+
+    Raises:
+        RunError: fewer than two steps recorded it; says which prompt to choose instead.
+    """
+    found, often = [], None
+    for step in reader.steps():
+        try:
+            groups = shelf.recorded(reader, step)
+        except RunError:
+            continue
+        often = next((g.prompt for g in groups if g.probe), often)
+        places = [g.places[0] for g in groups if g.prompt == prompt]
+        found += [(step, places[0])] if places else []
+    if len(found) > FRAMES:
+        last = len(found) - 1
+        found = [found[round(n * last / (FRAMES - 1))] for n in range(FRAMES)]
+    frames = []
+    for step, place in found:
+        try:
+            record = reader.step(step)
+            check_record(record)
+            frames.append((record, place))
+        except RunError:
+            continue
+    if len(frames) < 2:
+        hint = f"; choose “{often}”, which comes back at every step" if often else ""
+        raise RunError(f"this prompt was recorded at {len(frames)} step(s), a film needs two{hint}")
+    return frames
+
+
+def save(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
+    """A download: {name, mime, data}, or {error}."""
+    try:
+        reader = shelf.open(asked.get("run"))
+        step = nearest(reader.steps(), asked.get("step"))
+        record = reader.step(step)
+        check_record(record)
+        chosen = choose(shelf.recorded(reader, step), asked)
+        kind = asked.get("kind")
+        if kind == "csv":
+            made = csv_file(record, chosen.places)
+        elif kind == "png":
+            place = asked.get("place")
+            made = png_file(record, chosen.places, chosen.places[0] if place is None else place)
+        elif kind == "gif":
+            made = gif_file(film_frames(shelf, reader, chosen.prompt))
+        else:
+            raise RunError(f"{kind!r} cannot be downloaded; png, gif and csv can")
+    except (UserError, OSError) as error:
+        return {"error": in_words(error), "sent": time.time()}
+    ending, mime, data = made
+    return {
+        "name": f"{reader.path.name}-step{step}.{ending}",
+        "mime": mime,
+        "data": data,
+        "sent": time.time(),
+    }
+
+
+def nearest(steps: list[int], wanted: object) -> int:
+    """The recorded step next to the wanted one; the newest if none is asked for.
+
+    Raises:
+        RunError: nothing is recorded.
+    """
+    if not steps:
+        raise RunError("no step has been recorded yet")
+    if not isinstance(wanted, int | float):
+        return steps[-1]
+    return min(steps, key=lambda step: abs(step - wanted))
+
+
+def choose(groups: list[Recorded], asked: dict[str, Any]) -> Recorded:
+    """The group that was asked for, else one of the same prompt, else the liveliest.
+
+    Raises:
+        RunError: the step holds no sample.
+    """
+    if not groups:
+        raise RunError("this step holds no sample")
+    for group in groups:
+        if group.group == asked.get("group"):
+            return group
+    for group in groups:
+        if group.prompt == asked.get("prompt"):
+            return group
+    return liveliest(groups)

@@ -1,0 +1,80 @@
+"""What the credit maps hand out: a panel as PNG, a film as GIF, every number as CSV. Each as (ending, MIME type, base64)."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import RunError
+from ..heatmap import common_scale, credit_animation, panel
+from ..heatmap_files import gif_bytes, sample_view
+from ..run_reader import StepRecord
+
+Made = tuple[str, str, str]
+COLUMNS = (
+    "logprobs",
+    "negative_logprobs",
+    "guided_logprobs",
+    "contrast",
+    "credit",
+    "token_advantages",
+    "entropy",
+)
+
+
+def png_file(record: StepRecord, places: Sequence[int], place: Any) -> Made:
+    """The panel of one sample, on the scale of its group.
+
+    Raises:
+        RunError: the group has no such sample, or a picture cannot be read.
+    """
+    if place not in places:
+        raise RunError(f"sample {place!r} is not in this group")
+    scale = common_scale([sample_view(record, one) for one in places])
+    buffer = io.BytesIO()
+    panel(sample_view(record, place), scale).save(buffer, "PNG")
+    return "png", "image/png", _base64(buffer.getvalue())
+
+
+def gif_file(frames: Sequence[tuple[StepRecord, int]]) -> Made:
+    """One prompt through training.
+
+    Raises:
+        RunError: a picture cannot be read.
+    """
+    pictures = credit_animation([(r.step, sample_view(r, place)) for r, place in frames])
+    return "gif", "image/gif", _base64(gif_bytes(pictures))
+
+
+def csv_file(record: StepRecord, places: Sequence[int]) -> Made:
+    """One line per token of a group: where it is, what it is, every number that is known of it."""
+    known = [name for name in COLUMNS if name in record.arrays]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    about_token = ["token", "row", "column", "code"]
+    table.writerow(
+        ["step", "sample", "prompt", "negative", "reward", "advantage", *about_token, *known]
+    )
+    for place in places:
+        sample = record.samples[place]
+        about = [record.step, place, _cell(sample["prompt"]), _cell(sample["negative"])]
+        about += [sample["reward"], sample["advantage"]]
+        for token, code in enumerate(record.arrays["tokens"][place]):
+            row, column = divmod(token, record.grid[1])
+            numbers = [repr(float(record.arrays[name][place][token])) for name in known]
+            table.writerow([*about, token, row, column, int(code), *numbers])
+    return "csv", "text/csv", _base64(text.getvalue().encode())
+
+
+def _cell(text: str | None) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    if text is None:
+        return ""
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,221 @@
+"""The evaluation tab: scores of every task with their intervals, what changed, and the images with the judge's reasons."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..errors import UserError
+from ..run_reader import RunReader
+from . import components, words
+from .figures import task_bars
+from .payload import picture_url, plain
+from .runs import RunShelf, in_words
+
+PER_PAGE = 48
+VERDICTS = ("all", "right", "wrong")
+
+
+@dataclass(frozen=True)
+class EvaluationTab:
+    """The tab, and how it follows the choice of a run."""
+
+    shelf: RunShelf
+    outputs: list[Any]
+
+    def refresh(self, run: str | None) -> list[Any]:
+        """Values of `outputs` for the first evaluation of a run."""
+        return update(self.shelf, run, None)
+
+
+def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
+    """Lays out the tab and connects it."""
+    which = gr.Dropdown([], label="Evaluation", elem_id="evaluation-name")
+    bars = components.charts("evaluation-bars")
+    table = components.plain(elem_id="evaluation-table")
+    images = components.gallery("evaluation-gallery")
+    tab = EvaluationTab(shelf, [which, bars, table, images])
+
+    def pick(name: str | None, evaluation: str | None, asked: gr.EventData) -> dict[str, Any]:
+        return page_of(shelf, name, evaluation, dict(asked._data or {}))
+
+    which.input(
+        lambda name, one: update(shelf, name, one), [run, which], tab.outputs, **components.QUIET
+    )
+    images.pick(pick, [run, which], images, trigger_mode="always_last", **components.QUIET)
+    return tab
+
+
+def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
+    """Values of `EvaluationTab.outputs`."""
+    nothing = {"items": [], "sent": time.time()}
+    try:
+        if not run:
+            raise UserError("no run is chosen")
+        reader = shelf.open(run)
+        known = reader.evaluations()
+        if not known:
+            note = components.note(
+                "Not evaluated yet",
+                "This run has no evaluation: per-task scores with intervals appear here after",
+                f"t2i-credit evaluate {reader.path} --against shapes",
+            )
+            return [gr.Dropdown(choices=[], value=None), note, "", nothing]
+        name = name if name in known else known[-1]
+        result = reader.evaluation(name)
+        bars, table = scores(result)
+    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        said = in_words(error) if isinstance(error, UserError | OSError) else "damaged scores"
+        note = components.note("This evaluation cannot be shown", said)
+        return [gr.Dropdown(value=None), note, "", nothing]
+    choice = gr.Dropdown(choices=known, value=name)
+    return [choice, bars, table, page_of(shelf, run, name, {})]
+
+
+def scores(result: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The bars and the table of one evaluation."""
+    summary, paired = result["summary"], result.get("paired")
+    shown = {"after" if paired else "correct": summary}
+    if paired:
+        before = {task: {"correct": row["before"]} for task, row in paired.items()}
+        shown = {"before": before, "after": summary}
+    protocol = result.get("protocol", {})
+    told = ", ".join(
+        f"{label} {protocol[key]}"
+        for key, label in (
+            ("images_per_prompt", "images per prompt"),
+            ("cfg_scale", "guidance"),
+            ("temperature", "temperature"),
+            ("seed", "seed"),
+        )
+        if key in protocol
+    )
+    figure = task_bars(shown, f"share of correct images, with 95% intervals over prompts · {told}")
+    return plain({"figures": [figure], "sent": time.time()}), score_table(summary, paired)
+
+
+def score_table(
+    summary: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[str, Any]] | None
+) -> str:
+    """Every task in figures."""
+    heads = ["task", "correct [95%]", "pass@k", "partial", "images"]
+    heads += ["change [95%]"] if paired else []
+    rows = []
+    for task, row in summary.items():
+        cells = [
+            escape(task.replace("_", " ")),
+            f"<b>{_part(row.get('correct'))}</b> <small>[{_part(row.get('low'))}, {_part(row.get('high'))}]</small>",
+            _part(row.get("pass_at_k")),
+            _part(row.get("partial")),
+            escape(str(row.get("images", ""))),
+        ]
+        if paired:
+            change = paired[task]
+            sure = "up" if change["low"] > 0 else "down" if change["high"] < 0 else ""
+            cells.append(
+                f'<b class="{sure}">{words.signed(change["change"])}</b> '
+                f"<small>[{words.signed(change['low'])}, {words.signed(change['high'])}]</small>"
+            )
+        kind = ' class="total"' if task == "overall" else ""
+        rows.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def page_of(
+    shelf: RunShelf, run: str | None, name: str | None, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One page of the gallery.
+
+    Args:
+        asked: "task", "verdict" (all, right, wrong) and "page" (from 0); others are ignored.
+    """
+    try:
+        reader = shelf.open(run)
+        records = reader.evaluation_images(str(name))
+        return gallery_page(reader, str(name), records, asked)
+    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        said = in_words(error) if isinstance(error, UserError | OSError) else "damaged records"
+        return components.note("The images of this evaluation cannot be shown", said)
+
+
+def gallery_page(
+    reader: RunReader, name: str, records: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the gallery shows: the images of a task and a verdict, page by page."""
+    if not records:
+        return components.note("No record per image", "This evaluation kept its scores alone.")
+    tasks = list(dict.fromkeys(str(record["tag"]) for record in records))
+    task = asked.get("task") if asked.get("task") in tasks else "all"
+    verdict = asked.get("verdict") if asked.get("verdict") in VERDICTS else "all"
+    found = [
+        record
+        for record in records
+        if task in ("all", record["tag"]) and verdict in ("all", _verdict(record))
+    ]
+    pages = max(1, -(-len(found) // PER_PAGE))
+    number = asked.get("page")
+    page = min(max(0, number), pages - 1) if isinstance(number, int) else 0
+    side = canvas_side(records)
+    shown = found[page * PER_PAGE : (page + 1) * PER_PAGE]
+    return plain(
+        {
+            "tasks": tasks,
+            "task": task,
+            "verdict": verdict,
+            "page": page,
+            "pages": pages,
+            "total": len(found),
+            "items": [gallery_item(reader, name, record, side) for record in shown],
+            "sent": time.time(),
+        }
+    )
+
+
+def gallery_item(
+    reader: RunReader, name: str, record: Mapping[str, Any], side: float
+) -> dict[str, Any]:
+    """One image: its picture if it was kept, every detection, the verdict and its reason."""
+    picture = reader.evaluation_image(name, str(record["filename"]))
+    size = picture.size if picture else (side, side)
+    return {
+        "image": picture_url(picture, 256) if picture else None,
+        "size": list(size),
+        "prompt": record["prompt"],
+        "task": record["tag"],
+        "right": bool(record["correct"]),
+        "reason": record.get("reason") or "",
+        "score": record.get("score"),
+        "boxes": boxes(record),
+    }
+
+
+def boxes(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every detection of an image: {name, box, confidence}."""
+    details = record.get("details") or {}
+    details = json.loads(details) if isinstance(details, str) else details
+    return [
+        {"name": str(kind), "box": [float(side) for side in one[:4]], "confidence": float(one[4])}
+        for kind, found in details.items()
+        for one in found
+    ]
+
+
+def canvas_side(records: Sequence[Mapping[str, Any]]) -> float:
+    """The side of the square that all boxes fit in, a multiple of 16: for images whose pixels were not kept."""
+    most = max((max(one["box"]) for record in records for one in boxes(record)), default=16.0)
+    return float(16 * -(-most // 16))
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    return "right" if record["correct"] else "wrong"
+
+
+def _part(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"

@@ -1,0 +1,310 @@
+"""From numbers to curves and bars: plotly figures as plain mappings, which the page draws in place. Reads no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINTS = 1200  # most points of a curve that are sent
+BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (
+    "#2f7fc1",
+    "#c8453c",
+    "#7b5ea7",
+    "#d98a1f",
+    "#2c9a84",
+    "#8a8f9c",
+)
+# Okabe and Ito's colours, in an order that keeps neighbours apart for colour-blind readers too
+SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f9c", "#b8a800")
+
+Metrics = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One small chart of the training page.
+
+    Attributes:
+        title: what it shows.
+        says: how to read it, one line.
+        names: metrics; one that ends with "*" stands for all that begin so. Absent ones are left out.
+    """
+
+    title: str
+    says: str
+    names: tuple[str, ...]
+
+
+CHARTS = (
+    Chart(
+        "Reward parts",
+        "each part before its weight; held-out ones are never trained on",
+        ("reward/*", "heldout/*", "held_out/*", "reward_heldout*"),
+    ),
+    Chart("Entropy", "nats per token; falling = the policy makes up its mind", ("entropy",)),
+    Chart("KL to the reference", "nats per token away from the frozen model", ("kl",)),
+    Chart(
+        "Clipped tokens",
+        "share whose update was cut off; 0 with one update per rollout",
+        ("clip_frac",),
+    ),
+    Chart(
+        "Groups without a lesson",
+        "share of groups whose images all got the same reward",
+        ("zero_spread",),
+    ),
+    Chart(
+        "Where the credit goes",
+        "share of it on the 20% of tokens that have most",
+        ("credit_top20",),
+    ),
+    Chart("Signed contrast", "mean of log p(prompt) − log p(negative), nats", ("signed_contrast",)),
+    Chart(
+        "Credit against the truth",
+        "how well credit finds what decides the reward",
+        ("truth/*", "credit_truth/*"),
+    ),
+    Chart("Diversity", "share of positions where two images of a prompt differ", ("diversity",)),
+)
+
+
+def training_figures(metrics: Metrics) -> list[dict[str, Any]]:
+    """The charts of one run: reward first, then those of `CHARTS` that have something to show."""
+    if not metrics:
+        return []
+    figures = [reward_figure(metrics)]
+    for chart in CHARTS:
+        names = _present(metrics, chart.names)
+        if chart.title == "Reward parts" and len(names) < 2:
+            continue  # one part is the reward
+        traces = [
+            trace
+            for i, name in enumerate(names)
+            for trace in curve(
+                column(metrics, "step"),
+                column(metrics, name),
+                name=name.partition("/")[2] or name,
+                colour=SERIES[i % len(SERIES)],
+                legend=len(names) > 1,
+            )
+        ]
+        if traces:
+            shown = figure(chart.title, chart.says, traces)
+            shown["layout"] |= level_range(np.concatenate([column(metrics, n) for n in names]))
+            figures.append(shown)
+    return figures
+
+
+def reward_figure(metrics: Metrics) -> dict[str, Any]:
+    """Reward with its smoothed course, and a band: one group spread to both sides."""
+    steps, reward = column(metrics, "step"), column(metrics, "reward")
+    spread = np.nan_to_num(smooth(column(metrics, "reward_spread")))
+    middle = smooth(reward)
+    traces = band(steps, middle - spread, middle + spread, BLUE, "spread within a group")
+    traces += curve(steps, reward, name="reward", colour=BLUE, legend=False)
+    says = (
+        "mean of the step's images; the band is the spread within a group, which training feeds on"
+    )
+    return {**figure("Reward", says, traces), "wide": True}
+
+
+def comparison_figure(
+    runs: Mapping[str, Sequence[Metrics]], metric: str, title: str, says: str
+) -> dict[str, Any]:
+    """One curve per method: the mean over its seeds, with a band from the lowest to the highest.
+
+    Args:
+        runs: {method: metrics of each of its seeds}.
+        metric: which one.
+    """
+    traces: list[dict[str, Any]] = []
+    for i, (method, seeds) in enumerate(runs.items()):
+        colour = SERIES[i % len(SERIES)]
+        steps, values = aligned(seeds, metric)
+        if not len(steps):
+            continue
+        smoothed = np.stack([smooth(row) for row in values])
+        mean = smoothed.mean(0)
+        if len(seeds) > 1:
+            traces += band(steps, smoothed.min(0), smoothed.max(0), colour, f"{method}, all seeds")
+        traces.append(line(steps, mean, method, colour, legend=True))
+    return {**figure(title, says, traces), "wide": True}
+
+
+def task_bars(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], says: str) -> dict[str, Any]:
+    """Bars per task with 95% intervals, one colour per run.
+
+    Args:
+        scores: {run: {task: {correct, low, high}}}.
+        says: how to read it.
+    """
+    traces = []
+    for i, (name, tasks) in enumerate(scores.items()):
+        values = [number(row.get("correct")) for row in tasks.values()]
+        highs = [number(row.get("high")) for row in tasks.values()]
+        lows = [number(row.get("low")) for row in tasks.values()]
+        traces.append(
+            {
+                "type": "bar",
+                "name": name,
+                "x": [task.replace("_", " ") for task in tasks],
+                "y": values,
+                "marker": {"color": SERIES[i % len(SERIES)], "line": {"width": 0}},
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [max(0.0, h - v) for h, v in zip(highs, values, strict=True)],
+                    "arrayminus": [max(0.0, v - w) for w, v in zip(lows, values, strict=True)],
+                    "color": GREY,
+                    "thickness": 1.4,
+                    "width": 3,
+                },
+                "showlegend": len(scores) > 1,
+                "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
+            }
+        )
+    found = figure("Correct images by task", says, traces)
+    found["layout"] |= {"bargap": 0.28, "bargroupgap": 0.08}
+    found["layout"]["yaxis"] = {"range": [0, 1.04], "tickformat": ".0%"}
+    return {**found, "wide": True}
+
+
+def figure(title: str, says: str, traces: list[dict[str, Any]]) -> dict[str, Any]:
+    """One chart as the page wants it."""
+    return {"title": title, "says": says, "data": traces, "layout": {}, "wide": False}
+
+
+def curve(
+    steps: NDArray[np.float64],
+    values: NDArray[np.float64],
+    *,
+    name: str,
+    colour: str,
+    legend: bool,
+) -> list[dict[str, Any]]:
+    """The values, pale, and their smoothed course."""
+    pale = line(steps, values, name, colour, legend=False)
+    pale |= {"opacity": 0.28, "hoverinfo": "skip"}
+    pale["line"] = {"color": colour, "width": 1}
+    smoothed = line(steps, smooth(values), name, colour, legend=legend)
+    return [pale, smoothed]
+
+
+def line(
+    steps: NDArray[np.float64],
+    values: NDArray[np.float64],
+    name: str,
+    colour: str,
+    *,
+    legend: bool,
+) -> dict[str, Any]:
+    keep = thinned(len(steps))
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(steps) > 1 else "markers",
+        "name": name,
+        "x": [int(step) for step in steps[keep]],
+        "y": listed(values[keep]),
+        "line": {"color": colour, "width": 2.2},
+        "showlegend": legend,
+        "hovertemplate": "%{y:.4~g}<extra>" + name.replace("<", "&lt;") + "</extra>",
+    }
+
+
+def band(
+    steps: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    colour: str,
+    name: str,
+) -> list[dict[str, Any]]:
+    """A pale area between two courses."""
+    keep = thinned(len(steps))
+    x = [int(step) for step in steps[keep]]
+    edge = {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "name": name,
+    }
+    fill = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.16)"
+    return [
+        {**edge, "x": x, "y": listed(low[keep])},
+        {**edge, "x": x, "y": listed(high[keep]), "fill": "tonexty", "fillcolor": fill},
+    ]
+
+
+def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Exponential moving average, corrected for its start; longer runs are smoothed more. Gaps are bridged."""
+    keep = 1 - 1 / max(1.0, min(30.0, len(values) / 20))
+    total = weight = 0.0
+    smoothed = np.full(len(values), np.nan)
+    for i, value in enumerate(values):
+        if math.isfinite(value):
+            total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        if weight:
+            smoothed[i] = total / weight
+    return smoothed
+
+
+def aligned(
+    seeds: Sequence[Metrics], metric: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The steps that all seeds have (S,), and their values (seeds, S)."""
+    tables = [
+        {int(row["step"]): number(row[metric]) for row in seed if row.get(metric) is not None}
+        for seed in seeds
+    ]
+    steps = sorted(set.intersection(*(set(table) for table in tables))) if tables else []
+    values = np.array([[table[step] for step in steps] for table in tables], dtype=np.float64)
+    return np.array(steps, dtype=np.float64), values
+
+
+def column(metrics: Metrics, name: str) -> NDArray[np.float64]:
+    """The values of one metric, NaN where a step has none."""
+    return np.array([number(row.get(name)) for row in metrics], dtype=np.float64)
+
+
+def number(value: Any) -> float:
+    """A number, NaN for anything else."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def level_range(values: NDArray[np.float64]) -> dict[str, Any]:
+    """A range of the y axis for values that never change, which would else be drawn with a senseless one."""
+    known = values[np.isfinite(values)]
+    if not len(known) or np.ptp(known) > 1e-6 * max(1.0, float(np.abs(known).max())):
+        return {}
+    level = float(known[0])
+    return {"yaxis": {"range": sorted((0.0, 2 * level)) if level else [-0.05, 1.0]}}
+
+
+def listed(values: NDArray[np.float64]) -> list[float | None]:
+    """Five significant digits are enough for a curve; what is not finite becomes a gap."""
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
+
+
+def thinned(count: int) -> NDArray[np.int64]:
+    """At most POINTS places out of `count`, the first and the last among them."""
+    if count <= POINTS:
+        return np.arange(count)
+    return np.rint(np.linspace(0, count - 1, POINTS)).astype(np.int64)
+
+
+def _present(metrics: Metrics, patterns: Sequence[str]) -> list[str]:
+    """The metrics that fit, in the order of their first appearance, with at least one number."""
+    known = list(
+        dict.fromkeys(key for row in metrics for key, value in row.items() if value is not None)
+    )
+    return [
+        name
+        for name in known
+        if any(name == p or (p.endswith("*") and name.startswith(p[:-1])) for p in patterns)
+    ]

@@ -1,0 +1,270 @@
+"""From a recorded step to what the browser draws: pictures, maps, numbers, outlines, one colour scale per group.
+Reads no file itself (see runs.py and run_reader.py).
+
+Shapes: N kept samples of a step, T = H*W image tokens in raster order, images h x w pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import RunError
+from ..heatmap import SampleView, Scale, common_scale, diverging, sequential
+from ..heatmap_files import sample_view
+from ..run_folder import decode_mask
+from ..run_reader import StepRecord
+
+LONGEST = 512  # pixels of a picture on the page
+MAPS = ("credit", "token_advantages")  # without which a step cannot be shown
+SHOWN = (
+    "logprobs",
+    "negative_logprobs",
+    "contrast",
+    "credit",
+    "token_advantages",
+    "entropy",
+)
+# matplotlib's names: all of them can be told apart by colour-blind readers
+PALETTES = {
+    "sequential": ("magma", "viridis", "cividis"),
+    "contrast": ("PuOr", "BrBG", "RdBu"),
+    "advantage": ("RdBu", "PuOr", "BrBG"),
+}
+
+
+def palettes() -> dict[str, dict[str, str]]:
+    """{kind: {name: 257 colours}}, as base64 of 257 x 3 bytes; the middle one of a diverging palette is neutral."""
+    ramp = np.linspace(0, 1, 257, dtype=np.float32)
+    found: dict[str, dict[str, str]] = {}
+    for kind, names in PALETTES.items():
+        found[kind] = {
+            name: _base64(
+                sequential(ramp, 0, 1, name)
+                if kind == "sequential"
+                else diverging(2 * ramp - 1, 1, name)
+            )
+            for name in names
+        }
+    return found
+
+
+def check_record(record: StepRecord) -> None:
+    """Refuses a step whose arrays and samples do not belong together.
+
+    Raises:
+        RunError: one line that says what is missing or of the wrong shape.
+    """
+    try:
+        shape = (len(record.samples), record.grid[0] * record.grid[1])
+        if not shape[0]:
+            raise RunError(f"{record.folder}: no sample was recorded")
+        missing = [name for name in ("tokens", "logprobs", *MAPS) if name not in record.arrays]
+        if missing:
+            raise RunError(f"{record.folder}: {', '.join(missing)} missing in arrays.safetensors")
+        for name, array in record.arrays.items():
+            if array.shape != shape:
+                raise RunError(
+                    f"{record.folder}: {name} has shape {array.shape}, samples.json asks for {shape}"
+                )
+        for sample in record.samples:
+            _ = (sample["image"], sample["prompt"], sample["negative"], sample["group"])
+            _ = (sample["reward"], sample["advantage"], sample["gold"])
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{record.folder}: not a recorded step: {error!r}") from error
+
+
+def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
+    """What the browser needs to show one group of a step.
+
+    Args:
+        record: a step that `check_record` let pass.
+        places: of the group's samples in the step.
+    """
+    views = [view_of(record, place) for place in places]
+    first = record.samples[places[0]]
+    return {
+        "step": record.step,
+        "prompt": first["prompt"],
+        "negative": first["negative"],
+        "grid": list(record.grid),
+        "codebook": record.codebook_size,
+        "scale": scale_payload(common_scale(views)),
+        "samples": [
+            sample_payload(record, place, view) for place, view in zip(places, views, strict=True)
+        ],
+    }
+
+
+def sample_payload(record: StepRecord, place: int, view: SampleView) -> dict[str, Any]:
+    """One sample: picture, numbers, objects; `arrays` as base64 of float32 (tokens: int32)."""
+    sample, arrays = record.samples[place], record.arrays
+    picture = view.image
+    found = objects_payload(sample.get("objects"), picture.size)
+    shown = {name: encode(arrays[name][place]) for name in SHOWN if name in arrays}
+    return {
+        "place": place,
+        "image": None if picture is MISSING else picture_url(picture),
+        "pixels": list(picture.size),
+        "reward": sample["reward"],
+        "parts": sample.get("reward_parts") or {},
+        "advantage": sample["advantage"],
+        "gold": bool(sample["gold"]),
+        "objects": found,
+        "located": None
+        if picture is MISSING
+        else located(
+            arrays["credit"][place], sample.get("objects"), record.grid, picture.size[::-1]
+        ),
+        "tokens": encode(arrays["tokens"][place].astype(np.int32)),
+        "arrays": shown,
+    }
+
+
+MISSING = Image.new("RGB", (8, 8))  # stands for a picture that was deleted or is broken
+
+
+def view_of(record: StepRecord, place: int) -> SampleView:
+    """`sample_view`, with `MISSING` in place of a picture that cannot be read."""
+    try:
+        return sample_view(record, place)
+    except RunError:
+        blank = _WithoutPictures(**vars(record))
+        return sample_view(blank, place)
+
+
+class _WithoutPictures(StepRecord):
+    """A recorded step whose pictures are gone."""
+
+    def image(self, place: int) -> Image.Image:
+        return MISSING
+
+
+def scale_payload(scale: Scale) -> dict[str, Any]:
+    """The colour scale of a group."""
+    return {
+        "credit": scale.credit,
+        "contrast": scale.contrast,
+        "advantage": scale.advantage,
+        "clipped": sorted(scale.clipped),
+    }
+
+
+def objects_payload(objects: Any, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Name, colour, whether it was prompted, and an SVG path in pixels of the outline: of the mask, else of the box.
+
+    Args:
+        objects: as the run folder keeps them, or None.
+        size: (w, h) of the picture.
+    """
+    found = []
+    for entry in objects or ():
+        path = None
+        if entry.get("mask"):
+            mask = decode_mask(entry["mask"])
+            if mask.shape == (size[1], size[0]):
+                path = outline(mask)
+        if path is None and entry.get("box"):
+            x0, y0, x1, y1 = (float(side) for side in entry["box"])
+            path = f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}Z"
+        if path is not None:
+            found.append(
+                {
+                    "name": str(entry.get("name", "")),
+                    "color": None if entry.get("color") is None else str(entry["color"]),
+                    "prompted": bool(entry.get("prompted")),
+                    "path": path,
+                }
+            )
+    return found
+
+
+def outline(mask: NDArray[np.bool_]) -> str:
+    """The border of a mask (h, w) as an SVG path in pixels: straight pieces along pixel edges."""
+    padded = np.pad(mask.astype(bool), 1)
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (h + 1, w): edges that run from left to right
+    down = padded[1:-1, 1:] != padded[1:-1, :-1]  # (h, w + 1): edges that run from top to bottom
+    pieces = [f"M{x0} {y}H{x1}" for y, row in enumerate(across) for x0, x1 in _runs(row)]
+    pieces += [f"M{x} {y0}V{y1}" for x, column in enumerate(down.T) for y0, y1 in _runs(column)]
+    return "".join(pieces)
+
+
+def located(
+    credit: NDArray[np.float32], objects: Any, grid: tuple[int, int], size: tuple[int, int]
+) -> dict[str, float] | None:
+    """How much credit lies on the prompted objects.
+
+    Args:
+        credit: (T,), row mean 1.
+        objects: as the run folder keeps them, or None.
+        grid: (H, W).
+        size: (h, w) of the picture.
+
+    Returns:
+        on_objects: mean credit of their tokens (each token counts by the share of it that they cover), 1 = as
+        everywhere; area: share of the picture that they cover. None if no mask of a prompted object is known, or
+        if nothing or everything is covered.
+    """
+    covered = np.zeros(size, dtype=bool)
+    for entry in objects or ():
+        if entry.get("prompted") and entry.get("mask"):
+            mask = decode_mask(entry["mask"])
+            if mask.shape != size:
+                return None
+            covered |= mask
+    if covered.all() or not covered.any():
+        return None
+    share = np.asarray(
+        Image.fromarray(covered.astype(np.float32)).resize(grid[::-1], Image.Resampling.BOX)
+    ).ravel()
+    return {
+        "on_objects": float((credit * share).sum() / share.sum()),
+        "area": float(covered.mean()),
+    }
+
+
+def encode(values: NDArray[Any]) -> str:
+    """Base64 of the values, float32 or int32, little-endian; what is not finite becomes 0."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype("<f4"), nan=0.0, posinf=0.0, neginf=0.0)
+    return _base64(values.astype("<i4") if values.dtype.kind in "iu" else values)
+
+
+def picture_url(picture: Image.Image, longest: int = LONGEST) -> str:
+    """A data: address, so that the app never serves a file; large pictures are made smaller."""
+    if max(picture.size) > longest:
+        picture = picture.copy()
+        picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small = max(picture.size) <= 128
+    picture.save(buffer, "PNG" if small else "WEBP", **({} if small else {"quality": 90}))
+    kind = "png" if small else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON can hold: what is not finite becomes None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def _runs(line: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(start, end) of every stretch of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], line.astype(np.int8), [0]))))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _base64(values: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()

@@ -1,0 +1,172 @@
+"""The playground tab: a prompt and its negative, images, and where the two disagree, before any training."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from . import components, words
+from .runs import RunShelf
+from .studio import EMBEDDED, MOST_SAMPLES, Progress, Settings, Studio, Take
+
+MODES = ("one pair of prompts", "two negative prompts", "two models")
+
+
+@dataclass(frozen=True)
+class Playground:
+    """What the page refreshes when the tab opens."""
+
+    models: list[gr.Dropdown]
+    studio: Studio
+
+    def choices(self) -> list[Any]:
+        """The generators that can be loaded now."""
+        known = self.studio.choices()
+        return [gr.Dropdown(choices=known) for _ in self.models]
+
+
+def build(shelf: RunShelf) -> Playground:
+    """Lays out the tab and connects it."""
+    studio = Studio(shelf)
+    stops: dict[str, threading.Event] = {}  # of each visitor's session
+    known = [("the embedded generator (shapes)", EMBEDDED)]
+    with gr.Row(elem_id="playground", equal_height=False):
+        with gr.Column(scale=4, min_width=300, elem_id="play-form"):
+            model = gr.Dropdown(known, value=EMBEDDED, label="Generator", elem_id="play-model")
+            prompt = gr.Textbox(
+                "a photo of a red circle and a blue square",
+                label="Prompt",
+                lines=2,
+                elem_id="play-prompt",
+            )
+            negative = gr.Textbox(
+                label="Negative prompt",
+                info="left empty: the model's own null prompt",
+                placeholder="a photo of a blue circle and a red square",
+                elem_id="play-negative",
+            )
+            mode = gr.Radio(
+                list(MODES), value=MODES[0], label="Compare, on the same seeds", elem_id="play-mode"
+            )
+            other_negative = gr.Textbox(
+                label="Second negative prompt", visible=False, elem_id="play-negative-2"
+            )
+            other_model = gr.Dropdown(
+                known,
+                value=EMBEDDED,
+                label="Second generator",
+                visible=False,
+                elem_id="play-model-2",
+            )
+            with gr.Row():
+                cfg = gr.Slider(1, 10, value=2, step=0.1, label="Guidance", min_width=140)
+                temperature = gr.Slider(
+                    0.1, 2, value=1, step=0.05, label="Temperature", min_width=140
+                )
+            with gr.Row():
+                count = gr.Slider(1, MOST_SAMPLES, value=4, step=1, label="Images", min_width=140)
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=140)
+            with gr.Row():
+                go = gr.Button("Sample", variant="primary", elem_id="play-go")
+                cancel = gr.Button("Cancel", elem_id="play-cancel")
+        with gr.Column(scale=8, min_width=320, elem_id="play-result"):
+            said = components.plain(
+                words.notice(
+                    "Nothing sampled yet",
+                    "Write two prompts and press Sample. Each image appears beside the map of log p(prompt) − "
+                    "log p(negative): purple where a token fits the prompt better, orange where it fits the negative.",
+                ),
+                elem_id="play-said",
+            )
+            pictures = components.group("play-pictures")
+
+    def stop_now(request: gr.Request) -> None:
+        event = stops.get(request.session_hash or "page")
+        if event:
+            event.set()
+
+    def second(chosen: str) -> list[Any]:
+        return [gr.Textbox(visible=chosen == MODES[1]), gr.Dropdown(visible=chosen == MODES[2])]
+
+    def run(
+        model: str,
+        prompt: str,
+        negative: str,
+        mode: str,
+        other_negative: str,
+        other_model: str,
+        cfg: float,
+        temperature: float,
+        seed: float,
+        count: float,
+        request: gr.Request,
+    ) -> Iterator[list[Any]]:
+        session = request.session_hash or "page"
+        stop = stops[session] = threading.Event()
+        takes, settings = asked(
+            *(model, prompt, negative, mode, other_negative, other_model),
+            *(cfg, temperature, seed, count),
+        )
+        try:
+            for progress in studio.sample(takes, settings, stop):
+                yield [told(progress), gr.skip() if progress.value is None else progress.value]
+        finally:
+            stops.pop(session, None)
+
+    go.click(
+        run,
+        [model, prompt, negative, mode, other_negative, other_model, cfg, temperature, seed, count],
+        [said, pictures],
+        concurrency_id="generator",
+        concurrency_limit=1,
+        **components.QUIET,
+    )
+    cancel.click(stop_now, None, None, concurrency_limit=4, **components.QUIET)
+    mode.change(second, mode, [other_negative, other_model], **components.QUIET)
+    return Playground([model, other_model], studio)
+
+
+def asked(
+    model: str,
+    prompt: str,
+    negative: str,
+    mode: str,
+    other_negative: str,
+    other_model: str,
+    cfg: float,
+    temperature: float,
+    seed: float | None,
+    count: float,
+) -> tuple[list[Take], Settings]:
+    """What the form says, as takes and settings."""
+    settings = Settings(float(cfg), float(temperature), int(seed or 0), int(count))
+    first = negative if negative else None
+    takes = [Take(model, prompt, first, f"“{prompt}”")]
+    if mode == MODES[1]:
+        other = other_negative if other_negative else None
+        takes = [
+            Take(model, prompt, text, f"against {'the null prompt' if text is None else text!r}")
+            for text in (first, other)
+        ]
+    elif mode == MODES[2]:
+        takes = [Take(name, prompt, first, name) for name in (model, other_model)]
+    return takes, settings
+
+
+def told(progress: Progress) -> str:
+    """The line above the pictures, with a bar while it works."""
+    if progress.failed:
+        return words.notice("This cannot be sampled", progress.says, kind="error")
+    bar = (
+        ""
+        if progress.over
+        else f'<div class="progress"><i style="width:{100 * progress.share:.1f}%"></i></div>'
+    )
+    stamp = f' data-done="{time.time():.0f}"' if progress.over else ""
+    return f'<div class="play-said"{stamp}>{escape(progress.says)}{bar}</div>'

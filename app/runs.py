@@ -1,0 +1,154 @@
+"""The runs that the app shows: one folder, nothing outside of it. Opens runs by name, remembers what was recorded
+when, and puts errors into words. Draws nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import pvariance
+
+from ..errors import RunError, UserError
+from ..run_reader import RunReader, RunStatus, list_runs
+
+REMEMBERED_RUNS = 8  # whose recorded prompts are kept in memory
+
+STATES = {
+    "running": "running",
+    "finished": "finished",
+    "stopped": "stopped by hand",
+    "failed": "failed",
+    "killed": "was killed",
+    "unreadable": "cannot be read",
+}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One group of samples of one recorded step.
+
+    Attributes:
+        group: its number in the step.
+        prompt, negative: its prompts.
+        probe: it comes back with the same noise at every recorded step and is not trained on.
+        places: of its samples in the step.
+        rewards: of its samples.
+    """
+
+    group: int
+    prompt: str
+    negative: str | None
+    probe: bool
+    places: tuple[int, ...]
+    rewards: tuple[float, ...]
+
+    @property
+    def spread(self) -> float:
+        """Variance of the rewards."""
+        return pvariance(self.rewards)
+
+
+class RunShelf:
+    """The runs folder.
+
+    Args:
+        root: a folder of runs, or one run; it may be made later.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).resolve()
+        self._recorded: OrderedDict[Path, dict[tuple[int, int], list[Recorded]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def statuses(self) -> list[RunStatus]:
+        """All runs, running ones first."""
+        return list_runs(self.root, within=self.root)
+
+    def choices(self, statuses: Sequence[RunStatus]) -> list[tuple[str, str]]:
+        """(label, name) of every run, in order."""
+        return [(f"{s.path.name}  ({STATES.get(s.state, s.state)})", s.path.name) for s in statuses]
+
+    def open(self, name: object) -> RunReader:
+        """The run of that name.
+
+        Raises:
+            RunError: no run was chosen, there is none of that name here, it leads out of the folder, or it cannot
+                be read.
+        """
+        if not isinstance(name, str) or not name:
+            raise RunError("no run is chosen")
+        if Path(name).name != name or name.startswith(".") or "\0" in name or "\\" in name:
+            raise RunError(f"{name!r} is not the name of a run in this folder")
+        path = self.root if self._is_run(self.root) and name == self.root.name else self.root / name
+        if not path.resolve().is_relative_to(self.root):
+            raise RunError(f"{name!r} leads out of the runs folder; it is not read")
+        if not path.is_dir():
+            raise RunError(f"{name!r} is not (or no longer) in {self.root}")
+        return RunReader(path, within=self.root)
+
+    def recorded(self, reader: RunReader, step: int) -> list[Recorded]:
+        """The groups of one recorded step; remembered, because a film asks for all steps of a run."""
+        try:
+            key = step, reader.step_folder(step).stat().st_mtime_ns
+        except OSError as error:
+            raise RunError(f"{reader.path}: step {step} is not recorded (any more)") from error
+        with self._lock:
+            known = self._recorded.setdefault(reader.path, {})
+            self._recorded.move_to_end(reader.path)
+            while len(self._recorded) > REMEMBERED_RUNS:
+                self._recorded.popitem(last=False)
+        if key not in known:
+            known[key] = groups_of(reader, step)
+        return known[key]
+
+    @staticmethod
+    def _is_run(path: Path) -> bool:
+        return (path / "environment.json").is_file()
+
+
+def groups_of(reader: RunReader, step: int) -> list[Recorded]:
+    """The groups of one recorded step, in the order of recording.
+
+    Raises:
+        RunError: it cannot be read, or is not a recorded step.
+    """
+    found: dict[int, list[tuple[int, dict[str, object]]]] = {}
+    try:
+        for place, sample in enumerate(reader.samples(step)):
+            found.setdefault(int(sample["group"]), []).append((place, sample))
+        return [
+            Recorded(
+                group=group,
+                prompt=str(members[0][1]["prompt"]),
+                negative=None if (text := members[0][1]["negative"]) is None else str(text),
+                probe=bool(members[0][1].get("probe")),
+                places=tuple(place for place, _ in members),
+                rewards=tuple(as_number(sample["reward"]) for _, sample in members),
+            )
+            for group, members in found.items()
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, RunError):
+            raise
+        folder = reader.step_folder(step)
+        raise RunError(f"{folder}: not a recorded step: {error!r}") from error
+
+
+def liveliest(groups: Sequence[Recorded]) -> Recorded:
+    """The group with most to see: the widest spread of rewards, trained ones before probes."""
+    return max(groups, key=lambda group: (group.spread, not group.probe))
+
+
+def as_number(value: object) -> float:
+    """A number that JSON holds; 0 for null, which stands for what was not finite."""
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def in_words(error: BaseException) -> str:
+    """One line for the page. Errors that are not a user's are named by their kind."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return text
+    return f"unexpected {type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,140 @@
+"""Starts the app's server: on this machine alone unless told otherwise, and then with a login. Builds no page."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+PORT = 7860
+LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
+
+
+def start(
+    runs: Path | str, *, host: str = "127.0.0.1", port: int = PORT, login: str | None = None
+) -> Any:
+    """Starts serving a runs folder in the background.
+
+    Args:
+        runs: a folder of runs, or one run; it may still be missing.
+        host: an address of this machine; any but a loopback one demands a login.
+        port: 1 to 65535; 0 = any that is free.
+        login: NAME:PASSWORD; None = what $T2I_CREDIT_LOGIN says, if it is set.
+
+    Returns:
+        The Gradio page: `.local_url` is its address, `.close()` ends it.
+
+    Raises:
+        UserError: the port is in use, a login is missing or is no login, or `runs` is a file.
+    """
+    login = os.environ.get(LOGIN_VARIABLE) if login is None else login
+    account = check_login(host, login)
+    root = Path(runs)
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root}: not a folder of runs")
+    port = free_port(host, port)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from starlette.middleware import Middleware
+
+    from .guard import Doorman
+    from .page import build_page
+    from .runs import RunShelf
+    from .theme import css, head, theme
+
+    page = build_page(RunShelf(root))
+    try:
+        page.queue(max_size=64, default_concurrency_limit=2, api_open=False)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            auth=account,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inline=False,
+            show_error=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+            max_file_size=1,
+            state_session_capacity=100,
+            app_kwargs={"middleware": [Middleware(Doorman)]},
+            theme=theme(),
+            css=css(),
+            head=head(),
+        )
+    except OSError as error:
+        raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error
+    return page
+
+
+def serve(
+    runs: Path | str, *, host: str = "127.0.0.1", port: int = PORT, login: str | None = None
+) -> None:
+    """`start`, and wait until interrupted."""
+    from .. import console
+
+    page = start(runs, host=host, port=port, login=login)
+    console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
+    page.close(verbose=False)
+
+
+def check_login(host: str, login: str | None) -> tuple[str, str] | None:
+    """(name, password), or None where none is needed.
+
+    Raises:
+        UserError: it is needed and missing, or is not NAME:PASSWORD.
+    """
+    if login is None:
+        if is_loopback(host):
+            return None
+        raise UserError(
+            f"--host {host}: others can reach this address, so it needs a login: "
+            f"--login NAME:PASSWORD, or set {LOGIN_VARIABLE}"
+        )
+    name, colon, password = login.partition(":")
+    if not (name and colon and len(password) >= 8):
+        raise UserError("--login: must be NAME:PASSWORD, with a password of at least 8 letters")
+    return name, password
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0.
+
+    Raises:
+        UserError: it is in use, or is no port of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OverflowError:
+            raise UserError(f"--port: {port} is not allowed; 0 to 65535 is") from None
+        except OSError as error:
+            if port and error.errno == errno.EADDRINUSE:
+                raise UserError(f"--port: {port} is in use; choose another one") from None
+            raise UserError(f"{host}:{port}: cannot be served: {error.strerror}") from None
+        return int(probe.getsockname()[1])

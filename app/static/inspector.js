@@ -1,0 +1,183 @@
+// Beside the credit maps: what to look at (step, prompt), how to look at it, and the numbers of one token.
+(() => {
+  const t2i = window.t2i;
+
+  // Step and prompt.
+  t2i.mapsHead = (state) => {
+    const { steps, group, prompts } = state.value;
+    const now = steps.indexOf(group.step);
+    const told = t2i.el("output", {}, `step ${group.step} · ${now + 1} of ${steps.length} recorded`);
+    let wait = 0;
+    const go = (index) => {
+      const step = steps[Math.max(0, Math.min(steps.length - 1, index))];
+      told.textContent = `step ${step} …`;
+      clearTimeout(wait);
+      wait = setTimeout(() => state.ask("choose", { step, prompt: group.prompt }), 120);
+    };
+    const range = t2i.slider("step", { min: 0, max: Math.max(0, steps.length - 1), step: 1, value: now }, go);
+    range.classList.add("step-range");
+    range.disabled = steps.length < 2;
+    const select = t2i.el("select", {
+      "aria-label": "prompt",
+      onchange: () => state.ask("choose", { step: group.step, group: Number(select.value) }),
+    });
+    for (const one of prompts)
+      select.append(
+        t2i.el(
+          "option",
+          { value: one.group, selected: one.group === group.number },
+          one.prompt + (one.probe ? "  (probe: same noise at every step)" : ""),
+        ),
+      );
+    return t2i.el(
+      "header",
+      { class: "maps-head" },
+      t2i.el("label", {}, t2i.el("span", {}, "Training step"), range, told),
+      t2i.el("label", {}, t2i.el("span", {}, "Prompt"), select, t2i.el("output", {}, `against ${t2i.negative(group.negative)}`)),
+    );
+  };
+
+  // Opacity, interpolation, outlines, palette, downloads.
+  t2i.viewControls = (state, refresh) => {
+    const { look } = state;
+    const check = (label, name) => {
+      const input = t2i.el("input", { type: "checkbox", checked: look[name] });
+      input.addEventListener("change", () => ((look[name] = input.checked), refresh()));
+      return t2i.el("label", { class: "check" }, input, label);
+    };
+    const opacity = t2i.slider("opacity of the map", { min: 0, max: 1, step: 0.01, value: look.opacity }, (value) => {
+      look.opacity = value;
+      refresh();
+    });
+    const palette = t2i.el("select", { "aria-label": "palette" });
+    const fill = () => {
+      const kind = t2i.MAPS[state.map].palette;
+      palette.replaceChildren(
+        ...Object.keys(look.palettes[kind]).map((name) =>
+          t2i.el("option", { value: name, selected: name === look.chosen[kind] }, name),
+        ),
+      );
+    };
+    palette.addEventListener("pointerdown", fill);
+    palette.addEventListener("focus", fill);
+    palette.addEventListener("change", () => {
+      look.chosen[t2i.MAPS[state.map].palette] = palette.value;
+      refresh();
+    });
+    fill();
+    const known = state.value.group.samples.some((sample) => sample.objects.length);
+    return t2i.el(
+      "div",
+      { class: "view" },
+      t2i.el("label", { class: "opacity" }, t2i.el("span", {}, "Map over picture"), opacity),
+      check("Smooth", "smooth"),
+      known ? check("Object outlines", "outlines") : null,
+      t2i.el("label", { class: "palette" }, t2i.el("span", {}, "Palette"), palette),
+    );
+  };
+
+  const ROWS = [
+    ["logprobs", "log p, prompt", "nats, under the positive prompt", (v) => t2i.number(v, 4)],
+    ["negative_logprobs", "log p, negative", "nats, under the negative prompt", (v) => t2i.number(v, 4)],
+    ["signed_contrast", "Contrast", "the difference of both, nats", (v) => t2i.signed(v, 4)],
+    ["contrast", "Evidence", "what the credit is ranked by", (v) => t2i.number(v, 4)],
+    ["credit", "Credit", "1 = as much as the average token", (v) => t2i.number(v, 4)],
+    ["token_advantages", "Token advantage", "the image's advantage times the credit", (v) => t2i.signed(v, 4)],
+    ["entropy", "Entropy", "nats; how unsure the policy was", (v) => t2i.number(v, 4)],
+  ];
+
+  // The numbers of the token that is pointed at, else those of the sample.
+  t2i.inspector = (state) => {
+    const head = t2i.el("div", { class: "inspector-head" });
+    const table = t2i.el("dl", {});
+    const says = t2i.el("p", { class: "says" });
+    const save = t2i.el(
+      "div",
+      { class: "save" },
+      t2i.el("span", {}, "Download"),
+      ...[
+        ["png", "PNG", "this sample with all its maps"],
+        ["gif", "GIF", "this prompt through training"],
+        ["csv", "CSV", "every token of the group"],
+      ].map(([kind, label, title]) =>
+        t2i.el("button", { type: "button", title, "data-save": kind, onclick: () => download(state, kind) }, label),
+      ),
+    );
+    const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, table, says, save);
+    const update = () => {
+      const sample = t2i.sampleOf(state);
+      const numbers = t2i.numbers(sample);
+      const token = state.token;
+      if (token === null) return overview(state, sample, head, table, says);
+      const columns = state.value.group.grid[1];
+      head.replaceChildren(
+        t2i.el("h3", {}, `Token ${token}`),
+        t2i.el("p", {}, `row ${Math.floor(token / columns)}, column ${token % columns} · code `, code(numbers.tokens[token])),
+      );
+      table.replaceChildren(
+        ...ROWS.filter(([name]) => numbers[name]).flatMap(([name, label, title, form]) => [
+          t2i.el("dt", { title }, label),
+          t2i.el("dd", { "data-number": name, "data-value": numbers[name][token] }, form(numbers[name][token])),
+        ]),
+      );
+      says.textContent = sentence(numbers, token, sample);
+    };
+    return { box, refresh: update };
+  };
+
+  const code = (number) => t2i.el("b", { "data-number": "code", "data-value": number }, String(number));
+
+  const overview = (state, sample, head, table, says) => {
+    const { group } = state.value;
+    head.replaceChildren(
+      t2i.el("h3", {}, `Sample ${state.place + 1} of ${group.samples.length}`),
+      t2i.el("p", {}, sample.gold ? "a golden reference, not drawn by the model" : "point at a token, or click it"),
+    );
+    const rows = [
+      ["Reward", t2i.number(sample.reward, 3)],
+      ...Object.entries(sample.parts).map(([name, value]) => [name, t2i.number(value, 3)]),
+      ["Advantage", t2i.signed(sample.advantage, 3)],
+      ["Group's mean reward", t2i.number(group.samples.reduce((sum, one) => sum + one.reward, 0) / group.samples.length, 3)],
+    ];
+    if (sample.located) {
+      rows.push(["Credit on prompted objects", `${t2i.number(sample.located.on_objects)} × mean`]);
+      rows.push(["Their share of the picture", `${Math.round(100 * sample.located.area)}%`]);
+    }
+    const seen = sample.objects.map((one) => [one.color, one.name].filter(Boolean).join(" "));
+    if (sample.objects.length) rows.push(["The detector sees", seen.join(", ")]);
+    table.replaceChildren(...rows.flatMap(([name, value]) => [t2i.el("dt", {}, name), t2i.el("dd", {}, value)]));
+    says.textContent =
+      Math.abs(sample.advantage) < 0.005
+        ? "This image earned what its group earned on average, so none of its tokens is pushed."
+        : sample.advantage > 0
+          ? "This image earned more than its group: its tokens become likelier, those with much credit most."
+          : "This image earned less than its group: its tokens become less likely, those with much credit most.";
+  };
+
+  // The same in words.
+  const sentence = (numbers, token, sample) => {
+    const parts = [];
+    if (numbers.signed_contrast) {
+      const ratio = Math.exp(Math.min(20, Math.abs(numbers.signed_contrast[token])));
+      const side = numbers.signed_contrast[token] >= 0 ? "likelier" : "less likely";
+      parts.push(
+        ratio < 1.05
+          ? "Both prompts think the same of this code."
+          : `The prompt makes this code ${ratio < 100 ? ratio.toPrecision(2) : "over 100"} times ${side} than the negative prompt.`,
+      );
+    }
+    const advantage = numbers.token_advantages?.[token] ?? 0;
+    if (numbers.token_advantages && sample.advantage !== undefined)
+      parts.push(
+        Math.abs(advantage) < 0.005
+          ? "The update leaves it alone."
+          : `The update makes it ${advantage > 0 ? "likelier" : "less likely"}, ${t2i.number(numbers.credit[token])} times as strongly as the average token of this image.`,
+      );
+    return parts.join(" ");
+  };
+
+  const download = (state, kind) => {
+    const { group, run } = state.value;
+    state.ask("save", { run, kind, step: group.step, group: group.number, place: t2i.sampleOf(state).place });
+  };
+})();

@@ -1,0 +1,200 @@
+// The credit maps: one group of one step. Everything here answers in the browser; only another step or prompt, a film and a
+// download ask the server.
+(() => {
+  const t2i = window.t2i;
+  const NAMES = ["token_advantages", "credit", "signed_contrast"];
+
+  t2i.maps = (element, props, trigger, watch, events) => {
+    const root = element.querySelector(".t2i-maps");
+    const state = {
+      look: t2i.look(t2i.palettes),
+      map: "token_advantages",
+      place: 0,
+      token: null,
+      pinned: false,
+      value: null,
+      ask: (event, data) => trigger(event, data),
+      events,
+    };
+    t2i.follow(props, watch, (value) => {
+      if (value.kind === "film") return state.film?.show(value);
+      if (value.kind === "notice") {
+        state.value = null;
+        root.replaceChildren(t2i.notice(...value.notice));
+        return;
+      }
+      receive(root, state, value);
+    });
+  };
+
+  const receive = (root, state, value) => {
+    const before = state.value;
+    state.value = value;
+    const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
+    if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
+    if (!same) [state.token, state.pinned] = [null, false];
+    if (!value.group.samples[0].arrays.negative_logprobs && state.map === "signed_contrast") state.map = "credit";
+    build(root, state);
+  };
+
+  // The sample that the update moves most.
+  const mostPushed = (samples) => {
+    const sizes = samples.map((sample) => Math.abs(sample.advantage ?? 0));
+    return sizes.indexOf(Math.max(...sizes));
+  };
+
+  const build = (root, state) => {
+    const { group } = state.value;
+    state.parts = {
+      stage: stage(state),
+      choice: choice(state),
+      inspector: t2i.inspector(state),
+      strip: strip(state),
+    };
+    state.film = t2i.film(state);
+    const { stage: big, choice: maps, inspector, strip: row } = state.parts;
+    root.replaceChildren(
+      t2i.mapsHead(state),
+      t2i.el(
+        "div",
+        { class: "desk" },
+        t2i.el("div", { class: "desk-stage" }, big.box, big.legend, t2i.viewControls(state, () => refresh(state))),
+        t2i.el("div", { class: "desk-side" }, inspector.box),
+        t2i.el("div", { class: "desk-maps" }, maps.box),
+      ),
+      section("The whole group", `${group.samples.length} samples of this prompt, best reward first, on one scale`, row.box),
+      state.film.box,
+    );
+    refresh(state);
+  };
+
+  const section = (title, says, body) =>
+    t2i.el("section", {}, t2i.el("header", {}, t2i.el("h3", {}, title), t2i.el("p", {}, says)), body);
+
+  const refresh = (state) => {
+    for (const part of Object.values(state.parts)) part.refresh();
+    state.film.refresh();
+  };
+
+  t2i.sampleOf = (state) => state.value.group.samples[state.place];
+
+  // The large picture under the chosen map, which points at tokens.
+  const stage = (state) => {
+    const picture = t2i.tile("stage outlined");
+    const mark = t2i.el("div", { class: "mark", hidden: true });
+    picture.box.append(mark);
+    const legend = t2i.el("div", { class: "stage-legend" });
+    const [rows, columns] = state.value.group.grid;
+    Object.entries({
+      tabindex: 0,
+      role: "application",
+      "aria-label": `picture of ${rows} by ${columns} tokens; arrow keys move between tokens`,
+    }).forEach(([name, text]) => picture.box.setAttribute(name, text));
+    const at = (event) => {
+      const place = picture.box.getBoundingClientRect();
+      const column = Math.floor(((event.clientX - place.left) / place.width) * columns);
+      const row = Math.floor(((event.clientY - place.top) / place.height) * rows);
+      return column < 0 || row < 0 || column >= columns || row >= rows ? null : row * columns + column;
+    };
+    const point = (token, pinned) => {
+      [state.token, state.pinned] = [token, pinned];
+      show();
+      state.parts.inspector.refresh();
+    };
+    picture.box.addEventListener("pointermove", (event) => state.pinned || point(at(event), false));
+    picture.box.addEventListener("pointerleave", () => state.pinned || point(null, false));
+    picture.box.addEventListener("click", (event) => {
+      const token = at(event);
+      point(token, !(state.pinned && token === state.token));
+    });
+    picture.box.addEventListener("keydown", (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+      if (event.key === "Escape") point(null, false);
+      if (!move) return;
+      event.preventDefault();
+      point(Math.min(rows * columns - 1, Math.max(0, (state.token ?? 0) + move)), true);
+    });
+    const show = () => {
+      mark.hidden = state.token === null;
+      if (state.token === null) return;
+      mark.classList.toggle("pinned", state.pinned);
+      Object.assign(mark.style, {
+        left: `${(100 * (state.token % columns)) / columns}%`,
+        top: `${(100 * Math.floor(state.token / columns)) / rows}%`,
+        width: `${100 / columns}%`,
+        height: `${100 / rows}%`,
+      });
+    };
+    const update = () => {
+      const { grid, scale } = state.value.group;
+      picture.update(t2i.sampleOf(state), grid, scale, state.map, state.look, state.look.opacity);
+      legend.replaceChildren(t2i.legend(state.map, scale, state.look));
+      show();
+    };
+    return { box: picture.box, legend, refresh: update };
+  };
+
+  // The three maps by themselves; a click lays one over the picture.
+  const choice = (state) => {
+    const box = t2i.el("div", { class: "choice", role: "group", "aria-label": "map over the picture" });
+    const entries = NAMES.map((name) => {
+      const tile = t2i.tile("plain");
+      const about = t2i.MAPS[name];
+      const button = t2i.el(
+        "button",
+        { type: "button", "data-map": name, onclick: () => ((state.map = name), refresh(state)) },
+        tile.box,
+        t2i.el("span", {}, t2i.el("b", {}, about.title), t2i.el("small", {}, about.says)),
+      );
+      box.append(button);
+      return { name, tile, button };
+    });
+    const update = () => {
+      const { grid, scale } = state.value.group;
+      const sample = t2i.sampleOf(state);
+      for (const { name, tile, button } of entries) {
+        tile.update(sample, grid, scale, name, state.look, 1);
+        button.setAttribute("aria-pressed", name === state.map);
+        button.disabled = !t2i.numbers(sample)[name];
+      }
+    };
+    return { box, refresh: update };
+  };
+
+  // The whole group side by side under the chosen map.
+  const strip = (state) => {
+    const box = t2i.el("div", { class: "strip" });
+    const entries = state.value.group.samples.map((sample, place) => {
+      const picture = t2i.tile();
+      const heat = t2i.tile("heat");
+      const button = t2i.el(
+        "button",
+        {
+          type: "button",
+          "data-place": sample.place,
+          "aria-label": `sample ${place + 1}, reward ${t2i.number(sample.reward)}`,
+          onclick: () => ((state.place = place), refresh(state)),
+        },
+        picture.box,
+        heat.box,
+        t2i.el(
+          "span",
+          { class: "caption" },
+          t2i.el("b", {}, (sample.gold ? "★ " : "") + t2i.number(sample.reward)),
+          t2i.el("span", {}, t2i.signed(sample.advantage)),
+        ),
+      );
+      box.append(button);
+      return { sample, picture, heat, button };
+    });
+    const update = () => {
+      const { grid, scale } = state.value.group;
+      entries.forEach(({ sample, picture, heat, button }, place) => {
+        picture.update(sample, grid, scale, null, state.look, 0);
+        heat.update(sample, grid, scale, state.map, state.look, state.look.opacity);
+        button.setAttribute("aria-pressed", place === state.place);
+      });
+    };
+    return { box, refresh: update };
+  };
+})();

@@ -1,0 +1,35 @@
+// The page around the tabs: light and dark, and files that the server sent as text.
+(() => {
+  const t2i = window.t2i;
+  const KEY = "t2i-credit-theme";
+
+  const dress = (dark) => document.body.classList.toggle("dark", dark);
+
+  t2i.theme = (element) => {
+    const kept = localStorage.getItem(KEY);
+    if (kept) dress(kept === "dark");
+    const button = element.querySelector(".theme");
+    button.hidden = false; // not before it does something
+    button.addEventListener("click", () => {
+      const dark = !document.body.classList.contains("dark");
+      dress(dark);
+      localStorage.setItem(KEY, dark ? "dark" : "light");
+    });
+  };
+
+  // A hidden component whose value is {name, mime, data} becomes a download.
+  t2i.files = (element, props, watch) => {
+    const say = element.querySelector(".t2i-said");
+    t2i.follow(props, watch, (value) => {
+      say.textContent = value.error ?? "";
+      if (!value.data) return;
+      const bytes = Uint8Array.from(atob(value.data), (letter) => letter.charCodeAt(0));
+      const address = URL.createObjectURL(new Blob([bytes], { type: value.mime }));
+      const link = t2i.el("a", { href: address, download: value.name });
+      document.body.append(link);
+      link.click();
+      link.remove();
+      setTimeout(() => URL.revokeObjectURL(address), 10000);
+    });
+  };
+})();

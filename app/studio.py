@@ -1,0 +1,292 @@
+"""Samples for the playground: loads generators when first asked, reports every token, can be stopped in mid-image. The one
+place of the app that loads a model; knows no page.
+
+Shapes: B samples, T = H*W image tokens in raster order.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import RunError, UserError
+from ..heatmap import robust_limit
+from .payload import encode, picture_url, plain
+from .runs import RunShelf, in_words
+
+EMBEDDED = "shapes"
+KEPT_MODELS = 2
+MOST_SAMPLES = 16
+LONGEST_PROMPT = 2000  # letters; a model's own limit comes earlier, and says so
+PREVIEWS = 8  # of a forming picture at most
+
+
+class Cancelled(Exception):
+    """The visitor asked to stop."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """One row of images: a model, a prompt, its negative (None = the null prompt) and a title."""
+
+    model: str
+    prompt: str
+    negative: str | None
+    title: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample, the same for every take."""
+
+    cfg_scale: float
+    temperature: float
+    seed: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the page shows: share done (0..1), a line, a group value for the browser, whether it is over."""
+
+    share: float
+    says: str
+    value: dict[str, Any] | None = None
+    over: bool = False
+    failed: bool = False
+
+
+class Watched:
+    """A generator whose every token is reported, and which stops when asked."""
+
+    def __init__(
+        self, model: Any, stop: threading.Event, report: Callable[[Sequence[Any]], None]
+    ) -> None:
+        self._model, self._stop, self._report = model, stop, report
+        self._tokens: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def advance(self, state: Any, tokens: Any) -> Any:
+        """One decoding step of the generator."""
+        if self._stop.is_set():
+            raise Cancelled
+        if tokens is not None:
+            self._tokens.append(tokens)
+            self._report(self._tokens)
+        return self._model.advance(state, tokens)
+
+
+class Studio:
+    """Loads generators and samples from them, one visitor at a time (the page's queue sees to that)."""
+
+    def __init__(self, shelf: RunShelf) -> None:
+        self.shelf = shelf
+        self._models: OrderedDict[str, Any] = OrderedDict()
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run."""
+        found = [("the embedded generator (shapes)", EMBEDDED)]
+        for status in self.shelf.statuses():
+            with suppress(UserError, OSError):
+                reader = self.shelf.open(status.path.name)
+                name = reader.path.name
+                found += [
+                    (f"{name}, checkpoint of step {step}", f"{name}@{step}")
+                    for step in reversed(reader.checkpoints())
+                ]
+        return found
+
+    def model(self, name: str) -> Any:
+        """A generator by its name in `choices`.
+
+        Raises:
+            UserError: it is none of them, or cannot be loaded.
+        """
+        from .. import api
+
+        if name not in self._models:
+            self._models[name] = api.load_model(self._address(name))
+            while len(self._models) > KEPT_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(name)
+        return self._models[name]
+
+    def _address(self, name: str) -> str:
+        if name == EMBEDDED:
+            return name
+        run, _, step = name.rpartition("@")
+        reader = self.shelf.open(run)
+        if not step.isdecimal() or int(step) not in reader.checkpoints():
+            raise RunError(f"{run} has no checkpoint of step {step!r}")
+        return f"{reader.path}@{int(step)}"
+
+    def sample(
+        self, takes: Sequence[Take], settings: Settings, stop: threading.Event
+    ) -> Iterator[Progress]:
+        """Samples every take on the same seeds; yields what the page shows, the finished pictures last."""
+        told: queue.Queue[Progress] = queue.Queue()
+        threading.Thread(
+            target=self._work, args=(takes, settings, stop, told.put), daemon=True
+        ).start()
+        try:
+            while True:
+                progress = told.get()
+                yield progress
+                if progress.over:
+                    return
+        finally:
+            stop.set()
+
+    def _work(
+        self,
+        takes: Sequence[Take],
+        settings: Settings,
+        stop: threading.Event,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        try:
+            check(takes, settings)
+            done: list[dict[str, Any]] = []
+            remarks: list[str] = []
+            for number, take in enumerate(takes):
+                tell(Progress(number / len(takes), f"loading {take.model} …"))
+                model = self.model(take.model)
+                remarks += unknown_words(model, take)
+
+                def report(tokens: Sequence[Any], number: int = number, model: Any = model) -> None:
+                    tell(forming(model, takes, number, tokens, done))
+
+                watched = Watched(model, stop, report)
+                done.append(sampled(watched, take, settings))
+            says = f"{settings.count} image(s) each, seed {settings.seed}"
+            says += f" · the model has never seen: {', '.join(remarks)}" if remarks else ""
+            tell(Progress(1.0, says, finished(done), over=True))
+        except Cancelled:
+            tell(Progress(0.0, "Cancelled.", over=True))
+        except UserError as error:
+            tell(Progress(0.0, in_words(error), over=True, failed=True))
+        except (
+            Exception
+        ) as error:  # a thread's error would vanish, and the page would wait for ever
+            tell(Progress(0.0, in_words(error), over=True, failed=True))
+            raise
+
+
+def check(takes: Sequence[Take], settings: Settings) -> None:
+    """Refuses what cannot be sampled, before a model is loaded.
+
+    Raises:
+        UserError: one line that says what is allowed.
+    """
+    for take in takes:
+        if not take.prompt.strip():
+            raise UserError("write a prompt first")
+        for text in (take.prompt, take.negative or ""):
+            if len(text) > LONGEST_PROMPT:
+                raise UserError(f"this prompt has {len(text)} letters; at most {LONGEST_PROMPT}")
+    if not 1 <= settings.count <= MOST_SAMPLES:
+        raise UserError(f"images: {settings.count} is not allowed; 1 to {MOST_SAMPLES} are")
+    if not 0 <= settings.seed < 2**63:
+        raise UserError("seed: must be an integer, 0 to 2**63 - 1")
+
+
+def sampled(model: Any, take: Take, settings: Settings) -> dict[str, Any]:
+    """One row of finished images, with the signed contrast of every token."""
+    from ..interfaces import Prompt
+    from ..pixels import to_uint8
+    from ..rollout import sample_rollout
+
+    rollout = sample_rollout(
+        model,
+        [Prompt(take.prompt, take.negative)],
+        group_size=settings.count,
+        cfg_scale=settings.cfg_scale,
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )
+    assert rollout.negative_logprobs is not None
+    positive = rollout.logprobs.cpu().numpy()
+    negative = rollout.negative_logprobs.cpu().numpy()
+    tokens = rollout.tokens.cpu().numpy().astype(np.int32)
+    samples = [
+        {
+            "image": picture_url(Image.fromarray(image)),
+            "pixels": [image.shape[1], image.shape[0]],
+            "tokens": encode(tokens[i]),
+            "arrays": {"logprobs": encode(positive[i]), "negative_logprobs": encode(negative[i])},
+            "objects": [],
+            "says": f"mean contrast {float((positive[i] - negative[i]).mean()):+.2f} nats",
+        }
+        for i, image in enumerate(to_uint8(rollout.images))
+    ]
+    return {
+        "prompt": take.title,
+        "negative": take.negative,
+        "grid": list(model.grid),
+        "samples": samples,
+        "large": True,
+        "contrasts": positive - negative,
+    }
+
+
+def finished(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """All rows on one scale."""
+    contrasts = np.concatenate([group.pop("contrasts").ravel() for group in groups])
+    limit = robust_limit(contrasts)
+    clipped = ["contrast"] if np.abs(contrasts).max() > limit else []
+    scale = {"credit": 1.0, "contrast": limit, "advantage": 1.0, "clipped": clipped}
+    shown = [{**group, "scale": scale} for group in groups]
+    return plain({"groups": shown, "map": "signed_contrast", "key": f"{id(groups)}"})
+
+
+def forming(
+    model: Any,
+    takes: Sequence[Take],
+    number: int,
+    tokens: Sequence[Any],
+    done: list[dict[str, Any]],
+) -> Progress:
+    """How far it is; now and then with the pictures as far as they are known."""
+    rows, columns = model.grid
+    share = (number + len(tokens) / (rows * columns)) / len(takes)
+    says = f"{takes[number].title}: token {len(tokens)} of {rows * columns}"
+    lines, rest = divmod(len(tokens), columns)
+    if rest or lines % -(-rows // PREVIEWS):
+        return Progress(share, says)
+    import torch
+
+    from ..pixels import to_uint8
+
+    known = torch.stack(list(tokens), dim=1)
+    blank = torch.zeros(len(known), rows * columns - known.shape[1], dtype=known.dtype)
+    with torch.no_grad():
+        images = to_uint8(model.decode(torch.cat([known, blank.to(known.device)], dim=1)).float())
+    samples = [
+        {
+            "image": picture_url(Image.fromarray(image)),
+            "pixels": [image.shape[1], image.shape[0]],
+            "known": lines / rows,
+        }
+        for image in images
+    ]
+    group = {"prompt": takes[number].title, "says": says, "samples": samples, "large": True}
+    value = {"groups": [group], "map": None, "key": f"{number}-{len(tokens)}-{id(tokens)}"}
+    return Progress(share, says, value)
+
+
+def unknown_words(model: Any, take: Take) -> list[str]:
+    """The words of a take that the model has never seen, if it can tell."""
+    if not hasattr(model, "unknown_words"):
+        return []
+    texts = (take.prompt, take.negative or "")
+    return list(dict.fromkeys(word for text in texts for word in model.unknown_words(text)))

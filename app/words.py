@@ -1,0 +1,119 @@
+"""Small pieces of HTML and wording: the status of a run, empty states, errors. Everything that comes from a run or a
+visitor is escaped here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ..run_reader import RunStatus
+from .runs import STATES
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def notice(title: str, text: str = "", *, command: str = "", kind: str = "empty") -> str:
+    """A calm box: what is missing or wrong, and what to do.
+
+    Args:
+        kind: "empty" or "error".
+    """
+    parts = [f"<strong>{escape(title)}</strong>"]
+    parts += [f"<p>{escape(text)}</p>"] if text else []
+    parts += [f"<code>{escape(command)}</code>"] if command else []
+    role = ' role="alert"' if kind == "error" else ""
+    return f'<div class="notice {kind}"{role}>{"".join(parts)}</div>'
+
+
+def no_runs(root: str) -> str:
+    """The empty state of a folder without runs."""
+    return notice(
+        "No run here yet",
+        f"There is no run in {root}. Start one; it appears here by itself, after a moment.",
+        command="t2i-credit train shapes/gcpo",
+    )
+
+
+def status_strip(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> str:
+    """State, progress, time left, throughput and reward of a run."""
+    last = metrics[-1] if metrics else {}
+    step, total = status.step or int(last.get("step", 0)), status.total
+    share = min(1.0, step / total) if total else 0.0
+    state = STATES.get(status.state, status.state)
+    cells = [
+        ("Reward", _reward(metrics), "mean of the last 20 steps"),
+        ("Step", f"{step:,}<small> of {total:,}</small>" if total else f"{step:,}", ""),
+        _time_cell(status, metrics),
+        (
+            "Throughput",
+            _amount(last.get("time/tokens_per_second"), "{:,.0f}") + "<small> tokens/s</small>",
+            "image tokens sampled and trained on",
+        ),
+    ]
+    shown = "".join(
+        f'<div class="figure" title="{escape(title)}"><span>{name}</span><b>{value}</b></div>'
+        for name, value, title in cells
+    )
+    message = (
+        f'<p class="said">{escape(status.message)}</p>'
+        if status.message and status.state != "finished"
+        else ""
+    )
+    return (
+        f'<div class="status"><div class="state {escape(status.state)}"><i></i>{escape(state)}</div>{shown}</div>'
+        f'<div class="progress" role="progressbar" aria-valuenow="{100 * share:.0f}" aria-label="training progress">'
+        f'<i style="width:{100 * share:.2f}%"></i></div>{message}'
+    )
+
+
+def time_left(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds, from the median of the last steps; None if there is nothing to go by."""
+    times = [row["time/step"] for row in metrics[-20:] if row.get("time/step") is not None]
+    if not times or not status.total:
+        return None
+    return float(sorted(times)[len(times) // 2] * max(0, status.total - status.step))
+
+
+def duration(seconds: float) -> str:
+    """Such as "12 s", "4 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ago(when: float, now: float | None = None) -> str:
+    """How long ago, in words."""
+    return f"{duration(max(0.0, (now or time.time()) - when))} ago"
+
+
+def signed(value: float) -> str:
+    """Two decimals with a sign."""
+    return f"{value:+.2f}".replace("-", MINUS)
+
+
+def _reward(metrics: Sequence[Mapping[str, Any]]) -> str:
+    known = [row["reward"] for row in metrics if isinstance(row.get("reward"), int | float)]
+    if not known:
+        return "–"
+    recent = sum(known[-20:]) / len(known[-20:])
+    if len(known) < 40:
+        return f"{recent:.3f}"
+    change = recent - sum(known[:20]) / 20
+    return f'{recent:.3f}<small class="{"up" if change >= 0 else "down"}"> {signed(change)}</small>'
+
+
+def _time_cell(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    if status.state == "running":
+        left = time_left(status, metrics)
+        return "Time left", "–" if left is None else duration(left), "from the last 20 steps"
+    took = max(0.0, status.heartbeat - status.started)
+    return "Took", duration(took), f"ended {ago(status.heartbeat)}"
+
+
+def _amount(value: Any, form: str) -> str:
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return form.format(value) if known else "–"

@@ -1,0 +1,181 @@
+"""Toy runs for the tests of the app: written by the real writer, seconds old, with everything that a page can show. Holds
+no test."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from t2i_credit.interfaces import Prompt, Rollout
+from t2i_credit.run_folder import RunWriter, write_json
+
+H, W, V, G = 3, 5, 16, 4
+HEIGHT, WIDTH = 30, 50  # of the pictures
+PROMPT, PROBE = "a red circle", "a blue square left of a red circle"
+
+
+def toy_rollout(step: int, prompts: tuple[str, ...]) -> Rollout:
+    """G samples of each prompt; the second one was sampled under a negative prompt of its own."""
+    generator = torch.Generator().manual_seed(step)
+    rows = G * len(prompts)
+
+    def values() -> torch.Tensor:
+        return -torch.rand(rows, H * W, generator=generator) * 4
+
+    texts = [Prompt(text, None if i == 0 else "a red square") for i, text in enumerate(prompts)]
+    return Rollout(
+        prompts=[text for text in texts for _ in range(G)],
+        group_size=G,
+        tokens=torch.randint(V, (rows, H * W), generator=generator),
+        mask=torch.ones(rows, H * W, dtype=torch.bool),
+        logprobs=values(),
+        negative_logprobs=values(),
+        guided_logprobs=values(),
+        sampling_logprobs=values(),
+        entropy=-values(),
+        images=torch.rand(rows, 3, HEIGHT, WIDTH, generator=generator),
+    )
+
+
+def write_toy_step(run: RunWriter, step: int, prompts: tuple[str, ...] = (PROMPT, PROBE)) -> None:
+    """One recorded step: rewards 0, 1, 2, ... along the samples, credit that is no constant, the last prompt a probe."""
+    rollout = toy_rollout(step, prompts)
+    credit = torch.rand(len(rollout), H * W, generator=torch.Generator().manual_seed(step + 1))
+    credit = credit / credit.mean(1, keepdim=True)
+    rewards = torch.arange(len(rollout)).float() % G
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    mask[5:15, 10:40] = (
+        True  # half of the first row of tokens and half of the second, columns 1 to 3
+    )
+    circle = {
+        "name": "circle",
+        "color": "red",
+        "box": [10, 5, 40, 15],
+        "mask": mask,
+        "prompted": True,
+    }
+    run.write_step(
+        step,
+        rollout,
+        grid=(H, W),
+        codebook_size=V,
+        rewards=rewards,
+        reward_parts={"geneval": rewards},
+        advantages=rewards - 1.5,
+        credit=credit,
+        token_advantages=(rewards - 1.5)[:, None] * credit,
+        contrast=credit,
+        objects=[[circle]] * len(rollout),
+        probes=G,
+    )
+
+
+def start_toy_run(path: Path, *, seed: int = 0, steps: int = 9) -> RunWriter:
+    """A run that says it is running, with the metrics of its steps and nothing recorded."""
+    config = {
+        "model": {"name": "shapes"},
+        "credit": {"name": "guidance_contrast"},
+        "train": {"seed": seed, "name": path.name},
+    }
+    run = RunWriter.create(path, config=config, environment={"seed": seed}, total=steps)
+    for step in range(1, steps + 1):
+        run.append_metrics(
+            step,
+            {
+                "reward": step / steps,
+                "reward_spread": 0.2,
+                "entropy": 5.0 - step / steps,
+                "time/step": 2.0,
+                "time/tokens_per_second": 1000.0,
+            },
+        )
+    return run
+
+
+def write_toy_run(
+    path: Path,
+    *,
+    steps: tuple[int, ...] = (1, 5, 9),
+    prompts: tuple[str, ...] = (PROMPT, PROBE),
+    seed: int = 0,
+    evaluation: bool = True,
+) -> Path:
+    """A finished run of nine steps, some of them recorded, with an evaluation of two images."""
+    run = start_toy_run(path, seed=seed)
+    for step in steps:
+        write_toy_step(run, step, prompts)
+    if evaluation:
+        write_toy_evaluation(run)
+    run.finish("finished")
+    return path
+
+
+def write_toy_evaluation(run: RunWriter, name: str = "train-cfg2") -> None:
+    """Two tasks, one right image and one wrong one."""
+    row = {"correct": 0.5, "low": 0.25, "high": 0.75, "partial": 0.6, "pass_at_k": 0.8, "images": 1}
+    change = {"before": 0.25, "after": 0.5, "change": 0.25, "low": 0.05, "high": 0.4}
+    tasks = ("colors", "position", "overall")
+    records = [
+        {
+            "filename": f"0000{i}/samples/00000.png",
+            "tag": tag,
+            "prompt": PROMPT,
+            "correct": right,
+            "reason": "" if right else "expected left of, found right of",
+            "score": float(right),
+            "details": '{"circle": [[4, 6, 20, 26, 0.9]]}',
+        }
+        for i, (tag, right) in enumerate((("colors", True), ("position", False)))
+    ]
+    result = {
+        "format": 1,
+        "protocol": {"images_per_prompt": 1, "cfg_scale": 2.0, "temperature": 1.0, "seed": 0},
+        "summary": dict.fromkeys(tasks, row),
+        "paired": dict.fromkeys(tasks, change),
+    }
+    run.write_evaluation(name, result, records)
+
+
+def say_state(path: Path, state: str, *, pid: int | None = None) -> None:
+    """Overwrites status.json, as a run of another process would."""
+    now = 1_900_000_000.0
+    status = {"state": state, "pid": pid or os.getpid(), "host": socket.gethostname()}
+    times = {"started": now - 100, "heartbeat": now, "step": 9, "total": 9, "message": ""}
+    write_json(path / "status.json", {**status, **times})
+
+
+SERVER = """
+import json, sys
+from t2i_credit.app import server
+page = server.start(sys.argv[1], port=0, login=sys.argv[2] or None)
+limits = [fn.concurrency_limit for fn in page.fns.values() if fn.queue]
+facts = {"address": page.local_url, "max_size": page._queue.max_size, "api_open": page.api_open, "limits": limits}
+print(json.dumps(facts), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def served(root: Path, login: str = "") -> Iterator[dict[str, Any]]:
+    """The app in a process of its own (its library leaves loops and sockets to the garbage collector): its address, and
+    the bounds of its queue."""
+    command = [sys.executable, "-c", SERVER, str(root), login]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdin
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()

@@ -1,0 +1,254 @@
+"""The page in a real browser, on toy runs, on a script that tries to run, and beside a training run that goes on. Skipped
+where there is no Chromium; elsewhere it drives the one on the PATH."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from app_toys import PROBE, PROMPT, H, W, served, write_toy_run
+from PIL import Image
+
+from t2i_credit.run_folder import RunReader
+
+pytestmark = pytest.mark.xdist_group("app")
+PATIENCE = 120_000  # ms: a machine that trains beside it is slow
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TABS = {
+    "Training": "#training-curves .chart .plot svg",
+    "Credit maps": ".tile.stage",
+    "Playground": "#play-go",
+    "Compare": "#compare-pictures .card",
+    "Evaluation": ".verdict",
+}
+SCRIPT = "<img src=x onerror='window.hacked = true'><script>window.hacked = true</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on the PATH ({', '.join(CHROMIUMS)})")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("browser") / "runs"
+    write_toy_run(root / "other", seed=1)
+    write_toy_run(root / "script", prompts=(SCRIPT, PROBE), steps=(1, 2))
+    write_toy_run(root / "toy")  # the newest, so it is chosen at first
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(runs):
+    with served(runs) as facts:
+        yield facts["address"]
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page that fails the test if the browser complains."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    complaints = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("response", lambda r: complaints.append(r.url) if r.status >= 400 else None)
+    page.goto(address)
+    page.wait_for_selector(".status")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_selector(TABS[name])
+
+
+def point_at(page, row, column, *, click=True):
+    """Clicks the middle of a token of the large picture."""
+    stage = page.locator(".tile.stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
+    place = {"x": box["width"] * (column + 0.5) / W, "y": box["height"] * (row + 0.5) / H}
+    stage.click(position=place) if click else stage.hover(position=place)
+
+
+def numbers(page):
+    return {
+        one.get_attribute("data-number"): float(one.get_attribute("data-value"))
+        for one in page.locator(".inspector [data-number]").all()
+    }
+
+
+def test_every_tab_shows_the_run_without_a_complaint(page):
+    for name in TABS:
+        open_tab(page, name)
+    page.get_by_role("tab", name="Training").click()
+    assert "9 of 9" in page.locator(".status").inner_text()
+    assert page.locator("#training-newest .card").count() == 4
+
+
+def test_a_clicked_token_shows_the_numbers_of_the_arrays_file(page, runs):
+    open_tab(page, "Credit maps")
+    assert (
+        page.locator(".maps-head select").evaluate("one => one.selectedOptions[0].text") == PROMPT
+    )
+    page.locator(".strip button").nth(
+        1
+    ).click()  # the second best: reward 2, so the third in the file
+    point_at(page, 1, 3)
+    arrays, token = RunReader(runs / "toy").step(9).arrays, 1 * W + 3
+    shown = numbers(page)
+    assert "row 1, column 3" in page.locator(".inspector-head").inner_text()
+    assert shown["code"] == arrays["tokens"][2, token]
+    for name in ("logprobs", "negative_logprobs", "credit", "token_advantages", "entropy"):
+        assert np.float32(shown[name]) == arrays[name][2, token], name
+    difference = arrays["logprobs"][2, token] - arrays["negative_logprobs"][2, token]
+    assert shown["signed_contrast"] == pytest.approx(difference, abs=1e-6)
+    page.keyboard.press("ArrowRight")
+    assert numbers(page)["code"] == arrays["tokens"][2, token + 1]
+
+
+def test_hovering_answers_and_leaving_goes_back_to_the_sample(page):
+    open_tab(page, "Credit maps")
+    point_at(page, 0, 0, click=False)
+    assert "Token 0" in page.locator(".inspector-head").inner_text()
+    page.mouse.move(5, 5)
+    assert "Sample" in page.locator(".inspector-head").inner_text()
+
+
+def test_the_step_slider_brings_another_step(page):
+    open_tab(page, "Credit maps")
+    assert "step 9" in page.locator(".maps-head").inner_text()
+    page.locator(".step-range").fill("1")
+    page.wait_for_function(
+        "document.querySelector('.maps-head').innerText.includes('step 5 · 2 of 3')"
+    )
+
+
+def test_a_film_plays_through_the_recorded_steps(page):
+    open_tab(page, "Credit maps")
+    page.locator(".film-load").click()
+    page.wait_for_selector(".player")
+    page.wait_for_function("document.querySelector('.film-caption').innerText.includes('step 9')")
+    page.locator(".film-range").fill("0")
+    assert "step 1" in page.locator(".film-caption").inner_text()
+
+
+def test_opacity_map_palette_and_outlines_change_the_picture(page):
+    open_tab(page, "Credit maps")
+    pixels = "document.querySelector('.tile.stage canvas').getContext('2d').getImageData(0, 0, 1, 1).data.join()"
+    first = page.evaluate(pixels)
+    page.locator(".opacity input").fill("1")
+    opaque = page.evaluate(pixels)
+    assert opaque != first and opaque.endswith(",255")
+    page.locator('.choice button[data-map="credit"]').click()
+    magma = page.evaluate(pixels)
+    page.locator(".palette select").focus()
+    page.locator(".palette select").select_option("cividis")
+    assert page.evaluate(pixels) not in (magma, opaque)
+    assert page.locator(".tile.stage svg path").count() == 2
+    page.get_by_label("Object outlines").uncheck()
+    assert page.locator(".tile.stage svg path").count() == 0
+
+
+def test_downloads_can_be_opened(page, runs, tmp_path):
+    open_tab(page, "Credit maps")
+    for kind in ("png", "csv"):
+        with page.expect_download() as download:
+            page.locator(f'[data-save="{kind}"]').click()
+        target = tmp_path / download.value.suggested_filename
+        download.value.save_as(target)
+        assert target.name == f"toy-step9.{kind}"
+    with Image.open(tmp_path / "toy-step9.png") as picture:
+        assert picture.width > 600
+    rows = list(csv.DictReader((tmp_path / "toy-step9.csv").read_text().splitlines()))
+    arrays = RunReader(runs / "toy").step(9).arrays
+    for row in rows[:: W + 1]:
+        place = int(row["sample"]), int(row["token"])
+        assert np.float32(row["credit"]) == arrays["credit"][place]
+
+
+def test_another_run_is_shown_and_stays_chosen_while_the_page_lives(page):
+    page.locator("#run input").click()
+    page.get_by_role("option", name="other").click()
+    page.wait_for_timeout(5000)  # two looks of the clock
+    assert page.locator("#run input").input_value().startswith("other")
+
+
+def test_a_prompt_that_is_a_script_is_shown_as_text(page):
+    page.locator("#run input").click()
+    page.get_by_role("option", name="script").click()
+    open_tab(page, "Credit maps")
+    assert (
+        page.locator(".maps-head select").evaluate("one => one.selectedOptions[0].text") == SCRIPT
+    )
+    for name in ("Training", "Compare", "Evaluation"):
+        open_tab(page, name)
+    assert page.evaluate("window.hacked") is None
+
+
+def test_dark_mode_and_a_phones_width_keep_everything_in_view(page):
+    page.locator(".theme").click()
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, ground.strip("rgba()").split(",")[:3])) < 64
+    page.set_viewport_size({"width": 390, "height": 844})
+    for name in TABS:
+        open_tab(page, name)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, name
+
+
+def test_a_playground_sample_forms_and_shows_where_the_prompts_disagree(page):
+    open_tab(page, "Playground")
+    page.locator("#play-negative textarea").fill("a photo of a blue circle")
+    page.locator("#play-go").click()
+    page.wait_for_selector("#play-pictures .forming")
+    page.wait_for_selector("#play-said [data-done]")
+    assert page.locator("#play-pictures .card").count() == 4
+    assert page.locator("#play-pictures .tile.heat canvas").first.is_visible()
+    page.locator("#play-prompt textarea").fill("red " * 400)
+    page.locator("#play-go").click()
+    page.wait_for_selector("#play-said .error")
+    assert "takes at most" in page.locator("#play-said").inner_text()
+
+
+def test_a_training_run_is_followed_while_it_goes_on(page, runs):
+    small = ["prompts.per_step=2", "rollout.group_size=4", "optim.warmup_steps=0"]
+    names = [f"train.out={runs}", "train.name=live", "train.steps=40", "log.samples_every=1"]
+    command = [sys.executable, "-m", "t2i_credit.cli", "train", "shapes/gcpo", *small, *names]
+    training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + PATIENCE / 1000
+        while not (runs / "live" / "steps" / "000001").is_dir():
+            assert training.poll() is None and time.time() < deadline
+            time.sleep(0.5)
+        page.reload()  # a running run is chosen first
+        page.wait_for_selector(".state.running")
+        page.wait_for_selector("#training-newest .card")
+        said = page.locator("#training-newest .group-head").inner_text()
+        page.wait_for_function(
+            "said => document.querySelector('#training-newest .group-head').innerText !== said",
+            arg=said,
+        )
+    finally:
+        training.terminate()
+        training.wait()
+    page.wait_for_function("!document.querySelector('.state.running')")
+    for name in TABS:
+        if name != "Evaluation":  # this run has none
+            open_tab(page, name)
