@@ -3,15 +3,13 @@ the loop is evaluate.py's, the files are judging_work.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import api
-from .config import find_plugin
 from .errors import UserError
 from .evaluate import Detect, check_prompts
-from .geneval import validate_spec
 from .image_folder import is_image_folder, read_folder
 from .interfaces import Prompt
 from .judging_names import evaluation_name, folder_name, identity, place_of, run_of, trained_on
@@ -20,7 +18,6 @@ from .prompts import load_prompts
 from .protocol import SAMPLING, Protocol
 
 __all__ = [
-    "DETECTORS",
     "Report",
     "evaluate_folder",
     "evaluate_model",
@@ -29,16 +26,6 @@ __all__ = [
 ]
 
 CFG_SCALE = 1.6
-
-
-def _shapes() -> tuple[Detect, Collection[str] | None]:
-    from .shapes.detector import classes
-
-    return api.shapes_detector(), classes()
-
-
-# name -> a function that loads it: the detector, and the classes that it knows (None = any)
-DETECTORS: dict[str, Callable[[], tuple[Detect, Collection[str] | None]]] = {"shapes": _shapes}
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
@@ -80,9 +67,10 @@ def evaluate_model(
         UserError: whatever is wrong, in one line.
     """
     protocol = Protocol(**{"cfg_scale": CFG_SCALE, **settings})
-    detect, classes = find_detector(protocol.detector)
+    detect, check = find_detector(protocol)
     prompts = load_prompts(source) if source else evaluation_prompts(split, per_task)
-    _check(prompts, classes)
+    check_prompts(prompts)
+    check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
     warnings = [line for line in [trained_on(model, prompts)] if line]
     for line in warnings:
@@ -129,8 +117,9 @@ def evaluate_folder(
     prompts = load_prompts(source) if source else None
     folder = read_folder(images, prompts=prompts, images_per_prompt=images_per_prompt)
     folder, protocol, about = origin_of(folder, settings)
-    detect, classes = find_detector(protocol.detector)
-    _check(folder.prompts, classes)
+    detect, check = find_detector(protocol)
+    check_prompts(folder.prompts)
+    check(folder.prompts)
     about |= {"prompts": source or str(images)}
     warnings = []
     if folder.ignored:
@@ -178,18 +167,11 @@ def evaluate_named(
     return evaluate_model(model, against, split=split, per_task=per_task, out=out, **settings)
 
 
-def find_detector(name: str) -> tuple[Detect, Collection[str] | None]:
-    """The detector of a name: an entry of DETECTORS, or of a user's own package.module:function, which is called with
-    images (N, h, w, 3) uint8 and N records and returns N times {class: detections}."""
-    found = find_plugin(name, DETECTORS, "detector")
-    return found() if name in DETECTORS else (found, None)
-
-
-def _check(prompts: Sequence[Prompt], classes: Collection[str] | None) -> None:
-    """Raises PromptError unless every prompt has a record that the detector can judge."""
-    check_prompts(prompts)
-    for prompt in prompts:
-        validate_spec(prompt.spec or {}, classes=classes, where=f"prompt {prompt.text!r}")
+def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt]], None]]:
+    """The detector of a protocol, and the check of the prompts that it is to judge; see `api.load_detector`."""
+    keys = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
+    settings = protocol.to_dict()
+    return api.load_detector(protocol.detector, **{key: settings[key] for key in keys})
 
 
 def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +71,7 @@ def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
 
 def folder_name(images: Path, protocol: Protocol) -> str:
     """The folder's own name, the detector, and a mark of all that is unusual about the judging."""
-    name = f"{images.resolve().name}-{protocol.detector.replace(':', '.')}"
+    name = f"{images.resolve().name}-{re.sub(r'[^A-Za-z0-9_.-]', '.', protocol.detector)}"
     return name + _mark(protocol, ("detector", *SAMPLING))
 
 

@@ -83,7 +83,7 @@ def test_a_killed_evaluation_with_a_comparison_ends_as_if_it_had_not_been(
 
         out = Path(f"killed{die_at}")
         with monkeypatch.context() as patch:
-            patch.setitem(judging.DETECTORS, "shapes", lambda: (dying, None))
+            patch.setattr(judging, "find_detector", lambda protocol: (dying, lambda prompts: None))
             with pytest.raises(KeyboardInterrupt):
                 evaluate(against="other", out=out, batch_size=4)
             assert not list(out.glob("*.json"))
@@ -169,7 +169,7 @@ def test_new_images_at_the_same_place_are_judged_anew(
         return detect(pixels)
 
     with monkeypatch.context() as patch:
-        patch.setitem(judging.DETECTORS, "shapes", lambda: (dying, None))
+        patch.setattr(judging, "find_detector", lambda protocol: (dying, lambda prompts: None))
         with pytest.raises(KeyboardInterrupt):
             evaluate(images=folder, batch_size=2)
     first = folder / "00000/samples/0000.png"
@@ -184,7 +184,13 @@ def test_a_users_own_detector_is_called_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "blind_eye.py").write_text(
-        "def see(images, specs):\n    return [{} for _ in images]\n"
+        "from t2i_credit.shapes.scene import COLORS\n"
+        "class Blind:\n"
+        "    colors = COLORS  # named by itself, so that no CLIP is loaded\n"
+        "    def __call__(self, images, wanted):\n"
+        "        return [{} for _ in images]\n"
+        "def see(*, model, device, batch_size):\n"
+        "    return Blind()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     report = evaluate(detector="blind_eye:see")
