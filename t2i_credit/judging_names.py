@@ -71,8 +71,7 @@ def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
 
 def folder_name(images: Path, protocol: Protocol) -> str:
     """The folder's own name, the detector, and a mark of all that is unusual about the judging."""
-    detector = re.sub(r"[^\w.-]+", "-", protocol.detector)
-    name = f"{images.resolve().name}-{detector}"
+    name = f"{images.resolve().name}-{re.sub(r'[^A-Za-z0-9_.-]', '.', protocol.detector)}"
     return name + _mark(protocol, ("detector", *SAMPLING))
 
 

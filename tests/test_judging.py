@@ -88,7 +88,7 @@ def test_a_killed_evaluation_with_a_comparison_ends_as_if_it_had_not_been(
 
         out = Path(f"killed{die_at}")
         with monkeypatch.context() as patch:
-            patch.setattr(judging, "find_detector", finding(dying))
+            patch.setattr(judging, "find_detector", lambda protocol: (dying, lambda prompts: None))
             with pytest.raises(KeyboardInterrupt):
                 evaluate(against="other", out=out, batch_size=4)
             assert not list(out.glob("*.json"))
@@ -174,7 +174,7 @@ def test_new_images_at_the_same_place_are_judged_anew(
         return detect(pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "find_detector", finding(dying))
+        patch.setattr(judging, "find_detector", lambda protocol: (dying, lambda prompts: None))
         with pytest.raises(KeyboardInterrupt):
             evaluate(images=folder, batch_size=2)
     first = folder / "00000/samples/0000.png"
@@ -188,7 +188,20 @@ def test_new_images_at_the_same_place_are_judged_anew(
 def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(UserError, match="detector: 'shape' is not known; allowed is shapes"):
+    (tmp_path / "blind_eye.py").write_text(
+        "from t2i_credit.shapes.scene import COLORS\n"
+        "class Blind:\n"
+        "    colors = COLORS  # named by itself, so that no CLIP is loaded\n"
+        "    def __call__(self, images, wanted):\n"
+        "        return [{} for _ in images]\n"
+        "def see(*, model, device, batch_size):\n"
+        "    return Blind()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    report = evaluate(detector="blind_eye:see")
+    assert report.evaluation.summary()["overall"]["correct"] == 0.0
+    assert report.evaluation.protocol.detector == "blind_eye:see"
+    with pytest.raises(UserError, match="detector: unknown name 'shape'; did you mean shapes"):
         evaluate(detector="shape")
     usual = evaluate(out=Path("out")).path
     folder = usual.with_suffix("")
