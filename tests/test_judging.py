@@ -41,7 +41,7 @@ def evaluate(model: str | None = "painter", images: Path | None = None, **more: 
 
 def finding(detect: Any) -> Any:
     """In place of `find_detector`."""
-    return lambda protocol: (detect, None)
+    return lambda protocol: (detect, lambda prompts: None)
 
 
 def undated(path: Path) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_a_killed_evaluation_with_a_comparison_ends_as_if_it_had_not_been(
 
         out = Path(f"killed{die_at}")
         with monkeypatch.context() as patch:
-            patch.setattr(judging, "find_detector", lambda protocol: (dying, lambda prompts: None))
+            patch.setattr(judging, "find_detector", finding(dying))
             with pytest.raises(KeyboardInterrupt):
                 evaluate(against="other", out=out, batch_size=4)
             assert not list(out.glob("*.json"))
@@ -174,7 +174,7 @@ def test_new_images_at_the_same_place_are_judged_anew(
         return detect(pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "find_detector", lambda protocol: (dying, lambda prompts: None))
+        patch.setattr(judging, "find_detector", finding(dying))
         with pytest.raises(KeyboardInterrupt):
             evaluate(images=folder, batch_size=2)
     first = folder / "00000/samples/0000.png"
@@ -186,6 +186,7 @@ def test_new_images_at_the_same_place_are_judged_anew(
 
 
 def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "blind_eye.py").write_text(
@@ -209,7 +210,7 @@ def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
     monkeypatch.setattr(judging, "find_detector", blind)
     report = evaluate(images=folder, detector="blind@me/eye")
     assert report.path == Path(
-        f"evaluations/train-cfg{judging.CFG_SCALE:g}-t1-seed4-blind-me-eye.json"
+        f"evaluations/train-cfg{judging.CFG_SCALE:g}-t1-seed4-blind.me.eye.json"
     )
     assert report.evaluation.protocol.detector == "blind@me/eye"
     assert report.evaluation.summary()["overall"]["correct"] == 0.0
