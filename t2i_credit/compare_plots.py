@@ -23,7 +23,8 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    colors = dict(zip(curves, colormaps["tab10"].colors * 2, strict=False))
+    palette = colormaps["tab10"]
+    colors = {name: palette(i % palette.N) for i, name in enumerate(curves)}
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 2.5))
     _draw_curves(left, found, curves, colors)

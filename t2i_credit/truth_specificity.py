@@ -62,7 +62,7 @@ def under_negatives(
             temperature=temperature,
         )
         parts.append(found)
-    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    columns: dict[str, Any] = {n: torch.cat([part[n] for part in parts]) for n in parts[0]}
     named = [replace(p, negative=negatives[b // size]) for b, p in enumerate(rollout.prompts)]
     return replace(rollout, prompts=named, **columns)
 
@@ -101,7 +101,7 @@ def specificity(
     used = 0
     for removed in (0, 1):
         # the negative names the other object alone
-        negatives = [texts[b][1 - removed] for b in rows.tolist()[::size]]  # type: ignore[index]
+        negatives = [texts[b][1 - removed] for b in rows.tolist()[::size]]
         seen = under_negatives(
             model,
             pairs,
