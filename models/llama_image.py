@@ -210,7 +210,7 @@ class LlamaImageModel(nn.Module):
         should: dropout would make the pass disagree with sampling."""
         layers = self.language_model.layers if self.recompute and torch.is_grad_enabled() else ()
         if layers and not layers[0].gradient_checkpointing:
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.language_model.activation_checkpointing_enable()
         for layer in layers:
             layer.training = True
         try:

@@ -5,7 +5,6 @@ The one place above floor 3 that builds things; it computes nothing itself.
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config, check_params, find_plugin, load_config, parse_config, to_yaml
+from .config_plugins import PLUGIN
 from .errors import ConfigError, PromptError, RunError
 from .interfaces import Prompt, Rollout
 from .prompts import load_prompts, with_negative
@@ -30,7 +30,8 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
     """Loads a generator: an embedded one's name ("shapes"), a model folder, or a run folder.
 
     Args:
-        name_or_path: of a run folder the newest checkpoint is taken; "runs/x@100" is that of step 100.
+        name_or_path: of a run folder the newest checkpoint is taken; "runs/x@100" is that of step 100. A Hugging Face
+            hub id is downloaded; "my_package.my_module:function" is called and gives the model.
         device: "cpu", "cuda", ...; None = a GPU if there is one.
 
     Returns:
@@ -45,29 +46,46 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
     from .models import load_pretrained
 
     name = os.fspath(name_or_path)
-    path, _, step = name.rpartition("@")
-    if not (path and step.isdecimal()):
-        path, step = name, ""
+    path, step = split_step(name)
     if (Path(path) / "config.yaml").is_file():
-        model = _load_run(Path(path), int(step) if step else None)
+        model = _load_run(Path(path), step)
+    elif PLUGIN.fullmatch(name):
+        model = find_plugin(name, {}, "model.name")()
     else:
         model = load_pretrained(name)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
+def split_step(name: str) -> tuple[str, int | None]:
+    """"runs/x@100" to the path and the step; None = the newest checkpoint."""
+    path, _, step = name.rpartition("@")
+    return (path, int(step)) if path and step.isdecimal() else (name, None)
+
+
 def _load_run(path: Path, step: int | None) -> Any:
-    """The model of a run at a checkpoint, on the CPU."""
+    """The model of a run at a checkpoint, on the CPU; the moving average of its weights, if the run kept one."""
+    import torch
+
     from .checkpoint import load_checkpoint
+    from .finetune import cast_parameters, choose_trained, merge_adapter
     from .run_folder import RunReader
     from .trainer import load_trained
 
+    config = RunReader(path).config()
     try:
-        name = RunReader(path).config()["model"]["name"]
+        name = config["model"]["name"]
     except (KeyError, TypeError):
         raise RunError(f"{path / 'config.yaml'}: model.name: missing") from None
+    kept = parse_config(
+        {section: config.get(section) or {} for section in ("model", "tune")},
+        where=str(path / "config.yaml"),
+    )
     model = load_model(name, device="cpu")  # which may be a run again
+    merge_adapter(model)
+    cast_parameters(model, getattr(torch, kept.model.dtype))
+    choose_trained(model, kept.tune, seed=0)
     saved = load_checkpoint(path / "checkpoints", step)
-    load_trained(model, saved.model_state or {}, str(saved.path))
+    load_trained(model, saved.extra.get("ema") or saved.model_state or {}, str(saved.path))
     return model
 
 
@@ -163,6 +181,7 @@ def prepare(config: Config) -> Parts:
 
     from .advantages import ADVANTAGES
     from .credit import CREDIT
+    from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
     from .update import as_entry
 
     reward = build_reward(config)
@@ -177,9 +196,12 @@ def prepare(config: Config) -> Parts:
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
     _require_trackers(config)
-    model = load_model(config.model.name).to(getattr(torch, config.model.dtype))
+    model = load_model(config.model.name)
+    merge_adapter(model)  # of an earlier run that this one goes on from
+    cast_parameters(model, getattr(torch, config.model.dtype))
+    choose_trained(model, config.tune, seed=config.train.seed)
     held = config.loss.kl_coef > 0 or entry.needs_reference
-    reference = copy.deepcopy(model).requires_grad_(False) if held else None
+    reference = frozen_reference(model) if held else None
     return Parts(
         config,
         model,

@@ -182,6 +182,22 @@ def bench(
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder (run@STEP)")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the model folder to write")],
+    push: Annotated[str | None, typer.Option(help="hub id to upload it to, too")] = None,
+) -> None:
+    """Writes a run's model as a folder that others load: adapter merged, with a model card.
+
+    Example: t2i-credit export runs/shapes-gcpo my-model
+    """
+    from . import console
+    from .export import export as write
+
+    console.say(f"model: {write(run, out, push=push)}")
+
+
+@app.command()
 def pretrain(
     world: Annotated[str, typer.Argument(help="shapes")],
     out: Annotated[Path, typer.Option(help="the model folder to write")] = Path("pretrained"),

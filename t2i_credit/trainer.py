@@ -19,6 +19,7 @@ from .checkpoint import load_checkpoint, prune, save_checkpoint
 from .config import Config
 from .credit import ContrastKind, CreditEntry, contrast, token_advantages
 from .errors import RunError, TrainingError
+from .finetune import MovingAverage
 from .interfaces import Prompt, Rollout
 from .metrics import rollout_metrics
 from .prompts import PromptBatches
@@ -93,6 +94,8 @@ class Trainer:
             optimizer=self.optimizer,
             accelerator=accelerator,
         )
+        decay = config.tune.ema
+        self.average = MovingAverage(self._trained(), decay) if decay is not None else None
         self.seconds: dict[str, float] = {}
         self.silent = 0
         self.start = self._restore() if run.resume_step else 0
@@ -121,6 +124,8 @@ class Trainer:
                 group["lr"] = learning_rate(self.config, step)
             with self._timed("update"):
                 metrics |= self.update(step, rollout, advantages)
+            if self.average is not None:
+                self.average.update(self._trained())
         metrics |= {"lr": learning_rate(self.config, step), "samples": step * len(rollout)}
         metrics |= {f"time/{name}": spent for name, spent in self.seconds.items()}
         metrics["time/tokens_per_second"] = rollout.tokens.numel() / self.seconds["step"]
@@ -223,25 +228,29 @@ class Trainer:
 
     # Checkpoints
 
+    def _trained(self) -> dict[str, Tensor]:
+        return {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+
     def _save(self, step: int) -> None:
-        trained = {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+        averaged = {"ema": self.average.state} if self.average is not None else {}
         keep = self.config.train.keep_checkpoints
         save_checkpoint(
             self.run.checkpoints,
             step,
-            model_state=trained,
+            model_state=self._trained(),
             optimizer=self.optimizer,
-            extra={"samples_per_step": self.config.prompts.per_step},
+            extra={"samples_per_step": self.config.prompts.per_step, **averaged},
             keep=keep,
         )
 
     def _restore(self) -> int:
         saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
         assert saved.model_state is not None
-        trained = {n for n, p in self.sampler.named_parameters() if p.requires_grad}
-        if absent := sorted(trained - set(saved.model_state)):
+        if absent := sorted(set(self._trained()) - set(saved.model_state)):
             raise RunError(f"{saved.path}: {absent[0]} is not in this checkpoint; same config?")
         load_trained(self.sampler, saved.model_state, str(saved.path))
+        if self.average is not None:  # one that was switched on since then begins with the weights
+            self.average.load(saved.extra.get("ema", saved.model_state))
         settings = [
             {k: v for k, v in group.items() if k != "params"}
             for group in self.optimizer.param_groups

@@ -204,6 +204,9 @@ class PolicyUpdate:
     def _micro_batches(self, samples: int) -> Iterator[tuple[Tensor, bool]]:
         """The rows of each micro-batch, and whether it is the last."""
         size = self.config.train.micro_batch_size or samples
+        if limit := self.config.train.micro_batch_tokens:
+            height, width = self.sampler.grid
+            size = max(1, limit // (height * width * (2 if self.both_branches else 1)))
         for start in range(0, samples, size):
             end = min(start + size, samples)
             yield torch.arange(start, end, device=self.sampler.device), end == samples
