@@ -249,4 +249,6 @@ def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no text encoder here; config.json names it as t5")
     tokenizer = load_part("tokenizer", folder, AutoTokenizer.from_pretrained)
-    return load_part("text encoder", folder, T5EncoderModel.from_pretrained, dtype="auto"), tokenizer
+    return load_part(
+        "text encoder", folder, T5EncoderModel.from_pretrained, dtype="auto"
+    ), tokenizer

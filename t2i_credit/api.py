@@ -18,7 +18,7 @@ from typing import Any
 
 from .config import Config, check_params, find_plugin, load_config, parse_config, to_yaml
 from .config_plugins import PLUGIN
-from .errors import ConfigError, PromptError, RunError
+from .errors import ConfigError, PromptError, RunError, TrainingError
 from .interfaces import Prompt, Rollout
 from .prompts import load_prompts, with_negative
 
@@ -41,9 +41,8 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         ModelError: it is missing, damaged, or of an architecture that is not supported.
         RunError: the run has no such checkpoint.
     """
-    import torch
-
     from .models import load_pretrained
+    from .processes import local_device
 
     name = os.fspath(name_or_path)
     path, step = split_step(name)
@@ -53,11 +52,11 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         model = find_plugin(name, {}, "model.name")()
     else:
         model = load_pretrained(name)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.to(device or local_device()).eval()
 
 
 def split_step(name: str) -> tuple[str, int | None]:
-    """"runs/x@100" to the path and the step; None = the newest checkpoint."""
+    """ "runs/x@100" to the path and the step; None = the newest checkpoint."""
     path, _, step = name.rpartition("@")
     return (path, int(step)) if path and step.isdecimal() else (name, None)
 
@@ -182,6 +181,7 @@ def prepare(config: Config) -> Parts:
     from .advantages import ADVANTAGES
     from .credit import CREDIT
     from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
+    from .processes import require_enough_prompts
     from .update import as_entry
 
     reward = build_reward(config)
@@ -196,6 +196,7 @@ def prepare(config: Config) -> Parts:
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
     _require_trackers(config)
+    require_enough_prompts(config.prompts.per_step, int(os.environ.get("WORLD_SIZE", "1")))
     model = load_model(config.model.name)
     merge_adapter(model)  # of an earlier run that this one goes on from
     cast_parameters(model, getattr(torch, config.model.dtype))
@@ -242,22 +243,22 @@ def forward_passes(parts: Parts) -> int:
 
 
 def plan(parts: Parts) -> dict[str, Any]:
-    """What a run will do and about how much memory it takes; bytes are an estimate from the sizes of the model."""
+    """What a run will do and about how much memory it takes; bytes are an estimate from the sizes of the model.
+
+    Raises:
+        ConfigError: more memory than there is.
+    """
+    from .finetune import AdapterOff
+    from .memory import estimate, require_room
+    from .processes import local_device
+
     config, model = parts.config, parts.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    held = sum(p.numel() * p.element_size() for p in model.parameters())
     samples = config.prompts.per_step * config.rollout.group_size
     tokens = model.grid[0] * model.grid[1]
-    backbone = model.language_model.config
-    width, layers = backbone.hidden_size, backbone.num_hidden_layers
-    rows = 2 * (config.rollout.batch_size or samples)
-    cache = rows * (tokens + 16) * 2 * width * layers * 4
-    branches = 2 if config.loss.policy == "guided" and config.rollout.cfg_scale != 1 else 1
-    micro = branches * (config.train.micro_batch_size or samples)
-    activations = (
-        micro * (tokens + 16) * layers * width * 4 * 34
-    )  # about 34 values per unit and layer
-    weights = held * (2 if parts.reference is not None else 1) + trained * 4 * 3
+    held, switched = parts.reference is not None, isinstance(parts.reference, AdapterOff)
+    needed = estimate(model, config, reference=held and not switched)
+    require_room(needed, local_device())
     return {
         "model": config.model.name,
         "parameters trained": trained,
@@ -267,8 +268,8 @@ def plan(parts: Parts) -> dict[str, Any]:
         "samples per step": samples,
         "samples": samples * config.train.steps,
         "forward passes per token": forward_passes(parts),
-        "reference model": "held" if parts.reference is not None else "none",
-        "memory, about": f"{(weights + max(cache, activations)) / 2**20:.0f} MiB",
+        "reference model": ("held" if not switched else "adapter off") if held else "none",
+        "memory, about": f"{needed['total'] / 2**20:.0f} MiB",
     }
 
 
@@ -311,15 +312,65 @@ def run_training(
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    from .run_folder import RunWriter
     from .trainer import Trainer
 
     config = parts.config
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     path = run_path(config)
-    if resume:
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    accelerator = Accelerator(
+        mixed_precision=config.train.precision,
+        log_with=list(config.train.trackers) or None,
+        project_dir=str(path / "trackers"),
+    )
+    if resume and accelerator.is_main_process:
         _warn_of_changes(path, config, warn)
+    with _run_folder(accelerator, config, path, resume) as run, _trackers(accelerator, config):
+        trainer = Trainer(
+            config,
+            model=parts.model.to(accelerator.device),
+            reference=parts.reference.to(accelerator.device) if parts.reference else None,
+            reward=parts.reward,
+            advantage=parts.advantage,
+            credit=parts.credit,
+            prompts=parts.prompts,
+            run=run,
+            accelerator=accelerator,
+            describe=describe_shapes if config.prompts.source == "shapes" else None,
+            report=report,
+            warn=warn,
+        )
+        with _out_of_memory():
+            trainer.train()
+    return path
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """Says which knob to turn."""
+    import torch
+
+    from .memory import KNOBS
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of memory: {KNOBS}; then continue at the last checkpoint with --resume"
+        ) from error
+
+
+@contextmanager
+def _run_folder(accelerator: Any, config: Config, path: Path, resume: bool) -> Iterator[Any]:
+    """The run folder, which the first process writes; the others know where it is."""
+    from .processes import Follower
+    from .run_folder import RunWriter
+
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield Follower(path, resume=resume)
+        return
     with RunWriter.create(
         path,
         config=to_yaml(config),
@@ -327,29 +378,8 @@ def run_training(
         total=config.train.steps,
         resume=resume,
     ) as run:
-        AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
-        accelerator = Accelerator(
-            mixed_precision=config.train.precision,
-            log_with=list(config.train.trackers) or None,
-            project_dir=str(path / "trackers"),
-        )
-        with _trackers(accelerator, config):
-            trainer = Trainer(
-                config,
-                model=parts.model.to(accelerator.device),
-                reference=parts.reference.to(accelerator.device) if parts.reference else None,
-                reward=parts.reward,
-                advantage=parts.advantage,
-                credit=parts.credit,
-                prompts=parts.prompts,
-                run=run,
-                accelerator=accelerator,
-                describe=describe_shapes if config.prompts.source == "shapes" else None,
-                report=report,
-                warn=warn,
-            )
-            trainer.train()
-    return path
+        accelerator.wait_for_everyone()
+        yield run
 
 
 def _warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
@@ -379,9 +409,12 @@ def check_run_folder(config: Config, *, resume: bool) -> None:
     Raises:
         RunError: the run exists (without `resume`), or does not (with it).
     """
+    from .processes import rank
     from .run_folder import check_new
     from .run_reader import RunReader
 
+    if rank() > 0:
+        return  # the first process may have made it already
     if resume:
         RunReader(run_path(config)).status()
     else:

@@ -41,12 +41,18 @@ def train(
     """
     from . import api, console
     from .config import load_config
+    from .processes import rank
 
     settings = load_config(config, overrides or [])
     api.check_run_folder(settings, resume=resume)
     parts = api.prepare(settings)
     if dry_run:
         console.table("Plan", api.plan(parts))
+        return
+    if rank() > 0:  # of several processes the first one speaks
+        api.run_training(
+            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
+        )
         return
     with console.training(parts.config) as progress:
         path = api.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, Strict, field_validator, model_validator
 
 from .config_messages import KeyProblem
-from .config_types import Fraction, Positive, Section, Text, distinct
+from .config_types import Float, Positive, Section, Text, distinct
 
 Names = Annotated[tuple[Text, ...], Strict(False)]
 
@@ -33,7 +33,7 @@ class TuneConfig(Section):
         default=False,
         description="gradient checkpointing: layers run again in the backward pass, in less memory",
     )
-    ema: Annotated[Fraction, Field(lt=1)] | None = Field(
+    ema: Annotated[Float, Field(ge=0, lt=1)] | None = Field(
         default=None,
         description="decay of a moving average of the trained weights, kept beside them and used afterwards; null = off",
     )

@@ -90,7 +90,10 @@ def card(
         "",
     ]
     if not scores:
-        lines += ["Not evaluated yet: `t2i-credit evaluate RUN --against BASE`, then export again.", ""]
+        lines += [
+            "Not evaluated yet: `t2i-credit evaluate RUN --against BASE`, then export again.",
+            "",
+        ]
     for name, tasks in scores.items():
         lines += [f"{name}:", "", "| task | before | after | change [95%] |", "|---|---|---|---|"]
         for task, row in tasks.items():

@@ -41,7 +41,9 @@ def choose_trained(model: Any, settings: TuneConfig, *, seed: int) -> None:
     if settings.recompute:
         if not hasattr(model, "recompute"):
             kind = type(model).__name__
-            raise ConfigError(f"tune.recompute: true is not allowed; {kind} cannot recompute layers")
+            raise ConfigError(
+                f"tune.recompute: true is not allowed; {kind} cannot recompute layers"
+            )
         model.recompute = True
     if settings.lora_rank:
         _add_adapter(model, settings, seed)

@@ -22,6 +22,7 @@ from .errors import RunError, TrainingError
 from .finetune import MovingAverage
 from .interfaces import Prompt, Rollout
 from .metrics import rollout_metrics
+from .processes import gather_rollout, gather_rows, my_share
 from .prompts import PromptBatches
 from .rollout import derive_seed, sample_rollout
 from .run_folder import RunWriter
@@ -136,10 +137,11 @@ class Trainer:
 
     def _sample(self, prompts: Sequence[Prompt], seed: int) -> Rollout:
         settings, needs = self.config.rollout, self.update.needs
+        mine = my_share(len(prompts), self.accelerator)
         with self.accelerator.autocast():
-            return sample_rollout(
+            part = sample_rollout(
                 self.sampler,
-                prompts,
+                prompts[mine],
                 group_size=settings.group_size,
                 cfg_scale=settings.cfg_scale,
                 temperature=settings.temperature,
@@ -150,14 +152,22 @@ class Trainer:
                 full_kl="full_kl" in needs,
                 guided_entropy="guided_entropy" in needs,
                 negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
+                first_sample=mine.start * settings.group_size,
             )
+        return gather_rollout(part, prompts, self.accelerator)
 
     def _score(self, step: int, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """Total reward (B,) and its parts; what a reward refuses is told with the step."""
+        size = rollout.group_size
+        prompts = len(rollout) // size
+        mine = my_share(prompts, self.accelerator)
+        rows = slice(mine.start * size, mine.stop * size)
         try:
-            return self.reward(rollout.images, rollout.prompts)
+            total, parts = self.reward(rollout.images[rows], rollout.prompts[rows])
         except TrainingError as error:
             raise TrainingError(f"step {step}: {error}; no update was made") from error
+        total = gather_rows(total, prompts, self.accelerator)
+        return total, {n: gather_rows(p, prompts, self.accelerator) for n, p in parts.items()}
 
     def _keeps(self, step: int) -> bool:
         """Whether the run folder keeps samples of the step."""
@@ -232,6 +242,8 @@ class Trainer:
         return {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
 
     def _save(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
         averaged = {"ema": self.average.state} if self.average is not None else {}
         keep = self.config.train.keep_checkpoints
         save_checkpoint(
@@ -258,8 +270,11 @@ class Trainer:
         self.optimizer.load_state_dict(saved.optimizer)
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(chosen)  # as the configuration says now, which may have been edited
-        # a process killed between saving and pruning leaves one too many
-        prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+        if (
+            self.accelerator.is_main_process
+        ):  # one killed between saving and pruning left one too many
+            prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
         return saved.step
 
     @contextmanager

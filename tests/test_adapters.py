@@ -147,7 +147,9 @@ def test_the_image_tokenizer_and_the_text_head_are_frozen(folder: Path) -> None:
     out = model(model.condition(TEXTS, NEGATIVES), some_tokens(3, model), want=BOTH)
     sum(part.sum() for part in out.values()).backward()
     unused = {n for n, p in model.named_parameters() if n in trained and p.grad is None}
-    assert not unused, unused  # what is trained is also run, so that processes need no search for it
+    assert not unused, (
+        unused
+    )  # what is trained is also run, so that processes need no search for it
     assert any(name.startswith("vq.") or "vqmodel" in name for name in frozen)
 
 

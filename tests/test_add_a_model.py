@@ -50,5 +50,7 @@ def test_the_example_trains_and_comes_back_from_its_run(
     condition = model.condition(["a red circle"], None)
     tokens = torch.zeros(1, 16, dtype=torch.long)
     with torch.no_grad():
-        before, after = (m(condition, tokens, want=["logprobs"])["logprobs"] for m in (model, trained))
+        before, after = (
+            m(condition, tokens, want=["logprobs"])["logprobs"] for m in (model, trained)
+        )
     assert (before - after).abs().max() > 1e-4

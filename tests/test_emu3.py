@@ -146,7 +146,9 @@ def test_a_vocabulary_without_some_image_token_is_refused(tmp_path: Path) -> Non
     config = json.loads((folder / "config.json").read_text())
     del config["vocabulary_map"]["<|visual token 000007|>"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"config\.json: vocabulary_map: no image token for code 7"):
+    with pytest.raises(
+        ModelError, match=r"config\.json: vocabulary_map: no image token for code 7"
+    ):
         load_pretrained(str(folder))
     (folder / "config.json").write_text(json.dumps({**config, "vocabulary_map": None}))
     with pytest.raises(ModelError, match=r"config\.json: vocabulary_map: missing"):

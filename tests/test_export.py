@@ -23,9 +23,7 @@ TUNE = {"lora_rank": 2, "lora_alpha": 16.0}
 
 
 def greedy(model: Any, cfg_scale: float = 3.0) -> Any:
-    return sample_rollout(
-        model, PROMPTS[:2], group_size=1, cfg_scale=cfg_scale, top_k=1, seed=0
-    )
+    return sample_rollout(model, PROMPTS[:2], group_size=1, cfg_scale=cfg_scale, top_k=1, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +75,11 @@ def test_the_card_holds_recipe_scores_and_credit(run: Path, tmp_path: Path) -> N
 
 
 def test_a_run_without_evaluations_says_how_to_get_them() -> None:
-    config = {"model": {"name": "someone/Janus"}, "credit": {"name": "uniform"}, "reward": {"geneval": {}}}
+    config = {
+        "model": {"name": "someone/Janus"},
+        "credit": {"name": "uniform"},
+        "reward": {"geneval": {}},
+    }
     text = card(config, {}, step=3, pictured=False)
     assert "base_model: someone/Janus" in text and "credit.png" not in text
     assert "t2i-credit evaluate RUN --against BASE" in text
@@ -100,7 +102,7 @@ def test_a_step_without_a_checkpoint_is_refused_and_nothing_is_written(
 
 
 def test_a_push_that_fails_names_the_reason_and_keeps_the_folder(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--push someone/model: .*the folder .* is complete"):
+    with pytest.raises(UserError, match=r"--push someone/model: .*the folder .* is complete"):
         export(str(run), tmp_path / "out", push="someone/model")
     assert (tmp_path / "out/config.json").is_file()
 

@@ -83,7 +83,7 @@ def test_targets_that_match_nothing_are_refused_with_the_nearest_names() -> None
         choose_trained(tiny_model(), TuneConfig(lora_rank=2, lora_targets=("qproj",)), seed=0)
     assert str(caught.value) == (
         "tune.lora_targets: nothing called 'qproj' is a linear layer of the transformer; "
-        "the nearest names are q_proj, o_proj, v_proj"
+        "the nearest names are q_proj, v_proj, o_proj"
     )
 
 
@@ -96,7 +96,7 @@ def test_modules_choose_the_weights_that_are_trained() -> None:
 
 def test_modules_that_match_nothing_or_are_frozen_are_refused() -> None:
     for name, near in (("image_haed", "image_head"), ("vq", "")):
-        with pytest.raises(ConfigError, match="tune.modules: nothing called") as caught:
+        with pytest.raises(ConfigError, match=r"tune\.modules: nothing called") as caught:
             choose_trained(tiny_model(), TuneConfig(modules=(name,)), seed=0)
         assert near in str(caught.value)
 

@@ -180,7 +180,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(folder: Path, tmp_p
             return Path.touch, (tmp_path / "ran",)
 
     message = refused(
-        folder, tmp_path, lambda copy: (copy / "gpt.pt").write_bytes(pickle.dumps(Trap(), protocol=2))
+        folder,
+        tmp_path,
+        lambda copy: (copy / "gpt.pt").write_bytes(pickle.dumps(Trap(), protocol=2)),
     )
     assert message.startswith("gpt.pt: damaged, or more than tensors")
     assert not (tmp_path / "ran").exists()

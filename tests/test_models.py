@@ -283,8 +283,7 @@ def test_the_parts_of_a_folder_are_in_the_format_of_their_libraries(
     assert torch.equal(llama.norm.weight, model.language_model.norm.weight)
     words = AutoTokenizer.from_pretrained(folder / "text_tokenizer")
     assert (
-        words("a red circle")["input_ids"]
-        == model.condition(TEXTS, None).inputs[0, -4:-1].tolist()
+        words("a red circle")["input_ids"] == model.condition(TEXTS, None).inputs[0, -4:-1].tolist()
     )
 
 

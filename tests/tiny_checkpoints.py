@@ -137,7 +137,9 @@ def write_tiny_janus(folder: Path, **sizes: Any) -> Path:
 # Emu3 -------------------------------------------------------------------------------------------------------------
 
 
-def tiny_emu3(*, codes: int = 20, in_a_row: bool = True, ratio: str = "3:2", area: int = 384) -> Any:
+def tiny_emu3(
+    *, codes: int = 20, in_a_row: bool = True, ratio: str = "3:2", area: int = 384
+) -> Any:
     """Emu3ForConditionalGeneration and its processor: at ratio 3:2 and 384 pixels 2 x 3 tokens, 16 x 24 pixels."""
     names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     special = {
