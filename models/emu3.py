@@ -55,7 +55,7 @@ class Emu3ImageModel(LlamaImageModel):
         first = int(ids[0])
         in_a_row = ids.tolist() == list(range(first, first + len(ids)))
         self._head_rows = slice(first, first + len(ids)) if in_a_row else None  # a view, no copy
-        self.scale = ImageScale(processor.image_processor)
+        self.scale = ImageScale.of(processor.image_processor)
         emu3.model.vqmodel.requires_grad_(False)
 
     @property

@@ -1,7 +1,8 @@
-"""Between images in [0, 1] and the pixel scale that a model's image processor declares. Resizes nothing."""
+"""Between images in [0, 1] and the pixel scale of an image tokenizer. Resizes nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,12 +12,21 @@ from ..errors import ModelError
 
 
 class ImageScale:
-    """`(images - mean) / std` per channel, and back; mean 0 and std 1 where the processor does not normalise."""
+    """`(images - mean) / std`, and back.
 
-    def __init__(self, image_processor: Any) -> None:
-        normalised = image_processor.do_normalize
-        self.mean = image_processor.image_mean if normalised else 0.0
-        self.std = image_processor.image_std if normalised else 1.0
+    Args:
+        mean, std: one number, or one for each of the three channels.
+    """
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        self.mean, self.std = mean, std
+
+    @classmethod
+    def of(cls, image_processor: Any) -> ImageScale:
+        """What a transformers image processor declares."""
+        if not image_processor.do_normalize:
+            return cls(0.0, 1.0)
+        return cls(image_processor.image_mean, image_processor.image_std)
 
     def to_pixels(self, images: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
         """(B, 3, h, w) in [0, 1] to the model's scale.
@@ -35,5 +45,5 @@ class ImageScale:
         return (pixels.float() * std + mean).clamp(0, 1)
 
 
-def _per_channel(value: Any, like: Tensor) -> Tensor:
+def _per_channel(value: float | Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(value, device=like.device).reshape(-1, 1, 1)

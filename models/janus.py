@@ -44,7 +44,7 @@ class JanusImageModel(LlamaImageModel):
                 f"a grid of {side} x {side} does not fit vision_config.num_image_tokens, which says {wanted}"
             )
         self.bos, self.pad, self.image_start = _special_ids(janus, processor)
-        self.scale = ImageScale(processor.image_processor)
+        self.scale = ImageScale.of(processor.image_processor)
         for unused in (janus.model.vqmodel, janus.model.vision_model, janus.model.aligner):
             unused.requires_grad_(False)
         if janus.lm_head.weight is not janus.get_input_embeddings().weight:
@@ -97,8 +97,7 @@ class JanusImageModel(LlamaImageModel):
     @property
     def image_size(self) -> tuple[int, int]:
         """(h, w) in pixels."""
-        halvings = len(self.janus.model.vqmodel.config.channel_multiplier) - 1
-        return self.grid[0] * 2**halvings, self.grid[1] * 2**halvings
+        return janus_vq.image_size(self.janus.model.vqmodel, self.grid)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to codes (B, T)."""

@@ -19,6 +19,12 @@ def unit_codebook(vq: JanusVQVAE) -> Tensor:
     return F.normalize(vq.quantize.embedding.weight, dim=-1)
 
 
+def image_size(vq: JanusVQVAE, grid: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) in pixels of an image of (H, W) tokens."""
+    token = 2 ** (len(vq.config.channel_multiplier) - 1)
+    return grid[0] * token, grid[1] * token
+
+
 @torch.no_grad()
 def encode(vq: JanusVQVAE, pixels: Tensor) -> Tensor:
     """Pixels (B, 3, h, w) in the tokenizer's own scale to codes (B, T)."""

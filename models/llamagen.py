@@ -25,6 +25,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from ..errors import ModelError
 from . import janus_vq
 from .decoding import PromptCondition
+from .image_scale import ImageScale
 from .llama_image import LlamaImageModel
 
 
@@ -94,6 +95,7 @@ class LlamaGenModel(LlamaImageModel):
         self.language_model.rotary_emb = GridRotary(side, caption[0], config.head_dim)
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.vq, self.t5, self.tokenizer = vq, t5, tokenizer
+        self.scale = ImageScale(0.5, 0.5)  # pixels in [-1, 1]
         self._features_of: dict[str, Tensor] = {}
         for frozen in (vq, t5):
             if frozen is not None:
@@ -164,20 +166,17 @@ class LlamaGenModel(LlamaImageModel):
     @property
     def image_size(self) -> tuple[int, int]:
         """(h, w) in pixels."""
-        halvings = len(self.vq.config.channel_multiplier) - 1
-        return self.grid[0] * 2**halvings, self.grid[1] * 2**halvings
+        return janus_vq.image_size(self.vq, self.grid)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to codes (B, T)."""
-        if images.shape[1:] != (3, *self.image_size):
-            raise ModelError(
-                f"images of {tuple(images.shape[1:])}; this model takes {(3, *self.image_size)}"
-            )
-        return janus_vq.encode(self.vq, (images * 2 - 1).to(self.vq.dtype))
+        return janus_vq.encode(
+            self.vq, self.scale.to_pixels(images, self.image_size, self.vq.dtype)
+        )
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return (janus_vq.decode(self.vq, tokens, self.grid).float() / 2 + 0.5).clamp(0, 1)
+        return self.scale.to_images(janus_vq.decode(self.vq, tokens, self.grid))
 
     # Disk
 

@@ -20,6 +20,7 @@ from t2i_credit.interfaces import Prompt
 from t2i_credit.models import load_pretrained
 from t2i_credit.models.janus import JanusImageModel
 from t2i_credit.rollout import sample_rollout
+from t2i_credit.sampling import sample_to_folder
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,21 @@ def test_a_saved_folder_is_one_that_transformers_itself_loads(
     assert processor.chat_template == model.processor.chat_template
     for name, tensor in model.janus.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_text_head_tied_to_the_embedding_is_loaded_and_saved_tied(tmp_path: Path) -> None:
+    model = load_pretrained(str(write_tiny_janus(tmp_path / "first", tied=True)))
+    model.save_pretrained(tmp_path / "second")
+    for loaded in (model, load_pretrained(str(tmp_path / "second"))):
+        head, embedding = loaded.janus.lm_head.weight, loaded.janus.get_input_embeddings().weight
+        assert head is embedding and embedding.requires_grad
+        assert torch.equal(embedding, model.janus.get_input_embeddings().weight)
+
+
+def test_images_of_a_janus_folder_are_sampled_into_files(folder: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"count": 2, "cfg_scale": 2.0, "temperature": 1.0, "seed": 0}
+    files = sample_to_folder(str(folder), TEXTS[0], None, **settings, out=tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(files) - 1 == 3  # and the sheet
 
 
 # Codes ------------------------------------------------------------------------------------------------------------
