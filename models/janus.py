@@ -26,13 +26,15 @@ class JanusImageModel(LlamaImageModel):
 
     Args:
         janus: the whole model, as transformers has it.
-        processor: its chat template, tokenizer and image processor.
+        processor: its chat template, tokenizer and image processor; None = prompts cannot be encoded.
 
     Raises:
         ModelError: processor or grid do not fit the model.
     """
 
-    def __init__(self, janus: JanusForConditionalGeneration, processor: JanusProcessor) -> None:
+    def __init__(
+        self, janus: JanusForConditionalGeneration, processor: JanusProcessor | None
+    ) -> None:
         super().__init__()
         self.janus, self.processor = janus, processor
         side = janus.model.vqmodel.config.num_patches
@@ -43,8 +45,12 @@ class JanusImageModel(LlamaImageModel):
             raise ModelError(
                 f"a grid of {side} x {side} does not fit vision_config.num_image_tokens, which says {wanted}"
             )
-        self.bos, self.pad, self.image_start = _special_ids(janus, processor)
-        self.scale = ImageScale.of(processor.image_processor)
+        if processor is None:
+            self.bos, self.pad, self.image_start = 0, 1, 2
+            self.scale = ImageScale(0.5, 0.5)
+        else:
+            self.bos, self.pad, self.image_start = _special_ids(janus, processor)
+            self.scale = ImageScale.of(processor.image_processor)
         for unused in (janus.model.vqmodel, janus.model.vision_model, janus.model.aligner):
             unused.requires_grad_(False)
         if janus.lm_head.weight is not janus.get_input_embeddings().weight:

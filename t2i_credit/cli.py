@@ -154,6 +154,37 @@ def heatmap(
 
 
 @app.command()
+def bench_janus(
+    model: Annotated[
+        str, typer.Option(help="janus-small, janus-pro-1b or -7b; without --random-init a folder")
+    ] = "janus-small",
+    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
+    group_size: Annotated[int, typer.Option(help="images of the one prompt", min=1)] = 8,
+    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
+    json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
+) -> None:
+    """Sampling of a Janus beside transformers' own generation, on the same weights.
+
+    Example: t2i-credit bench-janus --model janus-pro-1b --random-init --group-size 32
+    """
+    from . import bench_janus as benchmarks
+    from . import console
+    from .atomic import write_json
+    from .bench_statistics import table
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json: there is no folder {json.parent}")
+    loaded = benchmarks.model_for(model, random_init=random_init)
+    with console.bar("measuring") as progress:
+        report = benchmarks.rollout(
+            loaded, name=model, group_size=group_size, repeats=repeats, progress=progress
+        )
+    console.rows("Medians; 95% intervals of the ratio", table(report))
+    if json is not None:
+        write_json(json, report)
+
+
+@app.command()
 def bench(
     repeats: Annotated[int, typer.Option(help="interleaved repeats", min=15)] = 15,
     model: Annotated[str, typer.Option(help="generator to measure")] = "shapes",
