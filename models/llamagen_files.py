@@ -97,7 +97,9 @@ def read(root: Path, model_class: type[LlamaGenModel]) -> LlamaGenModel:
     ours = {name for name in model.state_dict() if not name.startswith(("vq.", "t5."))}
     _load(model, from_published(gpt, heads), gpt_path, ours)
     dtype = gpt["tok_embeddings.weight"].dtype
-    model.language_model.to(dtype), model.output.to(dtype), model.caption_embedding.to(dtype)
+    for name, parameter in model.named_parameters():  # not the rotary table, which is a buffer
+        if name in ours:
+            parameter.data = parameter.data.to(dtype)
     return model.eval()
 
 

@@ -145,6 +145,21 @@ def test_the_names_of_the_transformer_survive_both_ways(folder: Path, model: Lla
     )
 
 
+def test_half_precision_weights_keep_their_format_and_positions_stay_exact(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "half")
+    tensors(lambda gpt: gpt.update({k: t.bfloat16() for k, t in gpt.items()}))(tmp_path / "half")
+    half = load_pretrained(str(tmp_path / "half"))
+    parts = (half.language_model, half.output, half.caption_embedding)
+    assert {p.dtype for part in parts for p in part.parameters()} == {torch.bfloat16}
+    assert half.language_model.rotary_emb.cos.dtype == torch.float32
+    tokens = torch.zeros(2, 9, dtype=torch.long)
+    with torch.no_grad():
+        found = half(half.condition(TEXTS, [None, TEXTS[0]]), tokens, want=["negative_logprobs"])
+    assert found["negative_logprobs"].dtype == torch.float32
+
+
 # Damaged files ----------------------------------------------------------------------------------------------------
 
 
