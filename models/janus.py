@@ -45,12 +45,8 @@ class JanusImageModel(LlamaImageModel):
             raise ModelError(
                 f"a grid of {side} x {side} does not fit vision_config.num_image_tokens, which says {wanted}"
             )
-        if processor is None:
-            self.bos, self.pad, self.image_start = 0, 1, 2
-            self.scale = ImageScale(0.5, 0.5)
-        else:
-            self.bos, self.pad, self.image_start = _special_ids(janus, processor)
-            self.scale = ImageScale.of(processor.image_processor)
+        self.bos, self.pad, self.image_start = _special_ids(janus, processor)
+        self.scale = ImageScale.of(processor.image_processor) if processor else ImageScale(0.5, 0.5)
         for unused in (janus.model.vqmodel, janus.model.vision_model, janus.model.aligner):
             unused.requires_grad_(False)
         if janus.lm_head.weight is not janus.get_input_embeddings().weight:
@@ -137,17 +133,17 @@ class JanusImageModel(LlamaImageModel):
             raise ModelError(f"{where}{error}") from None
 
 
-def _special_ids(janus: Any, processor: Any) -> tuple[int, int, int]:
+def _special_ids(janus: Any, processor: Any | None) -> tuple[int, int, int]:
     """<bos>, padding and image start, as the model's own generation has them; else the tokenizer's."""
-    settings, tokenizer = janus.generation_config, processor.tokenizer
+    settings = janus.generation_config
     start = (getattr(settings, "generation_kwargs", None) or {}).get("boi_token_id")
-    found = {
-        "bos": (settings.bos_token_id, tokenizer.bos_token_id),
-        "pad": (settings.pad_token_id, tokenizer.pad_token_id),
-        "image start": (start, tokenizer.convert_tokens_to_ids(processor.image_start_token)),
-    }
-    ids = [given if given is not None else own for given, own in found.values()]
-    for name, value in zip(found, ids, strict=True):
+    found = {"bos": settings.bos_token_id, "pad": settings.pad_token_id, "image start": start}
+    if processor is not None:
+        tokenizer = processor.tokenizer
+        image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
+        own = {"bos": tokenizer.bos_token_id, "pad": tokenizer.pad_token_id, "image start": image}
+        found = {name: own[name] if value is None else value for name, value in found.items()}
+    for name, value in found.items():
         if value is None:
             raise ModelError(f"the processor has no {name} token")
-    return ids[0], ids[1], ids[2]
+    return found["bos"], found["pad"], found["image start"]

@@ -56,7 +56,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
 
 
 def split_step(name: str) -> tuple[str, int | None]:
-    """ "runs/x@100" to the path and the step; None = the newest checkpoint."""
+    """A name such as runs/x@100 to the path and the step; None = the newest checkpoint."""
     path, _, step = name.rpartition("@")
     return (path, int(step)) if path and step.isdecimal() else (name, None)
 

@@ -35,7 +35,7 @@ def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: i
     Raises:
         UserError: there is no such architecture.
     """
-    from transformers import JanusConfig, JanusForConditionalGeneration
+    from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
     from .models.janus import JanusImageModel
 
@@ -73,7 +73,10 @@ def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: i
         janus = JanusForConditionalGeneration(config).eval()
     if device != "cpu":
         janus.to(torch.bfloat16)
-    return JanusImageModel(janus, None)
+    janus.generation_config = GenerationConfig(
+        bos_token_id=0, pad_token_id=1, generation_kwargs={"boi_token_id": 2}
+    )
+    return JanusImageModel(janus, None).eval()
 
 
 def model_for(name: str, *, random_init: bool) -> Any:
@@ -183,18 +186,6 @@ def _ours(model: Any, ids: Any, group_size: int, cfg_scale: float) -> Callable[[
 
 
 def _theirs(model: Any, ids: Any, group_size: int, cfg_scale: float) -> Callable[[int], float]:
-    from transformers import GenerationConfig
-
-    settings = GenerationConfig(
-        do_sample=True,
-        top_k=0,
-        guidance_scale=cfg_scale,
-        num_return_sequences=group_size,
-        bos_token_id=model.bos,
-        pad_token_id=model.pad,
-        generation_kwargs={"boi_token_id": model.image_start},
-    )
-
     def generated(repeat: int) -> float:
         torch.manual_seed(repeat)
         return _seconds(
@@ -203,7 +194,10 @@ def _theirs(model: Any, ids: Any, group_size: int, cfg_scale: float) -> Callable
                 inputs=ids,
                 attention_mask=torch.ones_like(ids),
                 generation_mode="image",
-                generation_config=settings,
+                do_sample=True,
+                top_k=0,
+                guidance_scale=cfg_scale,
+                num_return_sequences=group_size,
             ),
         )
 

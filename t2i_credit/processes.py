@@ -64,9 +64,8 @@ def gather_rows(rows: Tensor, prompts: int, accelerator: Any) -> Tensor:
         return rows
     counts = [part.stop - part.start for part in shares(prompts, accelerator.num_processes)]
     sizes = [n * (len(rows) // counts[accelerator.process_index]) for n in counts]
-    plain = (
-        rows.to(torch.uint8) if rows.dtype == torch.bool else rows
-    )  # not every backend sends bool
+    # not every backend sends bool
+    plain = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
     padded = plain.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = plain
     found = accelerator.gather(padded.contiguous()).split(max(sizes))

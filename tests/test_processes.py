@@ -65,26 +65,19 @@ SECTIONS: dict[str, Any] = {
     "loss": {"kl_coef": 0.1},
     "optim": {"lr": 1.0, "eps": 1.0},
 }
-TWICE = "import sys, t2i_credit\nfor config in sys.argv[1:]: t2i_credit.train(config)\n"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of one process, and the same of two that torchrun starts (full fine-tuning and LoRA in one launch)."""
-    folder = tmp_path_factory.mktemp("runs")
-    configs = []
-    for name, tune in RUNS.items():
-        for processes in ("one", "two"):
-            train = {"steps": 3, "micro_batch_size": 4, "name": f"{name}-{processes}"}
-            config = recipe(folder, **SECTIONS, tune=tune, train=train)
-            if processes == "one":
-                t2i_credit.train(config)
-            else:
-                configs.append(folder / f"{name}.yaml")
-                configs[-1].write_text(yaml.safe_dump(config))
-    (folder / "twice.py").write_text(TWICE)
+@pytest.fixture(scope="module", params=list(RUNS))
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process (`one`), and the same of two that torchrun starts (`two`)."""
+    folder = tmp_path_factory.mktemp(request.param)
+    sections = SECTIONS | {"tune": RUNS[request.param]}
+    for name in ("one", "two"):
+        config = recipe(folder, **sections, train={"steps": 3, "micro_batch_size": 4, "name": name})
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    t2i_credit.train(folder / "one.yaml")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(folder / "twice.py"), *map(str, configs)]
+    command += ["--nproc_per_node", "2", "-m", "t2i_credit.cli", "train", str(folder / "two.yaml")]
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent),
         "ACCELERATE_USE_CPU": "true",
@@ -92,12 +85,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("run folder:") == 1  # one of them speaks
     return folder / "runs"
 
 
-@pytest.mark.parametrize("name", list(RUNS))
-def test_a_run_of_two_processes_is_that_of_one(folder: Path, name: str) -> None:
-    alone, both = folder / f"{name}-one", folder / f"{name}-two"
+def test_a_run_of_two_processes_is_that_of_one(runs: Path, request: pytest.FixtureRequest) -> None:
+    alone, both = runs / "one", runs / "two"
     rows = zip(RunReader(alone).metrics(), RunReader(both).metrics(), strict=True)
     for one, two in rows:
         assert one.keys() == two.keys()
@@ -108,7 +101,7 @@ def test_a_run_of_two_processes_is_that_of_one(folder: Path, name: str) -> None:
     assert (first == second).all()
     ours, theirs = (load_file(r / "checkpoints/000003/model.safetensors") for r in (alone, both))
     start = tiny_model()
-    choose_trained(start, TuneConfig(**RUNS[name]), seed=0)
+    choose_trained(start, TuneConfig(**RUNS[request.node.callspec.params["runs"]]), seed=0)
     assert (
         ours.keys() == theirs.keys() == {n for n, p in start.named_parameters() if p.requires_grad}
     )
@@ -119,15 +112,14 @@ def test_a_run_of_two_processes_is_that_of_one(folder: Path, name: str) -> None:
     assert moved > 1e-3  # it went somewhere
 
 
-@pytest.mark.parametrize("name", list(RUNS))
-def test_a_run_folder_has_one_writer(folder: Path, name: str) -> None:
-    reader = RunReader(folder / f"{name}-two")
+def test_a_run_folder_has_one_writer(runs: Path) -> None:
+    reader = RunReader(runs / "two")
     assert [row["step"] for row in reader.metrics()] == [1, 2, 3]
     assert reader.status().state == "finished" and reader.steps() == [1, 3]
 
 
-def test_a_run_of_two_processes_goes_on_in_one(folder: Path) -> None:
-    config = yaml.safe_load((folder.parent / "full.yaml").read_text())
+def test_a_run_of_two_processes_goes_on_in_one(runs: Path) -> None:
+    config = yaml.safe_load((runs.parent / "two.yaml").read_text())
     config["train"]["steps"] = 4
     run = t2i_credit.train(config, resume=True)
     assert [row["step"] for row in RunReader(run).metrics()] == [1, 2, 3, 4]
