@@ -46,6 +46,14 @@ class PromptCondition:
             attention_mask=self.attention_mask[: self.prompts],
         )
 
+    def negatives(self) -> PromptCondition:
+        """The negatives as a condition of their own."""
+        return replace(
+            self,
+            inputs=self.inputs[self.prompts :],
+            attention_mask=self.attention_mask[self.prompts :],
+        )
+
 
 def left_padded(
     rows: Sequence[Sequence[int]], pad: int, prompts: int, device: torch.device

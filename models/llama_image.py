@@ -231,9 +231,12 @@ class LlamaImageModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Statistics of given tokens: {name: (B, T) float32}; see `ImageTokenModel`.
 
-        The negative branch is computed only if something wanted depends on it.
+        The negative branch is computed only if something wanted depends on it, and alone if nothing else is wanted.
         """
         assert set(want) <= set(STATISTICS), want
+        if tuple(want) == ("negative_logprobs",):
+            found = self.forward(condition.negatives(), tokens, want=("logprobs",))
+            return {"negative_logprobs": found["logprobs"]}
         guided = cfg_scale != 1.0 and any(name.startswith("guided_") for name in want)
         negative = guided or bool(_NEEDS_NEGATIVE & set(want))
         if not negative:

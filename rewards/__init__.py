@@ -14,9 +14,18 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..interfaces import Prompt, RewardFn
+from .aesthetic import aesthetic
+from .clip import clip
 from .geneval import geneval
+from .preference import hpsv2, pickscore
 
-REWARDS: dict[str, Callable[..., RewardFn]] = {"geneval": geneval}
+REWARDS: dict[str, Callable[..., RewardFn]] = {
+    "geneval": geneval,
+    "clip": clip,
+    "aesthetic": aesthetic,
+    "pickscore": pickscore,
+    "hpsv2": hpsv2,
+}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .config_plugins import PLUGIN
 from .errors import ConfigError, PromptError, RunError, TrainingError
 from .interfaces import Prompt, Rollout
 from .prompts import load_prompts, with_negative
+from .references import References
 
 WORLDS = ("shapes",)
 Report = Callable[[int, Mapping[str, float]], None]
@@ -119,8 +120,9 @@ def build_reward(config: Config) -> Any:
     parts = {}
     for name, entry in config.reward.items():
         builder = find_plugin(name, REWARDS, "reward")
-        params = check_params(builder, entry.params, f"reward.{name}", also=("weight",))
-        parts[name] = (entry.weight, builder(**params))
+        also = ("weight", "normalize", "heldout")
+        params = check_params(builder, entry.params, f"reward.{name}", also=also)
+        parts[name] = (0.0 if entry.heldout else entry.weight, builder(**params))
     return WeightedReward(parts)
 
 
@@ -168,6 +170,16 @@ class Parts:
     prompts: list[Prompt]
     advantage: Callable[..., Any]
     credit: Any
+    references: References | None = None
+
+
+def _references(config: Config) -> References:
+    """Where the golden references of a configuration come from."""
+    if config.prompts.source in WORLDS:
+        from .shapes.reference import reference
+
+        return References(reference)
+    return References(None)
 
 
 def prepare(config: Config) -> Parts:
@@ -191,6 +203,9 @@ def prepare(config: Config) -> Parts:
         raise ConfigError(
             f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
         )
+    golden = _references(config)
+    if config.rollout.gold:
+        golden.check_files(prompts)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
     entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
     if config.model.dtype != "float32" and not torch.cuda.is_available():
@@ -201,6 +216,8 @@ def prepare(config: Config) -> Parts:
     merge_adapter(model)  # of an earlier run that this one goes on from
     cast_parameters(model, getattr(torch, config.model.dtype))
     choose_trained(model, config.tune, seed=config.train.seed)
+    if config.rollout.gold:
+        golden.check_sizes(prompts, model)
     held = config.loss.kl_coef > 0 or entry.needs_reference
     reference = frozen_reference(model) if held else None
     return Parts(
@@ -211,6 +228,7 @@ def prepare(config: Config) -> Parts:
         prompts,
         partial(advantage, **config.advantage.params),
         entry,
+        golden,
     )
 
 
@@ -227,16 +245,21 @@ def _require_trackers(config: Config) -> None:
 
 
 def forward_passes(parts: Parts) -> int:
-    """Forward passes per image token and training step, the samples kept for the run folder apart."""
+    """Forward passes per image token and training step, the samples kept for the run folder apart.
+
+    Further rounds of dynamic sampling and golden references come on top, as many as a step happens to need.
+    """
     config, needs = parts.config, parts.credit.fields_needed(**parts.config.credit.params)
     guided = config.rollout.cfg_scale != 1
     both = guided and config.loss.policy == "guided"
     negative = bool({"negative_logprobs", "full_kl"} & needs)
     decode = 2 if guided or negative else 1
     policy = 2 if both else 1
-    reference = policy * ((config.loss.kl_coef > 0) + ("hellinger" in needs))
-    other_branch = negative or (guided and "guided_entropy" in needs)
-    refresh = 1 if config.credit.refresh and other_branch and not both else 0
+    held = config.loss.kl_coef > 0 or "ref_logprobs" in needs
+    reference = policy * (held + ("hellinger" in needs))
+    apart = {"full_kl", *({"guided_entropy"} if guided else ())} & needs  # of both branches
+    other_branch = 2 if apart else int("negative_logprobs" in needs)
+    refresh = other_branch if config.credit.refresh and not both else 0
     updates = config.loss.updates_per_rollout
     again = policy if config.loss.old == "recompute" and updates > 1 else 0
     return decode + again + updates * (policy + reference + refresh)
@@ -337,6 +360,7 @@ def run_training(
             prompts=parts.prompts,
             run=run,
             accelerator=accelerator,
+            reference_image=parts.references or References(None),
             describe=describe_shapes if config.prompts.source == "shapes" else None,
             report=report,
             warn=warn,

@@ -94,40 +94,94 @@ def sample(
 
 @app.command()
 def evaluate(
-    model: ModelArg,
-    against: Annotated[
-        str | None, typer.Option(help="another model, on the same prompts and seeds")
+    model: Annotated[
+        str | None, typer.Argument(help="shapes, a model folder, or a run (run@STEP)")
     ] = None,
-    split: Annotated[str, typer.Option(help="train (held-in compositions) or heldout")] = "train",
-    prompts: Annotated[int, typer.Option(help="prompts per task", min=1)] = 50,
-    images: Annotated[int, typer.Option(help="images per prompt", min=1)] = 4,
-    cfg_scale: Annotated[float, typer.Option(help="guidance, 1 = none")] = 2.0,
-    temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
-    seed: Annotated[int, typer.Option(help="never a seed of training", min=0)] = 0,
+    images: Annotated[
+        Path | None, typer.Option(help="judge a folder of images instead of a model")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="what to compare with: a model, a folder of images, a .json")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="of the embedded world: train (held-in) or heldout")
+    ] = "train",
+    per_task: Annotated[int, typer.Option(help="prompts per task of the split", min=1)] = 50,
+    per_prompt: Annotated[
+        int | None, typer.Option(help="images per prompt; 4, or as many as the folder has", min=1)
+    ] = None,
+    cfg_scale: Annotated[float | None, typer.Option(help="guidance, 1 = none; 1.6")] = None,
+    temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
+    seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
+    detector: Annotated[str, typer.Option(help="a name, or package.module:function")] = "shapes",
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder; left out = evaluations/ of the run, if it is one")
+        Path | None, typer.Option(help="folder; left out = evaluations/, of the run if it is one")
     ] = None,
 ) -> None:
-    """GenEval's six tasks: scores with 95% intervals, and paired differences.
+    """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image.
 
     Example: t2i-credit evaluate runs/shapes-gcpo --against shapes
     """
     from . import console, judging
+    from .protocol import parse_settings
 
+    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, "temperature": temperature}
+    given = {key: value for key, value in {**named, "seed": seed}.items() if value is not None}
+    settings = {**given, "detector": detector, **parse_settings(protocol or [])}
     with console.bar("evaluating") as progress:
-        report = judging.evaluate_model(
+        report = judging.evaluate_named(
             model,
+            images,
             against,
+            source=prompts,
             split=split,
-            per_task=prompts,
-            images=images,
-            cfg_scale=cfg_scale,
-            temperature=temperature,
-            seed=seed,
+            per_task=per_task,
             out=out,
             progress=progress,
+            warn=console.warning,
+            **settings,
         )
     console.show_evaluation(report)
+
+
+@app.command()
+def prompts(
+    out: Annotated[Path, typer.Option(help="the prompt file to write")],
+    per_task: Annotated[int, typer.Option(help="prompts per task, if there are as many", min=1)],
+    names: Annotated[
+        Path | None, typer.Option(help="object names, one a line; left out = COCO's 80")
+    ] = None,
+    colors: Annotated[
+        str | None, typer.Option(help="such as red,blue; left out = GenEval's 10")
+    ] = None,
+    relations: Annotated[str | None, typer.Option(help='such as "left of,above"')] = None,
+    tasks: Annotated[str | None, typer.Option(help="such as colors,counting")] = None,
+    not_in: Annotated[
+        list[str] | None, typer.Option(help="a prompt file to keep away from, such as the test's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="the same seed, the same prompts", min=0)] = 0,
+) -> None:
+    """Makes a prompt file in GenEval's style, whose prompts are in no other.
+
+    Example: t2i-credit prompts --out train.jsonl --per-task 100 --not-in evaluation_metadata.jsonl
+    """
+    from . import console, geneval_prompts
+
+    lists = {"colors": colors, "relations": relations, "tasks": tasks}
+    words = {key: value.split(",") for key, value in lists.items() if value is not None}
+    held = geneval_prompts.write_prompt_file(
+        out, per_task=per_task, seed=seed, names=names, not_in=not_in or [], **words
+    )
+    for task, count in held.items():
+        short = "" if count == per_task else f" of {per_task}: no more are left of these words"
+        console.say(f"{task}: {count}{short}")
+    console.say(f"prompts: {out}")
 
 
 @app.command()
@@ -236,7 +290,9 @@ def export(
 
 @app.command()
 def pretrain(
-    world: Annotated[str, typer.Argument(help="shapes")],
+    world: Annotated[
+        str, typer.Argument(help="shapes, or shapes-rewards (its CLIP and aesthetic head)")
+    ],
     out: Annotated[Path, typer.Option(help="the model folder to write")] = Path("pretrained"),
     work: Annotated[
         Path | None, typer.Option(help="checkpoints, to resume from; left out = OUT.work")
@@ -246,7 +302,7 @@ def pretrain(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
 ) -> None:
-    """Trains the embedded generator from nothing; run it again to resume.
+    """Trains the embedded generator, or the embedded reward models, from nothing; run it again to resume.
 
     Example: t2i-credit pretrain shapes --out my-shapes
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from .config_combinations import disagreements
 from .config_describe import KeyRow, key_rows
 from .config_files import list_recipes, read_tree
 from .config_messages import KeyProblem, first_problem, show
@@ -115,6 +116,21 @@ class RolloutConfig(Section):
     batch_size: Count | None = Field(
         default=None, description="most images sampled in one forward pass; null = all of the step"
     )
+    dynamic: bool = Field(
+        default=False,
+        description="drop groups of equal rewards and sample other prompts until the step is full (DAPO)",
+    )
+    max_rounds: Count = Field(
+        default=4, description="dynamic: most rounds of sampling in a step, the first one included"
+    )
+    gold: bool = Field(
+        default=False,
+        description="where a whole group fails, its last image gives way to a golden reference",
+    )
+    fail_below: Float = Field(
+        default=0.0, description="gold: an image has failed if its reward is at most this"
+    )
+    gold_reward: Float = Field(default=1.0, description="gold: the reward of a golden reference")
 
     @field_validator("group_size")
     @classmethod
@@ -134,6 +150,11 @@ class RewardConfig(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     weight: Float = Field(default=1.0, description="factor of this part in the total reward")
+    normalize: Literal["none", "running", "group"] = Field(
+        default="none",
+        description="before weighing: as it is, z-score over all images so far, or within the group",
+    )
+    heldout: bool = Field(default=False, description="logged and never trained on")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -296,50 +317,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Config:
-        for key, problem in _disagreements(self):
+        for key, problem in disagreements(self):
             raise KeyProblem(key, problem)
         return self
-
-
-def _disagreements(config: Config) -> Iterator[tuple[str, str]]:
-    """Pairs of values that each are allowed, but not together."""
-    rollout, credit, loss = config.rollout, config.credit, config.loss
-    if loss.ratio == "sequence" and credit.name != "uniform":
-        yield (
-            "loss.ratio",
-            f"'sequence' is refused with credit.name '{credit.name}': one ratio per image gives "
-            "all its tokens the same gradient, and the credit cancels; use sequence_token",
-        )
-    if (
-        (rollout.top_k > 0 or rollout.top_p < 1)
-        and loss.policy == "guided"
-        and loss.updates_per_rollout > 1
-    ):
-        key = "rollout.top_k" if rollout.top_k > 0 else "rollout.top_p"
-        yield (
-            key,
-            "truncated sampling is refused with loss.policy 'guided' and loss.updates_per_rollout "
-            "above 1: the ratio would not be that of the sampled policy; use top_k 0 and top_p 1, "
-            "or one update",
-        )
-    if loss.kl_weight == "credit" and loss.kl_coef == 0:
-        yield (
-            "loss.kl_weight",
-            "'credit' is refused with loss.kl_coef 0: there is no KL term to weigh",
-        )
-    if credit.refresh and credit.name == "uniform":
-        yield (
-            "credit.refresh",
-            "true is refused with credit.name 'uniform': it never changes",
-        )
-    if config.train.micro_batch_size and config.train.micro_batch_tokens:
-        yield "train.micro_batch_tokens", "is refused with train.micro_batch_size: one of the two"
-    if config.optim.warmup_steps > config.train.steps:
-        yield (
-            "optim.warmup_steps",
-            f"value {config.optim.warmup_steps} is not allowed; at most train.steps "
-            f"({config.train.steps})",
-        )
 
 
 def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:

@@ -23,6 +23,7 @@ PARAMETERS = {
     "mass": "power_rank: ... holds this fraction of the credit",
     "temperature": "softmax: smaller = sharper",
     "rho": "fraction of the tokens that get credit",
+    "fraction": "share of the tokens that each of the three kinds of critical tokens takes",
     "guided": "entropy of the guided distribution instead of the conditional one",
     "tau": "temperature of the softmax over tokens; smaller = sharper",
     "kappa": "exponent of the entropy; 0 ignores it",

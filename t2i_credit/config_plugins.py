@@ -208,6 +208,16 @@ class AdvantageConfig(PluginSection):
 
         return ADVANTAGES
 
+    @classmethod
+    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
+        """Calls a shipped function on one group of two: ranges are known to the functions alone."""
+        import torch
+
+        from .advantages import ADVANTAGES
+
+        if name in ADVANTAGES:
+            ADVANTAGES[name](torch.tensor([0.0, 1.0]), 2, **params)
+
 
 class CreditConfig(PluginSection):
     """From one number per image to one number per token."""
@@ -232,9 +242,9 @@ class CreditConfig(PluginSection):
         """Calls a shipped assigner on one image of two tokens: ranges are known to the functions alone."""
         import torch
 
-        from .credit import CREDIT, ROLLOUT_FIELDS, UPDATE_FIELDS
+        from .credit import CREDIT, GROUP_FIELDS, ROLLOUT_FIELDS, UPDATE_FIELDS
 
         if name in CREDIT:
             ones = torch.ones(1, 2)
-            fields = dict.fromkeys(ROLLOUT_FIELDS | UPDATE_FIELDS, ones)
+            fields = dict.fromkeys(ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS, ones)
             CREDIT[name].assign(fields, ones.bool(), torch.ones(1), **params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -82,12 +83,17 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with _bar() as shown:
         task = shown.add_task(what, total=None, note="")
         told = [0.0]
+        start: list[float] = []  # when the first call came, and what was done by then
 
         def progress(done: int, of: int) -> None:
             shown.update(task, completed=done, total=of)
+            if not start:
+                start[:] = time.monotonic(), done
             if shown.disable and (done == of or done / of >= told[0] + 0.25):
                 told[0] = done / of
-                say(f"{what}: {done} of {of}")
+                pace = (done - start[1]) / max(time.monotonic() - start[0], 1e-9)
+                left = f", about {(of - done) / pace:.0f} s left" if pace and done < of else ""
+                say(f"{what}: {done} of {of}{left}")
 
         yield progress
 
@@ -151,7 +157,17 @@ def show_evaluation(report: Any) -> None:
             }
             for task, row in summary.items()
         ]
-    protocol = report.evaluation.protocol
-    rows(f"{report.name} (k = {protocol.images_per_prompt})", lines)
+    protocol = report.evaluation.protocol.to_dict()
+    group = protocol.pop("images_per_prompt")
+    rows(f"{report.name} (k = {group})", lines)
+    settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
+    overall = report.evaluation.summary()["overall"]
+    say(f"protocol: {overall['prompts']} prompts x {group} images, {settings}")
     if report.path:
         say(f"written: {report.path}")
+        say(f"page:    {report.page}")
+
+
+def warning(line: str) -> None:
+    """A line that should not be missed, also where the output goes into a pipe."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {line}", markup=False)

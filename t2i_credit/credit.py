@@ -14,85 +14,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .credit_contrast import ContrastKind as ContrastKind
+from .credit_contrast import ShapeKind, contrast, power_rank, proportional, softmax_shape
+from .credit_group import critical_mask, critical_tokens, similarity, similarity_kl_weight
+from .credit_rows import row_mean_one, row_softmax
 from .errors import UserError
 from .logprobs import entropy as entropy_in_nats
 from .logprobs import hellinger as hellinger  # public here too
 
-ContrastKind = Literal["k3", "abs", "gain", "symmetric", "full_kl"]
-ShapeKind = Literal["power_rank", "proportional", "softmax"]
-
-MAX_DIFFERENCE = 20.0  # nats; e^20 is still far inside float32
-MAX_CONTRAST = 10.0  # as published: a few very unlikely tokens must not take all the credit
-
-# What an entry may declare in `needs`: kept by the rollout, or computed anew at each update.
+# What an entry may declare in `needs`, each (B, T): kept by the rollout; of the rollout's whole groups; computed anew at
+# each update (policy_logprobs and ref_logprobs: of the taken tokens, in the policy's own form).
 ROLLOUT_FIELDS = frozenset(
     {"logprobs", "negative_logprobs", "full_kl", "entropy", "guided_entropy"}
 )
-UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy"})
-
-
-# ---- evidence: one non-negative number per token ----
-
-
-_CONTRASTS: dict[str, Callable[[Tensor], Tensor]] = {
-    # e^d - 1 and cosh(d) - 1 as written would lose small contrasts to the rounding of 1
-    "k3": lambda d: (d.expm1() - d).clamp(0.0, MAX_CONTRAST),
-    "abs": lambda d: d.abs(),
-    "gain": lambda d: (-d).clamp(min=0.0),
-    "symmetric": lambda d: (2 * (d / 2).sinh().square()).clamp(max=MAX_CONTRAST),
-}
-
-
-@torch.no_grad()
-def contrast(
-    logprobs: Tensor | None,
-    negative_logprobs: Tensor | None,
-    mask: Tensor,
-    *,
-    kind: ContrastKind = "k3",
-    full_kl: Tensor | None = None,
-) -> Tensor:
-    """How differently the positive and the negative prompt judge a token.
-
-    With d = negative_logprobs - logprobs, clamped to +-20:
-    k3: e^d - d - 1, at most 10, as published. abs: |d|. gain: max(-d, 0), how much the prompt raised
-    the token. symmetric: cosh(d) - 1, at most 10. full_kl: the exact KL over all codes, as given.
-    k3 is unsigned, and larger for tokens that fit the negative prompt better: 4.39 for d = 2, 1.14
-    for d = -2. Source: Guidance Contrastive Policy Optimization, 2605.29198.
-
-    Args:
-        logprobs, negative_logprobs: (B, T) nats; not read (None will do) with kind "full_kl".
-        mask: (B, T) bool.
-        full_kl: (B, T) nats, for kind "full_kl" only.
-
-    Returns:
-        (B, T) float32, at least 0, 0 off the mask.
-
-    Raises:
-        UserError: an unknown kind, or an input that the kind needs is None.
-    """
-    if kind == "full_kl":
-        if full_kl is None:
-            raise UserError(
-                "contrast kind full_kl needs full_kl, kept by a rollout that asks for it"
-            )
-        # rounding can leave a KL of 0 just below it; a code that only the positive prompt allows
-        # gives infinity
-        raw = full_kl.float().clamp(0.0, torch.finfo(torch.float32).max)
-    elif kind in _CONTRASTS:
-        if logprobs is None or negative_logprobs is None:
-            raise UserError(f"contrast kind {kind} needs logprobs and negative_logprobs")
-        difference = negative_logprobs.float() - logprobs.float()
-        raw = _CONTRASTS[kind](difference.clamp(-MAX_DIFFERENCE, MAX_DIFFERENCE))
-    else:
-        allowed = ", ".join([*_CONTRASTS, "full_kl"])
-        raise UserError(f"contrast kind is {kind!r}; allowed are {allowed}")
-    return torch.where(mask, raw, 0.0)
+GROUP_FIELDS = frozenset({"group_similarity", "opposed_similarity", "entropy_gradient"})
+UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy", "policy_logprobs", "ref_logprobs"})
 
 
 def normalized_entropy(logits: Tensor) -> Tensor:
@@ -107,59 +48,6 @@ def normalized_entropy(logits: Tensor) -> Tensor:
 def uniform(mask: Tensor) -> Tensor:
     """Every token counts the same: 1 on the mask (GRPO). (B, T) bool to (B, T) float32."""
     return mask.float()
-
-
-@torch.no_grad()
-def power_rank(contrast: Tensor, mask: Tensor, *, top: float = 0.4, mass: float = 0.8) -> Tensor:
-    """Tokens with the largest contrast matter, by rank alone: the top 40% hold 80% of the credit.
-
-    w = N r^a / sum r^a with r = rank / N, ranks ascending from 1 to N within the row, and
-    a = ln(1 - mass) / ln(1 - top) - 1: 2.1507 by default, and the largest weight is about a + 1.
-    Source: the published code of 2605.29198, which breaks ties by position; here ties share their
-    average rank, so equal contrast gives equal credit. Uniform where a row's contrasts are equal.
-
-    Args:
-        contrast: (B, T), at least 0.
-        mask: (B, T) bool.
-        top, mass: in (0, 1), mass >= top; mass == top is uniform. A top so small that 1 - top rounds
-            to 1 is refused.
-
-    Returns:
-        (B, T) float32, row mean 1.
-    """
-    if not 0 < top <= mass < 1:
-        raise UserError(f"power_rank needs 0 < top <= mass < 1, got top {top} and mass {mass}")
-    if 1 - top == 1:  # the exponent divides by ln(1 - top)
-        raise UserError(f"power_rank needs a top of at least 2e-16, got {top}")
-    exponent = math.log(1 - mass) / math.log(1 - top) - 1
-    count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return _row_mean_one((_average_ranks(contrast.float(), mask) / count) ** exponent, mask)
-
-
-@torch.no_grad()
-def proportional(contrast: Tensor, mask: Tensor) -> Tensor:
-    """Credit in proportion to contrast: w = N c / sum c (the wording of 2605.29198's abstract).
-
-    Uniform where a row has no contrast. (B, T), at least 0, and mask to (B, T) float32, row mean 1.
-    """
-    return _row_mean_one(contrast.float(), mask)
-
-
-@torch.no_grad()
-def softmax_shape(contrast: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Credit grows exponentially with contrast.
-
-    w = N softmax(c / max(c) / temperature) over the row. Uniform where all contrasts of a row are
-    equal. (B, T), at least 0, and mask to (B, T) float32, row mean 1.
-
-    Args:
-        temperature: above 0; a row's weights differ by a factor of at most e^(1 / temperature).
-    """
-    if temperature <= 0:
-        raise UserError(f"softmax needs a temperature above 0, got {temperature}")
-    values = torch.where(mask, contrast.float(), 0.0)
-    peak = values.amax(dim=1, keepdim=True)
-    return _row_softmax(values / torch.where(peak > 0, peak, 1.0) / temperature, mask)
 
 
 @torch.no_grad()
@@ -183,7 +71,7 @@ def distribution_guided(
     """
     if tau <= 0 or kappa < 0:
         raise UserError(f"distribution_guided needs tau > 0 and kappa >= 0, got {tau} and {kappa}")
-    return _row_softmax(hellinger.float() * entropy.float() ** kappa / tau, mask)
+    return row_softmax(hellinger.float() * entropy.float() ** kappa / tau, mask)
 
 
 @torch.no_grad()
@@ -205,7 +93,7 @@ def top_entropy(entropy: Tensor, mask: Tensor, *, rho: float = 0.2) -> Tensor:
     if not 0 < rho <= 1:
         raise UserError(f"top_entropy needs rho in (0, 1], got {rho}")
     values = torch.where(mask, entropy.float(), torch.nan)
-    return _row_mean_one((values >= values.nanquantile(1 - rho, dim=1, keepdim=True)).float(), mask)
+    return row_mean_one((values >= values.nanquantile(1 - rho, dim=1, keepdim=True)).float(), mask)
 
 
 @torch.no_grad()
@@ -236,39 +124,13 @@ def token_advantages(advantages: Tensor, credit: Tensor) -> Tensor:
     return advantages.float()[:, None] * credit.float()
 
 
-# ---- rows ----
-
-
-def _row_mean_one(raw: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) float32 >= 0, scaled to row mean 1 over the mask; a row of zeros becomes uniform."""
-    raw = torch.where(mask, raw, 0.0)
-    peak = raw.amax(dim=1, keepdim=True)
-    # dividing by the peak first keeps the sum in range, and makes equal weights exactly 1
-    raw = torch.where(peak == 0, mask.float(), raw / torch.where(peak == 0, 1.0, peak))
-    return raw * (mask.sum(dim=1, keepdim=True) / raw.sum(dim=1, keepdim=True).clamp(min=1.0))
-
-
-def _row_softmax(values: Tensor, mask: Tensor) -> Tensor:
-    """(B, T) to N softmax over the True positions of each row."""
-    peak = torch.where(mask, values, -torch.inf).amax(dim=1, keepdim=True)
-    return _row_mean_one((values - peak).exp(), mask)
-
-
-def _average_ranks(values: Tensor, mask: Tensor) -> Tensor:
-    """Ranks 1..N, ascending, within the True positions of each row; ties share their average.
-
-    (B, T) float32 to (B, T) float32, in O(T log T): the ranks of a value run from the number of
-    smaller ones + 1 to the number of those that are not larger.
-    """
-    values = values.clamp(max=torch.finfo(values.dtype).max)  # infinity means off the mask below
-    keys = torch.where(mask, values, torch.inf).contiguous()
-    ordered = keys.sort(dim=1).values
-    smaller = torch.searchsorted(ordered, keys)
-    not_larger = torch.searchsorted(ordered, keys, right=True)
-    return (smaller + 1 + not_larger).float() / 2
-
-
 # ---- the table ----
+
+
+def _kl_weights_of_credit(
+    fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, parameters: Mapping[str, Any]
+) -> Tensor:
+    return kl_weight(credit, mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,9 +143,11 @@ class CreditEntry:
             names, each (B, T).
         description: one line, what makes a token important.
         paper: where it comes from.
-        needs: names out of ROLLOUT_FIELDS and UPDATE_FIELDS, or a function of the parameters that
-            gives them.
+        needs: names out of ROLLOUT_FIELDS, GROUP_FIELDS and UPDATE_FIELDS, or a function of the
+            parameters that gives them.
         needs_reference: whether a frozen reference model must be held.
+        kl_weights: `(fields, credit, mask, parameters) -> (B, T)`, the factors on the KL term under
+            `loss.kl_weight: credit`.
     """
 
     assign: Callable[..., Tensor]
@@ -291,6 +155,7 @@ class CreditEntry:
     paper: str
     needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
     needs_reference: bool = False
+    kl_weights: Callable[..., Tensor] = _kl_weights_of_credit
 
     def fields_needed(self, **parameters: Any) -> frozenset[str]:
         """What `assign` reads under these parameters (those left out have their defaults)."""
@@ -370,6 +235,39 @@ def _assign_distribution_guided(
     return apply_strength(credit, mask, strength)
 
 
+def _assign_critical_tokens(
+    fields: Mapping[str, Tensor],
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    fraction: float = 0.1,
+    strength: float = 1.0,
+) -> Tensor:
+    names = ("entropy_gradient", "group_similarity", "policy_logprobs", "ref_logprobs")
+    credit = critical_tokens(*(fields[name] for name in names), mask, fraction=fraction)
+    return apply_strength(credit, mask, strength)
+
+
+def _critical_kl_weights(
+    fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, parameters: Mapping[str, Any]
+) -> Tensor:
+    """1 on the critical tokens and 0 elsewhere, whatever the strength."""
+    edges, alike = fields["entropy_gradient"], fields["group_similarity"]
+    return critical_mask(edges, alike, mask, fraction=parameters.get("fraction", 0.1)).float()
+
+
+def _assign_similarity(
+    fields: Mapping[str, Tensor], mask: Tensor, advantages: Tensor, *, strength: float = 1.0
+) -> Tensor:
+    return apply_strength(similarity(fields["opposed_similarity"], mask), mask, strength)
+
+
+def _similarity_kl_weights(
+    fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, parameters: Mapping[str, Any]
+) -> Tensor:
+    return similarity_kl_weight(fields["opposed_similarity"], mask)
+
+
 CREDIT: dict[str, CreditEntry] = {
     "uniform": CreditEntry(
         assign=_assign_uniform,
@@ -394,5 +292,28 @@ CREDIT: dict[str, CreditEntry] = {
         paper="DGPO, 2605.03327",
         needs=frozenset({"hellinger", "normalized_entropy"}),
         needs_reference=True,
+    ),
+    "critical_tokens": CreditEntry(
+        assign=_assign_critical_tokens,
+        description="the first tokens, those on edges of the entropy, those in which a group differs",
+        paper="Group Critical-token Policy Optimization, 2509.22485",
+        needs=frozenset(
+            {
+                "guided_entropy",  # which entropy_gradient is made of
+                "entropy_gradient",
+                "group_similarity",
+                "policy_logprobs",
+                "ref_logprobs",
+            }
+        ),
+        needs_reference=True,
+        kl_weights=_critical_kl_weights,
+    ),
+    "similarity": CreditEntry(
+        assign=_assign_similarity,
+        description="tokens unlike those of images of the same prompt that fared otherwise",
+        paper="STAGE, 2509.25027",
+        needs=frozenset({"opposed_similarity"}),
+        kl_weights=_similarity_kl_weights,
     ),
 }

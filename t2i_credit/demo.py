@@ -126,6 +126,6 @@ def _tell(
         '  .venv/bin/t2i-credit sample shapes "a photo of an orange ring" --negative "a red ring"'
     )
     console.say(
-        f"  .venv/bin/t2i-credit evaluate {path} --against shapes --split heldout --prompts 100"
+        f"  .venv/bin/t2i-credit evaluate {path} --against shapes --split heldout --per-task 100"
     )
     console.say("  .venv/bin/t2i-credit train shapes/grpo")

@@ -95,25 +95,28 @@ def judge(
         PromptError: `spec` is malformed.
     """
     validate_spec(spec)
-    least = counting_threshold if spec["tag"] == "counting" else threshold
     excludes = spec.get("exclude", ())
-    kept = {
-        name: _select(detections.get(name, ()), least, max_objects, nms_threshold)
-        for name in {clause["class"] for clause in (*spec["include"], *excludes)}
-    }
+    kept = keep(
+        detections,
+        spec["tag"],
+        threshold=threshold,
+        counting_threshold=counting_threshold,
+        max_objects=max_objects,
+        nms_threshold=nms_threshold,
+    )
     targets: list[list[Detection] | None] = []
     checks: list[bool] = []
     reasons: list[str] = []
 
     for clause in spec["include"]:
-        found = kept[clause["class"]][: clause["count"]]
+        found = kept.get(clause["class"], [])[: clause["count"]]
         passed, reason = _judge_include(clause, found, targets, position_threshold)
         targets.append(found if all(passed) else None)
         checks += passed
         reasons += [reason] if reason else []
 
     for clause in excludes:
-        seen = len(kept[clause["class"]])
+        seen = len(kept.get(clause["class"], []))
         checks.append(seen < clause["count"])
         if not checks[-1]:
             reasons.append(
@@ -121,6 +124,27 @@ def judge(
             )
 
     return Verdict(all(checks), sum(checks) / len(checks), "\n".join(reasons))
+
+
+def keep(
+    detections: Mapping[str, Sequence[Detection]],
+    tag: str,
+    *,
+    threshold: float = 0.3,
+    counting_threshold: float = 0.9,
+    max_objects: int = 16,
+    nms_threshold: float | None = None,
+) -> dict[str, list[Detection]]:
+    """The objects that a verdict looks at: of each class with any, the confident ones, best first.
+
+    Args:
+        detections: class name -> objects found.
+        tag: the task; `counting` has a threshold of its own.
+        threshold, counting_threshold, max_objects, nms_threshold: see `judge`.
+    """
+    least = counting_threshold if tag == "counting" else threshold
+    kept = {n: _select(d, least, max_objects, nms_threshold) for n, d in detections.items()}
+    return {name: found for name, found in kept.items() if found}
 
 
 def relative_position(

@@ -1,29 +1,44 @@
-"""Evaluation of a model by name: prompts of a world, its detector, reports on disk. The statistics are evaluate.py's."""
+"""Evaluation by name: a model or a folder of images, its prompts and its detector. The statistics are evaluation.py's,
+the loop is evaluate.py's, the files are judging_work.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import api
-from .evaluate import Evaluation, Protocol, evaluate, paired
+from .config import find_plugin
+from .errors import UserError
+from .evaluate import Detect, check_prompts
+from .geneval import validate_spec
+from .image_folder import is_image_folder, read_folder
 from .interfaces import Prompt
+from .judging_names import evaluation_name, folder_name, identity, place_of, run_of, trained_on
+from .judging_work import Progress, Report, Say, Work, origin_of
 from .prompts import load_prompts
-from .run_folder import RunWriter
+from .protocol import SAMPLING, Protocol
 
-Progress = Callable[[int, int], None]
+__all__ = [
+    "DETECTORS",
+    "Report",
+    "evaluate_folder",
+    "evaluate_model",
+    "evaluation_prompts",
+    "find_detector",
+]
+
+CFG_SCALE = 1.6
 
 
-@dataclass(frozen=True)
-class Report:
-    """An evaluation, the one it is compared with, and where the first was written."""
+def _shapes() -> tuple[Detect, Collection[str] | None]:
+    from .shapes.detector import classes
 
-    name: str
-    evaluation: Evaluation
-    against: Evaluation | None
-    changes: dict[str, dict[str, float]] | None
-    path: Path | None
+    return api.shapes_detector(), classes()
+
+
+# name -> a function that loads it: the detector, and the classes that it knows (None = any)
+DETECTORS: dict[str, Callable[[], tuple[Detect, Collection[str] | None]]] = {"shapes": _shapes}
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
@@ -40,75 +55,145 @@ def evaluate_model(
     against: str | None = None,
     *,
     split: str = "train",
-    prompt_file: Path | None = None,
+    source: str | None = None,
     per_task: int = 50,
-    images: int = 4,
-    cfg_scale: float = 2.0,
-    temperature: float = 1.0,
-    seed: int = 0,
     out: Path | None = None,
     progress: Progress | None = None,
+    warn: Say = lambda line: None,
+    **settings: Any,
 ) -> Report:
-    """Evaluates one model, or two on the same prompts and noise, and writes the reports.
+    """Evaluates a model, writes images and reports, and goes on where a killed evaluation was.
 
     Args:
-        model: name, model folder or run folder.
-        against: the other model, which counts as "before".
-        split: train (held-in compositions) or heldout.
-        prompt_file: JSONL with GenEval records about shapes, instead of the split.
-        per_task, images: how many.
-        cfg_scale, temperature, seed: of sampling; the seed's noise is never that of training.
+        model: name, model folder or run folder (run@STEP).
+        against: what counts as "before": another model, evaluated on the same prompts and noise, a folder of
+            images, or the .json of an evaluation.
+        split: train (held-in compositions) or heldout, of the embedded world.
+        source: a prompt file with GenEval records (see `load_prompts`), instead of the split.
+        per_task: how many prompts of each task of the split.
         out: where to write; None = evaluations/ of `model` if it is a run folder, else nowhere.
         progress: (images done, of) over both models.
+        warn: called with lines that the user should read.
+        settings: of the `Protocol`, such as cfg_scale (2 unless given) or seed, whose noise is never that of training.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
     """
-    from .shapes.detector import classes
-
-    if prompt_file is not None:
-        prompts = load_prompts(prompt_file, classes=classes())
-        split = prompt_file.stem
-    else:
-        prompts = evaluation_prompts(split, per_task)
-    protocol = Protocol(
-        images_per_prompt=images, cfg_scale=cfg_scale, temperature=temperature, seed=seed
-    )
-    names = [model] if against is None else [against, model]
-    total = len(prompts) * images * len(names)
-    found: list[Evaluation] = []
-    for i, name in enumerate(names):
-        found.append(
-            evaluate(
-                api.load_model(name),
-                prompts,
-                api.shapes_detector(),
-                protocol,
-                progress=_shifted(progress, i * total // len(names), total),
-            )
-        )
-    after, before = found[-1], found[0] if against is not None else None
-    name = f"{split}-cfg{cfg_scale:g}-t{temperature:g}-seed{seed}"
-    changes = paired(before, after) if before is not None else None
-    return Report(name, after, before, changes, _written(model, name, after, changes, out))
+    protocol = Protocol(**{"cfg_scale": CFG_SCALE, **settings})
+    detect, classes = find_detector(protocol.detector)
+    prompts = load_prompts(source) if source else evaluation_prompts(split, per_task)
+    _check(prompts, classes)
+    name = evaluation_name(Path(source).stem if source else split, model, protocol)
+    warnings = [line for line in [trained_on(model, prompts)] if line]
+    for line in warnings:
+        warn(line)
+    place = place_of(model, name, out)
+    about = {"model": model, **identity(model), "prompts": source or f"shapes, split {split}"}
+    work = Work(prompts, detect, protocol, warn)
+    parts = 2 if against and not against.endswith(".json") else 1
+    before = None
+    if against:
+        inner = place.with_suffix("") / "before" if place else None
+        before = work.other(against, inner, _share(progress, 0, parts))
+    folder = place.with_suffix("") if place else None
+    after = work.model(model, folder, about, _share(progress, parts - 1, parts))
+    return work.finish(name, place, out, folder, after, before, warnings)
 
 
-def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of one part of a whole that has `before` behind it."""
+def evaluate_folder(
+    images: Path,
+    against: str | None = None,
+    *,
+    source: str | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    warn: Say = lambda line: None,
+    images_per_prompt: int | None = None,
+    **settings: Any,
+) -> Report:
+    """Judges a folder of images in GenEval's layout, anybody's; needs no generator.
+
+    Args:
+        images: the folder.
+        against: another such folder, or the .json of an evaluation.
+        source: the prompt file that the images belong to: then a prompt without a folder counts as wrong.
+        images_per_prompt: how many there should be; None = as many as there are different names.
+        out, progress, warn: see `evaluate_model`.
+        settings: of the `Protocol`, those that judge.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    if wrong := [key for key in settings if key in SAMPLING]:
+        raise UserError(f"{wrong[0]}: decides how images are sampled, and {images} holds images")
+    prompts = load_prompts(source) if source else None
+    folder = read_folder(images, prompts=prompts, images_per_prompt=images_per_prompt)
+    folder, protocol, about = origin_of(folder, settings)
+    detect, classes = find_detector(protocol.detector)
+    _check(folder.prompts, classes)
+    about |= {"prompts": source or str(images)}
+    warnings = []
+    if folder.ignored:
+        more = f" and {len(folder.ignored) - 1} more" if len(folder.ignored) > 1 else ""
+        line = f"not judged, for its name is not like 0000.png: {folder.ignored[0]}{more}"
+        warnings.append(f"{images}: {line}")
+        warn(warnings[0])
+    name = folder_name(images, protocol)
+    place = place_of(None, name, out)
+    work = Work(folder.prompts, detect, protocol, warn)
+    parts = 2 if against and not against.endswith(".json") else 1
+    before = None
+    if against:
+        if not against.endswith(".json") and not is_image_folder(Path(against)):
+            raise UserError(f"--against {against}: is no folder of images, no .json either")
+        inner = place.with_suffix("") / "before" if place else None
+        before = work.other(against, inner, _share(progress, 0, parts))
+    kept = place.with_suffix("") if place else None
+    after = work.images(folder, protocol, kept, about, _share(progress, parts - 1, parts))
+    return work.finish(name, place, out, images, after, before, warnings)
+
+
+def evaluate_named(
+    model: str | None,
+    images: Path | None,
+    against: str | None,
+    *,
+    split: str,
+    per_task: int,
+    out: Path | None,
+    **settings: Any,
+) -> Report:
+    """`evaluate_folder` if there is a folder of images, else `evaluate_model`; what has no place of its own goes into
+    the folder evaluations/.
+
+    Raises:
+        UserError: both or neither are given, and whatever else is wrong.
+    """
+    if images is not None and model is None:
+        return evaluate_folder(images, against, out=out or Path("evaluations"), **settings)
+    if model is None or images is not None:
+        raise UserError("MODEL, --images: give one of them, a model or a folder of images")
+    if out is None and run_of(model) is None:
+        out = Path("evaluations") / (Path(model).name or "model")
+    return evaluate_model(model, against, split=split, per_task=per_task, out=out, **settings)
+
+
+def find_detector(name: str) -> tuple[Detect, Collection[str] | None]:
+    """The detector of a name: an entry of DETECTORS, or of a user's own package.module:function, which is called with
+    images (N, h, w, 3) uint8 and N records and returns N times {class: detections}."""
+    found = find_plugin(name, DETECTORS, "detector")
+    return found() if name in DETECTORS else (found, None)
+
+
+def _check(prompts: Sequence[Prompt], classes: Collection[str] | None) -> None:
+    """Raises PromptError unless every prompt has a record that the detector can judge."""
+    check_prompts(prompts)
+    for prompt in prompts:
+        validate_spec(prompt.spec or {}, classes=classes, where=f"prompt {prompt.text!r}")
+
+
+def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """Progress of one of several parts of equal size, shown as progress of the whole."""
     if progress is None:
         return None
-    return lambda done, of: progress(before + done, total)
-
-
-def _written(
-    model: str,
-    name: str,
-    evaluation: Evaluation,
-    changes: dict[str, dict[str, float]] | None,
-    out: Path | None,
-) -> Path | None:
-    """Writes the report; None where there is no place for it."""
-    if out is not None:
-        return evaluation.save(out, name)
-    folder = Path(model.rpartition("@")[0] or model)
-    if not (folder / "config.yaml").is_file():
-        return None
-    result = evaluation.to_json() | ({"paired": changes} if changes else {})
-    return RunWriter(folder).write_evaluation(name, result, evaluation.records)
+    return lambda done, of: progress(part * of + done, parts * of)

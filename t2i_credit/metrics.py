@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from statistics import fmean
 
 import torch
@@ -15,14 +16,23 @@ from .intervals import token_disagreement
 METRICS = {
     "reward": "mean total reward of the step's images",
     "reward/*": "mean of one part of the reward, before its weight",
+    "reward_normalized/*": "mean of a part that is normalised before its weight (within groups: 0)",
+    "heldout/*": "mean of a held-out part of the reward, which is never trained on",
+    "heldout_falls": "1 = over the last 40 steps `reward` rose and a held-out part fell, both for sure",
     "reward_spread": "standard deviation of the reward within a group, mean over groups",
     "zero_spread": "share of groups whose images all have the same reward, and so teach nothing",
+    "rounds": "rounds of dynamic sampling",
+    "groups_dropped": "groups of equal rewards that dynamic sampling dropped",
+    "groups_trained": "groups that the update saw; fewer than prompts.per_step if the rounds ran out",
+    "gold": "groups that failed as a whole and got a golden reference",
+    "gold_missing": "groups that failed as a whole and whose prompt has no golden reference",
     "diversity": "share of positions at which two images of one prompt have different tokens",
     "entropy": "mean entropy of the positive branch, nats per token",
     "logprob": "mean log-probability of the tokens under the positive prompt, nats",
     "signed_contrast": "mean of log p(token | positive) - log p(token | negative), nats",
     "credit_max": "largest credit weight of an image, mean over images (1 = uniform)",
     "credit_top20": "share of the credit on the 20% of tokens that have most, mean over images",
+    "credit_shift": "mean |refreshed credit - credit of the rollout| of a token, with credit.refresh",
     "loss": "value of the loss that was minimised",
     "kl": "mean KL to the frozen reference, k3 estimate, nats per token",
     "clip_frac": "share of tokens whose ratio was clipped against its advantage",
@@ -44,14 +54,31 @@ METRICS = {
 
 @torch.no_grad()
 def rollout_metrics(
-    rollout: Rollout, rewards: Tensor, reward_parts: dict[str, Tensor]
+    rollout: Rollout,
+    rewards: Tensor,
+    parts: Mapping[str, Tensor],
+    *,
+    normalized: Mapping[str, Tensor],
+    heldout: Collection[str],
 ) -> dict[str, float]:
-    """The metrics that are known once the samples are scored."""
+    """The metrics that are known once the samples are scored.
+
+    Args:
+        rollout: B samples.
+        rewards: (B,).
+        parts: {name: (B,)} as they are.
+        normalized: {name: (B,)} of the parts that are normalised before they are weighed.
+        heldout: names of the parts that are not trained on.
+    """
     size = rollout.group_size
     groups = rollout.tokens.unflatten(0, (-1, size)).cpu().numpy()
     found = {
         "reward": float(rewards.mean()),
-        **{f"reward/{name}": float(part.mean()) for name, part in reward_parts.items()},
+        **{
+            f"{'heldout' if name in heldout else 'reward'}/{name}": float(part.mean())
+            for name, part in parts.items()
+        },
+        **{f"reward_normalized/{name}": float(part.mean()) for name, part in normalized.items()},
         "reward_spread": float(rewards.unflatten(0, (-1, size)).std(1).mean()),
         "zero_spread": float(zero_spread_groups(rewards, size).float().mean()),
         "diversity": fmean(d for d in token_disagreement(groups) if d is not None),

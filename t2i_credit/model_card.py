@@ -19,13 +19,14 @@ from .intervals import best_cell
 from .judging import evaluation_prompts
 from .pixels import from_uint8, to_uint8
 from .pretrain import PretrainPlan, pretrain, rng_for
+from .reward_card import make_rewards
 from .shapes import grammar
 from .shapes.detector import detect
 from .shapes.scene import render
 
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
-RECIPE_CFG = 2.0
+RECIPE_CFG = 1.6
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
@@ -38,10 +39,10 @@ def make_world_model(
     seed: int,
     progress: Progress,
 ) -> Path:
-    """Trains and measures the generator of a world; called again after a stop, it goes on.
+    """Trains and measures the generator of a world, or its reward models; called again after a stop, it goes on.
 
     Args:
-        world: "shapes".
+        world: "shapes", or "shapes-rewards" for its CLIP and aesthetic head.
         out: the model folder to write; must not exist.
         work: checkpoints and corpus; None = beside `out`.
         scale: multiplies the steps of every stage.
@@ -53,8 +54,10 @@ def make_world_model(
     """
     from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 
+    if world == "shapes-rewards":
+        return make_rewards(out, work, scale=scale, seed=seed, progress=progress)
     if world != "shapes":
-        raise ModelError(f"world {world!r} is not known; known: shapes")
+        raise ModelError(f"world {world!r} is not known; known: shapes, shapes-rewards")
     if out.exists():
         raise ModelError(f"{out}: exists; name another --out, or delete it")
     if not scale > 0:
@@ -120,7 +123,9 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     prompts = evaluation_prompts("train", 50)
     base = Protocol(images_per_prompt=4, cfg_scale=RECIPE_CFG)
     eight = replace(base, images_per_prompt=8, seed=1)
-    heldin = evaluate(model, prompts, detect, eight, progress=bar("held-in")).summary()
+    heldin = evaluate(
+        model, evaluation_prompts("train", 100), detect, eight, progress=bar("held-in")
+    ).summary()
     others = evaluation_prompts("heldout", 50)
     heldout = evaluate(model, others, detect, base, progress=bar("held-out")).summary()
     table = grid_table(
@@ -168,7 +173,7 @@ def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
         "",
         "## Scores",
         "",
-        f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 50 prompts "
+        f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 100 prompts "
         "a task x 8 images; held-out: 50 prompts a task x 4. Differing: share of token positions at which two images "
         "of a prompt differ. Reconstruction: rendered scenes that are still judged correct after the image tokenizer.",
         "",

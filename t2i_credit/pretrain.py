@@ -95,12 +95,12 @@ def _resumable(
     optimizer: torch.optim.Optimizer,
     folder: Path,
     steps: int,
-    plan: PretrainPlan,
+    plan: Any,
     counters: Tensor | None = None,
 ) -> Iterator[int]:
     """The steps that are left; restores the latest checkpoint first and saves one every so often and at the end.
 
-    `counters` is a tensor of the caller's that belongs to the state."""
+    `plan.checkpoint_every` says how often; `counters` is a tensor of the caller's that belongs to the state."""
     start = 0
     if latest_checkpoint(folder):
         saved = load_checkpoint(folder)

@@ -26,6 +26,7 @@ from .geneval import validate_spec
 if TYPE_CHECKING:
     from .interfaces import Prompt
 
+HUB = "hf://datasets/"
 KEYS = ("text", "prompt", "negative", "spec", "reference", "tag", "include", "exclude")
 
 
@@ -38,7 +39,7 @@ def load_prompts(
     """The prompts of a JSONL file, in its order; blank lines are skipped.
 
     Args:
-        path: the file.
+        path: the file, or one in a data set of the Hugging Face hub: "hf://datasets/owner/name/folder/file.jsonl".
         classes: the object classes that a spec may name; None = any.
         negative: the negative prompt of lines that have no `negative` of their own (null counts as one).
 
@@ -46,6 +47,8 @@ def load_prompts(
         PromptError: one line that names the file and, where there is one, the line.
     """
     name = _shown(os.fspath(path))
+    if os.fspath(path).startswith(HUB):
+        path = _from_hub(os.fspath(path))
     if os.path.isdir(path):
         raise PromptError(f"{name}: is a folder, not a prompt file (JSONL)")
     if not os.path.exists(path):
@@ -129,9 +132,13 @@ class PromptBatches:
     def batch(self, step: int) -> list[Prompt]:
         """The `per_step` prompts of step `step`, counted from 0."""
         assert step >= 0, f"steps count from 0, got {step}"
+        return self.at(step * self.per_step, self.per_step)
+
+    def at(self, first: int, count: int) -> list[Prompt]:
+        """`count` prompts from place `first` of the endless order on."""
         orders: dict[tuple[int, int], np.ndarray] = {}
         picked: list[Prompt] = []
-        for place in range(step * self.per_step, (step + 1) * self.per_step):
+        for place in range(first, first + count):
             turn, task = divmod(place, len(self.tasks))
             members = self.tasks[task]
             epoch, index = divmod(turn, len(members))
@@ -149,10 +156,43 @@ def with_negative(prompts: Iterable[Prompt], negative: str | None) -> list[Promp
     return [replace(prompt, negative=negative) for prompt in prompts]
 
 
+def spread_over_tasks(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` prompts (at most one per task while there are tasks enough) at equal distances over tasks and set."""
+    tasks: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        tasks.setdefault(prompt.spec["tag"] if prompt.spec else "", []).append(prompt)
+    chosen: list[Prompt] = []
+    groups = list(tasks.values())
+    for turn in range(-(-count // len(groups))):
+        wanted = min(count - len(chosen), len(groups))
+        for i in range(wanted):
+            members = groups[int((i + 0.5) * len(groups) / wanted)]
+            chosen.append(members[(len(members) // 2 + turn) % len(members)])
+    return chosen
+
+
 def overlap(a: Iterable[Prompt], b: Iterable[Prompt]) -> list[str]:
-    """The texts that occur in both sets, each once, in the order of `a`."""
-    texts = {prompt.text for prompt in b}
-    return list(dict.fromkeys(prompt.text for prompt in a if prompt.text in texts))
+    """The texts that occur in both sets, whatever their case and spaces, each once, in the order of `a`."""
+    texts = {_same(prompt.text) for prompt in b}
+    return list(dict.fromkeys(prompt.text for prompt in a if _same(prompt.text) in texts))
+
+
+def _same(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _from_hub(source: str) -> str:
+    """Downloads a file of a data set, once, and says where it lies."""
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = [*source.removeprefix(HUB).split("/", 2), "", ""][:3]
+    if not (owner and name and file):
+        raise PromptError(f"{source}: must be {HUB}owner/name/file.jsonl")
+    try:
+        return hf_hub_download(f"{owner}/{name}", file, repo_type="dataset")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise PromptError(f"{source}: cannot be downloaded ({reason:.160})") from None
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

@@ -193,6 +193,7 @@ class RunWriter:
         codebook_size: int,
         rewards: Tensor,
         reward_parts: Mapping[str, Tensor],
+        reward_normalized: Mapping[str, Tensor] | None = None,
         advantages: Tensor,
         credit: Tensor,
         token_advantages: Tensor,
@@ -211,6 +212,7 @@ class RunWriter:
             codebook_size: V.
             rewards, advantages: (B,).
             reward_parts: {name: (B,)}.
+            reward_normalized: {name: (B,)} of the parts that are normalised before they are weighed.
             credit, token_advantages, contrast: (B, T).
             objects: for each of the B samples what is known of its objects: {"name", "box", "mask"
                 (h, w) bool, ...}.
@@ -243,6 +245,9 @@ class RunWriter:
                 "spec": rollout.prompts[row].spec,
                 "reward": float(rewards[row]),
                 "reward_parts": {name: float(part[row]) for name, part in reward_parts.items()},
+                "reward_normalized": {
+                    name: float(part[row]) for name, part in (reward_normalized or {}).items()
+                },
                 "advantage": float(advantages[row]),
                 "gold": bool(rollout.gold[row]),
                 "probe": row >= len(rollout) - probes,

@@ -50,7 +50,7 @@ class StepRecord:
         folder, step, group_size, codebook_size: where, when, G, V.
         grid: (H, W).
         samples: N dicts: image, index, group, prompt, negative, spec, reward, reward_parts,
-            advantage, gold, objects.
+            reward_normalized, advantage, gold, objects.
         arrays: {name: (N, T)}: tokens int32; logprobs, guided_logprobs, credit, token_advantages,
             entropy and, where known, negative_logprobs and contrast, float32.
     """

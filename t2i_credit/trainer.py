@@ -1,7 +1,7 @@
 """The training loop: prompts, rollout, rewards, advantages, credit, update, run folder. Builds no part itself.
 
-Shapes: P prompts, G samples each, B = P*G samples, T image tokens. Randomness comes from (seed, step) alone, so a
-resumed run repeats the undisturbed one.
+Shapes: P prompts, G samples each, B = P*G samples, T image tokens. Randomness comes from (seed, step, round) alone, so
+a resumed run repeats the undisturbed one.
 """
 
 from __future__ import annotations
@@ -9,26 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from .advantages import zero_spread_groups
 from .checkpoint import load_checkpoint, prune, save_checkpoint
+from .collect import PROBE, GroupCollector, Scored
 from .config import Config
 from .credit import ContrastKind, CreditEntry, contrast, token_advantages
 from .errors import RunError, TrainingError
 from .finetune import MovingAverage
+from .gold import ReferenceImage, go_gold
 from .interfaces import Prompt, Rollout
 from .metrics import rollout_metrics
+from .mixture import HeldoutWatch
 from .processes import gather_rollout, gather_rows, my_share
-from .prompts import PromptBatches
+from .prompts import PromptBatches, spread_over_tasks
 from .rollout import derive_seed, sample_rollout
 from .run_folder import RunWriter
 from .update import PolicyUpdate, learning_rate
 
-TRAINING, PROBE = 1, 2  # purposes of a derived seed; evaluation has its own
 SILENT_STEPS = 10  # steps without any spread in the rewards before the user is warned
 
 Reward = Callable[[Tensor, Sequence[Prompt]], tuple[Tensor, dict[str, Tensor]]]
@@ -48,6 +52,7 @@ class Trainer:
         prompts: what to train on.
         run: where everything is written.
         accelerator: device, precision, trackers.
+        reference_image: where golden references come from, if the configuration asks for them.
         describe: rollout to the known objects of each sample, for the run folder; None = unknown.
         report: called after each step with its number (from 1) and metrics.
         warn: called with a line that the user should read.
@@ -65,6 +70,7 @@ class Trainer:
         prompts: Sequence[Prompt],
         run: RunWriter,
         accelerator: Accelerator,
+        reference_image: ReferenceImage = lambda prompt, seed: None,
         describe: Describe | None = None,
         report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
         warn: Callable[[str], None] = print,
@@ -73,10 +79,10 @@ class Trainer:
         self.reward, self.advantage, self.describe = reward, advantage, describe
         self.report, self.warn = report, warn
         settings = config.prompts
-        self.batches = PromptBatches(
+        batches = PromptBatches(
             prompts, per_step=settings.per_step, seed=settings.seed, balance=settings.balance
         )
-        self.probes = _spread(prompts, config.log.probes)
+        self.probes = spread_over_tasks(prompts, config.log.probes)
         optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
             lr=config.optim.lr,
@@ -97,6 +103,21 @@ class Trainer:
         )
         decay = config.tune.ema
         self.average = MovingAverage(self._trained(), decay) if decay is not None else None
+        self.collect = GroupCollector(
+            config,
+            batches,
+            sample=self._timed_call("rollout", self._sample),
+            judge=self._timed_call("reward", self._judge),
+            go_gold=partial(
+                go_gold,
+                model=self.model,
+                sampler=self.sampler,
+                reference_image=reference_image,
+                cfg_scale=config.rollout.cfg_scale,
+                temperature=config.rollout.temperature,
+            ),
+        )
+        self.watch = HeldoutWatch()
         self.seconds: dict[str, float] = {}
         self.silent = 0
         self.start = self._restore() if run.resume_step else 0
@@ -111,28 +132,26 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         """One step, counted from 1; returns its metrics, which are also written."""
+        self.seconds = {}
         with self._timed("step"):
-            prompts = self.batches.batch(step - 1)
-            with self._timed("rollout"):
-                rollout = self._sample(prompts, derive_seed(TRAINING, self.config.train.seed, step))
-            with self._timed("reward"):
-                rewards, parts = self._score(step, rollout)
-            advantages = self.advantage(rewards, rollout.group_size)
-            metrics = rollout_metrics(rollout, rewards, parts)
+            sampled, trained, counts = self.collect(step)
+            advantages = self.advantage(trained.target, trained.rollout.group_size)
+            metrics = self._rollout_metrics(sampled) | counts
             if self._keeps(step):
-                self._write_samples(step, rollout, rewards, parts)
+                self._write_samples(step, trained)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, step)
             with self._timed("update"):
-                metrics |= self.update(step, rollout, advantages)
+                metrics |= self.update(step, trained.rollout, advantages)
             if self.average is not None:
                 self.average.update(self._trained())
-        metrics |= {"lr": learning_rate(self.config, step), "samples": step * len(rollout)}
+        metrics |= {"lr": learning_rate(self.config, step), "samples": self._samples(step)}
         metrics |= {f"time/{name}": spent for name, spent in self.seconds.items()}
-        metrics["time/tokens_per_second"] = rollout.tokens.numel() / self.seconds["step"]
+        metrics["time/tokens_per_second"] = sampled.rollout.tokens.numel() / self.seconds["step"]
+        metrics |= self._watch_heldout(step, metrics)
         self.run.append_metrics(step, metrics)
         self._track(step, metrics)
-        self._warn_of_silence(step, metrics)
+        self._warn_of_silence(step, metrics, trained)
         return metrics
 
     def _sample(self, prompts: Sequence[Prompt], seed: int) -> Rollout:
@@ -156,7 +175,7 @@ class Trainer:
             )
         return gather_rollout(part, prompts, self.accelerator)
 
-    def _score(self, step: int, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+    def _judge(self, step: int, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """Total reward (B,) and its parts; what a reward refuses is told with the step."""
         size = rollout.group_size
         prompts = len(rollout) // size
@@ -169,29 +188,38 @@ class Trainer:
         total = gather_rows(total, prompts, self.accelerator)
         return total, {n: gather_rows(p, prompts, self.accelerator) for n, p in parts.items()}
 
+    def _rollout_metrics(self, sampled: Scored) -> dict[str, float]:
+        return rollout_metrics(
+            sampled.rollout,
+            sampled.rewards,
+            sampled.parts,
+            normalized=sampled.normalized,
+            heldout=self.collect.mixture.heldout,
+        )
+
+    def _samples(self, step: int) -> int:
+        """Images sampled since the start."""
+        prompts = step * self.config.prompts.per_step + self.collect.refills
+        return prompts * self.config.rollout.group_size
+
     def _keeps(self, step: int) -> bool:
         """Whether the run folder keeps samples of the step."""
         every, total = self.config.log.samples_every, self.config.train.steps
         return step == 1 or step % every == 0 or step == total
 
-    def _write_samples(
-        self, step: int, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor]
-    ) -> None:
+    def _write_samples(self, step: int, trained: Scored) -> None:
         """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step."""
-        size = rollout.group_size
-        wanted = min(self.config.log.groups, len(rollout) // size)
+        size = trained.rollout.group_size
+        groups = len(trained.rollout) // size
+        wanted = min(self.config.log.groups, groups)
         turn = step // self.config.log.samples_every * wanted  # so that all tasks have their turn
-        groups = [(turn + i) % (len(rollout) // size) for i in range(wanted)]
-        places = [group * size + i for group in groups for i in range(size)]
-        rows = torch.tensor(places, device=rollout.tokens.device)
-        kept, rewards = rollout.select(rows), rewards[rows]
-        parts = {name: part[rows] for name, part in parts.items()}
+        places = [(turn + i) % groups * size + k for i in range(wanted) for k in range(size)]
+        scored = trained.select(torch.tensor(places, device=trained.target.device))
         if self.probes:
             probes = self._sample(self.probes, derive_seed(PROBE, self.config.train.seed))
-            probe_rewards, probe_parts = self._score(step, probes)
-            kept, rewards = kept.joined(probes), torch.cat([rewards, probe_rewards])
-            parts = {name: torch.cat([part, probe_parts[name]]) for name, part in parts.items()}
-        advantages = self.advantage(rewards, size)
+            scored = scored.joined(self.collect.scored(step, probes, learn=False))
+        kept = scored.rollout
+        advantages = self.advantage(scored.target, size)
         credit = self.update.credit_of(kept, advantages)
         raw = None
         if kept.negative_logprobs is not None:
@@ -209,8 +237,9 @@ class Trainer:
             kept,
             grid=self.sampler.grid,
             codebook_size=self.sampler.codebook_size,
-            rewards=rewards,
-            reward_parts=parts,
+            rewards=scored.rewards,
+            reward_parts=scored.parts,
+            reward_normalized=scored.normalized,
             advantages=advantages,
             credit=credit,
             token_advantages=token_advantages(advantages, credit),
@@ -226,9 +255,19 @@ class Trainer:
             reason = error.strerror or error
             raise RunError(f"{self.run.path}: trackers cannot be written: {reason}") from error
 
-    def _warn_of_silence(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _watch_heldout(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The metric, and a warning when a held-out reward begins to fall while the trained one rises."""
+        parts = {name: metrics[f"heldout/{name}"] for name in self.collect.mixture.heldout}
+        if not parts:
+            return {}
+        if line := self.watch(metrics["reward"], parts):
+            self.warn(f"step {step}: {line}")
+        return {"heldout_falls": float(self.watch.fallen)}
+
+    def _warn_of_silence(self, step: int, metrics: Mapping[str, float], trained: Scored) -> None:
         """Says so when nothing can be learned."""
-        self.silent = self.silent + 1 if metrics["zero_spread"] == 1.0 else 0
+        flat = zero_spread_groups(trained.target, trained.rollout.group_size)
+        self.silent = self.silent + 1 if bool(flat.all()) else 0
         if self.silent and self.silent % SILENT_STEPS == 0:
             level = f"equal within every group (mean {metrics['reward']:.3g})"
             level = "zero" if metrics["reward"] == 0 else level
@@ -251,7 +290,7 @@ class Trainer:
             step,
             model_state=self._trained(),
             optimizer=self.optimizer,
-            extra={"samples_per_step": self.config.prompts.per_step, **averaged},
+            extra={"collect": self.collect.state(), "watch": self.watch.state(), **averaged},
             keep=keep,
         )
 
@@ -270,10 +309,13 @@ class Trainer:
         self.optimizer.load_state_dict(saved.optimizer)
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(chosen)  # as the configuration says now, which may have been edited
+        if "collect" not in saved.extra:
+            raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
+        self.collect.load(saved.extra["collect"])
+        self.watch.load(saved.extra["watch"])
         self.accelerator.wait_for_everyone()
-        if (
-            self.accelerator.is_main_process
-        ):  # one killed between saving and pruning left one too many
+        # one process killed between saving and pruning leaves one checkpoint too many
+        if self.accelerator.is_main_process:
             prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
         return saved.step
 
@@ -281,7 +323,16 @@ class Trainer:
     def _timed(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def _timed_call(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """`work`, which adds its time to that of the step's other calls under this name."""
+
+        def timed(*args: Any) -> Any:
+            with self._timed(name):
+                return work(*args)
+
+        return timed
 
 
 def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
@@ -295,18 +346,3 @@ def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
         if name not in known or known[name].shape != tensor.shape:
             raise RunError(f"{where}: {name} does not fit the model of this run's configuration")
     model.load_state_dict(state, strict=False)
-
-
-def _spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """`count` prompts (at most one per task while there are tasks enough) at equal distances over tasks and set."""
-    tasks: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        tasks.setdefault(prompt.spec["tag"] if prompt.spec else "", []).append(prompt)
-    chosen: list[Prompt] = []
-    groups = list(tasks.values())
-    for turn in range(-(-count // len(groups))):
-        wanted = min(count - len(chosen), len(groups))
-        for i in range(wanted):
-            members = groups[int((i + 0.5) * len(groups) / wanted)]
-            chosen.append(members[(len(members) // 2 + turn) % len(members)])
-    return chosen

@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .config import Config
-from .credit import CreditEntry, kl_weight, token_advantages
+from .credit import GROUP_FIELDS, UPDATE_FIELDS, CreditEntry, token_advantages
+from .credit_group import group_fields
 from .errors import TrainingError
 from .interfaces import Rollout
 from .losses import policy_loss
@@ -60,9 +61,16 @@ class PolicyUpdate:
         policy = config.loss.policy
         self.policy_name = "guided_logprobs" if policy == "guided" else "logprobs"
         self.both_branches = policy == "guided" and config.rollout.cfg_scale != 1
-        # the credit's fields that come from the update's own pass, and the model's names for them
-        fresh = self.needs if config.credit.refresh else self.needs & set(_STATISTIC[policy])
-        self.fresh = {name: _STATISTIC[policy].get(name, name) for name in sorted(fresh)}
+        self.held = config.loss.kl_coef > 0 or "ref_logprobs" in self.needs
+        refresh = config.credit.refresh
+        self.renews = refresh or bool(self.needs & UPDATE_FIELDS)
+        # the credit's fields that the model computes anew at each update, and its names for them; what takes a branch
+        # that the policy has not is computed apart, so that no gradient runs through it
+        names = _STATISTIC[policy] | {"policy_logprobs": self.policy_name}
+        renewed = (self.needs if refresh else self.needs & UPDATE_FIELDS) - GROUP_FIELDS
+        fresh = {name: names.get(name, name) for name in sorted(renewed - {"ref_logprobs"})}
+        self.apart = {n: s for n, s in fresh.items() if self._takes_another_branch(s)}
+        self.in_pass = {n: s for n, s in fresh.items() if n not in self.apart}
 
     def __call__(self, step: int, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
         """The optimizer steps on one rollout; returns the means of their metrics.
@@ -75,7 +83,9 @@ class PolicyUpdate:
         updates = settings.updates_per_rollout
         stored = getattr(rollout, self.policy_name)
         old = self._recomputed(rollout) if updates > 1 and settings.old == "recompute" else stored
-        credit = None if self.fresh else self.credit_of(rollout, advantages)
+        known = self._known(rollout, advantages)
+        # credit that the rollout alone decides; None if that takes the policy of the update
+        rolled = None if self.needs & UPDATE_FIELDS else self._assign(rollout, known, advantages)
         totals: dict[str, float] = {}
         common: dict[str, float] = {}  # known to every process alike
         prompts = len(rollout) // rollout.group_size
@@ -85,19 +95,25 @@ class PolicyUpdate:
             differences = []
             for rows, final in self._micro_batches(len(rollout), self._my_rows(rollout)):
                 with nullcontext() if final else self.accelerator.no_sync(self.model):
-                    fields = self._pass(rollout, rows, {"policy": self.policy_name} | self.fresh)
-                    logprobs = fields.pop("policy")
+                    found = self._pass(rollout, rows, {"policy": self.policy_name} | self.in_pass)
+                    logprobs = found.pop("policy")
                     differences.append((logprobs.detach() - stored[rows]).abs())
-                    part = credit[rows] if credit is not None else None
+                    fields = self._fields(rollout, rows, known, found, reference=self.held)
+                    part = rolled[rows] if rolled is not None and not self.renews else None
                     if part is None:
-                        part = self._assign(rollout, rows, advantages, fields)
+                        part = self._assign(rollout, fields, advantages, rows)
                     before = logprobs.detach() if updates == 1 else old[rows]
-                    loss, metrics = self._loss(rollout, rows, logprobs, before, advantages, part)
+                    loss, metrics = self._loss(
+                        rollout, rows, logprobs, before, advantages, part, fields
+                    )
                     _require_finite(step, "loss", loss)
                     # gradients are averaged over processes, and these are parts of a sum
                     self.accelerator.backward(loss * sharing)
                 weight = len(rows) / len(rollout) / updates
-                _collect(totals, metrics | credit_metrics(part), weight)
+                values: dict[str, Any] = metrics | credit_metrics(part)
+                if self.renews and rolled is not None:
+                    values["credit_shift"] = (part - rolled[rows]).abs().mean()
+                _collect(totals, values, weight)
                 _collect(totals, {"loss": float(loss.detach())}, 1 / updates)
             if update == 0:
                 agreement = gather_rows(torch.cat(differences), prompts, self.accelerator)
@@ -111,29 +127,74 @@ class PolicyUpdate:
 
     @torch.no_grad()
     def credit_of(self, rollout: Rollout, advantages: Tensor) -> Tensor:
-        """(B, T) credit of a whole rollout under the policy as it is now."""
-        rows = torch.arange(len(rollout), device=rollout.tokens.device)
-        fields = {}
-        if self.fresh:
-            parts = [
-                self._pass(rollout, r, self.fresh) for r, _ in self._micro_batches(len(rollout))
-            ]
-            fields = {name: torch.cat([part[name] for part in parts]) for name in self.fresh}
-        return self._assign(rollout, rows, advantages, fields)
+        """(B, T) credit of whole groups under the policy as it is now."""
+        known = self._known(rollout, advantages)
+        if not self.renews:
+            return self._assign(rollout, known, advantages)
+        asks = "ref_logprobs" in self.needs
+        parts = []
+        for rows, _ in self._micro_batches(len(rollout)):
+            found = self._pass(rollout, rows, self.in_pass)
+            parts.append(self._fields(rollout, rows, known, found, reference=asks))
+        fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
+        return self._assign(rollout, fields, advantages)
+
+    def _known(self, rollout: Rollout, advantages: Tensor) -> dict[str, Tensor]:
+        """{name: (B, T)} of the credit's fields, as the rollout kept them or its groups have them."""
+        kept = {n: getattr(rollout, n) for n in self.needs - GROUP_FIELDS - UPDATE_FIELDS}
+        return kept | group_fields(
+            self.needs & GROUP_FIELDS,
+            tokens=rollout.tokens,
+            codebook=self.sampler.codebook,
+            grid=self.sampler.grid,
+            group_size=rollout.group_size,
+            advantages=advantages,
+            guided_entropy=rollout.guided_entropy,
+        )
+
+    @torch.no_grad()
+    def _fields(
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        known: Mapping[str, Tensor],
+        found: Mapping[str, Tensor],
+        *,
+        reference: bool,
+    ) -> dict[str, Tensor]:
+        """{name: (N, T)} of the samples at `rows`: what was known, what the policy's pass found, and the rest."""
+        fields = {name: value[rows] for name, value in known.items()}
+        fields |= {name: value.detach() for name, value in found.items()}
+        fields |= self._pass(rollout, rows, self.apart)
+        if reference:
+            names = {"ref_logprobs": self.policy_name}
+            fields |= self._pass(rollout, rows, names, self.reference)
+        return fields
 
     def _assign(
-        self, rollout: Rollout, rows: Tensor, advantages: Tensor, fresh: Mapping[str, Tensor]
+        self,
+        rollout: Rollout,
+        fields: Mapping[str, Tensor],
+        advantages: Tensor,
+        rows: Tensor | slice = slice(None),
     ) -> Tensor:
-        """(N, T) credit of the samples at `rows`, from what the rollout kept and this update computed."""
-        fields = {name: getattr(rollout, name)[rows] for name in self.needs - set(fresh)}
-        fields |= {name: value.detach() for name, value in fresh.items()}
+        """(N, T) credit of the samples at `rows`, whose fields these are."""
+        needed = {name: fields[name] for name in self.needs}
         assign, params = self.credit_entry.assign, self.config.credit.params
-        return assign(fields, rollout.mask[rows], advantages[rows], **params)
+        return assign(needed, rollout.mask[rows], advantages[rows], **params)
+
+    def _takes_another_branch(self, statistic: str) -> bool:
+        """Whether the model runs a branch for it that the policy has not."""
+        guided = statistic.startswith("guided_") and self.config.rollout.cfg_scale != 1
+        both = guided or statistic in ("negative_logprobs", "full_kl")
+        return both and not self.both_branches
 
     def _pass(
         self, rollout: Rollout, rows: Tensor, names: Mapping[str, str], model: Any = None
     ) -> dict[str, Tensor]:
         """A pass over the tokens of the samples at `rows`: {field: (N, T)} for {field: the model's statistic}."""
+        if not names:
+            return {}
         size = rollout.group_size
         owners = rows // size
         if len(rows) % size == 0 and bool((rows[::size] % size == 0).all()):
@@ -170,14 +231,14 @@ class PolicyUpdate:
         old: Tensor,
         advantages: Tensor,
         credit: Tensor,
+        fields: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's share of the whole batch's loss."""
         settings, mask = self.config.loss, rollout.mask[rows]
-        reference = None
-        if settings.kl_coef:
-            with torch.no_grad():
-                names = {"policy": self.policy_name}
-                reference = self._pass(rollout, rows, names, self.reference)["policy"]
+        kl_weights = None
+        if settings.kl_weight == "credit":
+            params = self.config.credit.params
+            kl_weights = self.credit_entry.kl_weights(fields, credit, mask, params)
         denominators: dict[str, float] = {
             "token": float(rollout.mask.sum()),
             "sequence": float(len(rollout)),
@@ -192,9 +253,9 @@ class PolicyUpdate:
             clip_high=settings.clip_high,
             ratio=settings.ratio,
             aggregate=settings.aggregate,
-            ref_logprobs=reference,
+            ref_logprobs=fields.get("ref_logprobs"),
             kl_coef=settings.kl_coef,
-            kl_weights=kl_weight(credit, mask) if settings.kl_weight == "credit" else None,
+            kl_weights=kl_weights,
             denominator=denominators[settings.aggregate],
         )
 

@@ -62,12 +62,40 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
 
 
 def test_evaluate_writes_into_the_run_and_compares(run):
-    output = say("evaluate", run, "--against", "shapes", "--prompts", 2, "--images", 2)
+    output = say("evaluate", run, "--against", "shapes", "--per-task", 2, "--per-prompt", 2)
     assert "change" in output and "overall" in output
     (report,) = (run / "evaluations").glob("*.json")
     found = json.loads(report.read_text(encoding="utf-8"))
     assert found["summary"]["overall"]["images"] == 6 * 2 * 2
     assert set(found["paired"]["overall"]) == {"before", "after", "change", "low", "high"}
+    assert "protocol: 12 prompts x 2 images, cfg_scale 2.0" in output
+    assert "12 of 12 prompts are among those that" in found["warnings"][0]
+    # the images that were written are judged again, by themselves
+    images = report.with_suffix("")
+    again = say("evaluate", "--images", images, "--against", report, "--out", run.parent / "again")
+    assert "+0.000 [+0.000, +0.000]" in again
+    assert report.with_suffix(".html").is_file()
+
+
+def test_prompts_makes_a_file_that_keeps_away_from_another(tmp_path):
+    test, train = tmp_path / "test.jsonl", tmp_path / "train.jsonl"
+    assert "colors: 5" in say("prompts", "--out", test, "--per-task", 5, "--seed", 1)
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n")
+    output = say(
+        *("prompts", "--out", train, "--per-task", 5, "--names", names, "--colors", "red,blue"),
+        *("--relations", "left of,above", "--tasks", "colors,position", "--not-in", test),
+    )
+    assert "colors: 4 of 5: no more are left of these words" in output
+    texts = [json.loads(line)["prompt"] for line in train.read_text().splitlines()]
+    assert sorted(texts) == sorted(
+        [f"a photo of a {color} {name}" for color in ("red", "blue") for name in ("cat", "dog")]
+        + [
+            f"a photo of a {a} {relation} a {b}"
+            for a, b in (("cat", "dog"), ("dog", "cat"))
+            for relation in ("left of", "above")
+        ]
+    )
 
 
 def test_sample_repeats_itself_for_a_seed_and_warns_of_unknown_words(tmp_path):

@@ -177,6 +177,34 @@ def test_every_shipped_recipe_loads_and_round_trips(write: Any) -> None:
         assert load_config(write(to_yaml(loaded))) == loaded
 
 
+def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> None:
+    grpo = load_config("shapes/grpo").model_dump()
+    changed = {}
+    for recipe in list_recipes():
+        flat = {
+            f"{section}.{key}"
+            for section, values in load_config(recipe).model_dump().items()
+            for key, value in values.items()
+            if grpo[section].get(key) != value and (section, key) != ("train", "name")
+        }
+        changed[recipe.removeprefix("shapes/")] = {
+            key
+            for key in flat
+            if not key.startswith(("credit.", "advantage.")) or key.endswith("name")
+        }
+    expected = {
+        "grpo": set(),
+        "drgrpo": {"advantage.name", "loss.aggregate"},
+        "rloo": {"advantage.name"},
+        "dapo": {"rollout.dynamic", "loss.clip_high"},
+        "gold": {"rollout.gold", "loss.ratio"},
+    }
+    expected |= {
+        name: {"credit.name"} for name in ("gcpo", "dgpo", "critical", "stage", "top_entropy")
+    }
+    assert {name: changed[name] for name in expected} == expected
+
+
 def test_a_recipe_differs_from_its_base_and_the_base_from_the_defaults(
     write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,6 +379,47 @@ def test_a_group_of_one_is_refused_with_the_reason(write: Any) -> None:
         ),
         ("loss: {kl_weight: credit}", "loss.kl_weight: 'credit' is refused with loss.kl_coef 0"),
         ("credit: {refresh: true}", "credit.refresh: true is refused with credit.name 'uniform'"),
+        *(
+            (
+                f"credit: {{name: {name}, refresh: true}}",
+                f"credit.refresh: true is refused with credit.name '{name}'",
+            )
+            for name in ("distribution_guided", "critical_tokens", "similarity")
+        ),
+        (
+            "loss: {kl_coef: 0.1, kl_weight: credit}",
+            "loss.kl_weight: 'credit' is refused with credit.name 'uniform'",
+        ),
+        (
+            "credit: {name: critical_tokens}\nloss: {kl_coef: 0.1}",
+            "loss.kl_weight: 'none' is refused with credit.name 'critical_tokens' and a kl_coef",
+        ),
+        ("rollout: {gold: true}", "rollout.gold: true is refused with loss.ratio 'token'"),
+        (
+            "rollout: {gold: true}\nloss: {ratio: sequence, kl_coef: 0.1}",
+            "rollout.gold: true is refused with loss.kl_coef 0.1",
+        ),
+        (
+            "rollout: {gold: true, fail_below: 1}\nloss: {ratio: sequence}",
+            "rollout.gold_reward: value 1.0 is not allowed; above rollout.fail_below (1.0)",
+        ),
+        (
+            "rollout: {gold: true}\nloss: {ratio: sequence}\nprompts: {split: heldout}",
+            "rollout.gold: true is refused with prompts.split 'heldout'",
+        ),
+        (
+            "rollout: {gold: true}\nloss: {ratio: sequence}\nreward: {geneval: {normalize: group}}",
+            "rollout.gold: true is refused with reward.geneval.normalize 'group'",
+        ),
+        ("reward: {geneval: {heldout: true}}", "reward: holds only held-out parts"),
+        (
+            "reward: {a: {}, b: {heldout: true, weight: 2}}",
+            "reward.b.weight: value 2.0 is refused with heldout",
+        ),
+        (
+            "reward: {a: {}, b: {heldout: true, normalize: running}}",
+            "reward.b.normalize: value 'running' is refused with heldout",
+        ),
         (
             "optim: {warmup_steps: 5}\ntrain: {steps: 4}",
             "optim.warmup_steps: value 5 is not allowed; at most train.steps (4)",
@@ -373,10 +442,22 @@ def test_values_that_do_not_go_together_are_refused_by_name(
         "rollout: {cfg_scale: 1}\ncredit: {name: guidance_contrast}",  # the negative branch runs
         "credit: {name: guidance_contrast, refresh: true}",
         "optim: {warmup_steps: 4}\ntrain: {steps: 4}",
+        "credit: {name: critical_tokens}\nloss: {kl_coef: 0.1, kl_weight: credit}",
+        "rollout: {gold: true, dynamic: true}\nloss: {ratio: sequence}",
+        "rollout: {gold: true}\nloss: {ratio: sequence_token}\ncredit: {name: guidance_contrast}",
+        "rollout: {dynamic: true, max_rounds: 1}\ncredit: {name: guidance_contrast}",
+        "reward: {a: {normalize: running, weight: 2}, b: {heldout: true}}",
     ],
 )
 def test_the_neighbours_of_refused_combinations_are_allowed(write: Any, text: str) -> None:
     load_config(write(text))
+
+
+def test_the_range_of_an_advantages_parameter_is_checked_before_anything_is_loaded(
+    write: Any,
+) -> None:
+    message = refusal(write("advantage: {eps: -0.1}"))
+    assert message == "x.yaml: advantage.eps: group_normalized needs eps >= 0, got -0.1"
 
 
 # ---- plug-ins and explanations ----

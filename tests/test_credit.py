@@ -11,6 +11,7 @@ import torch
 from t2i_credit.advantages import group_normalized
 from t2i_credit.credit import (
     CREDIT,
+    GROUP_FIELDS,
     ROLLOUT_FIELDS,
     UPDATE_FIELDS,
     apply_strength,
@@ -26,6 +27,16 @@ from t2i_credit.credit import (
     top_entropy,
     uniform,
 )
+from t2i_credit.credit_group import (
+    critical_mask,
+    critical_tokens,
+    entropy_gradient,
+    group_fields,
+    group_similarity,
+    opposed_similarity,
+    similarity,
+    similarity_kl_weight,
+)
 from t2i_credit.errors import UserError
 
 PROMPTS, GROUP_SIZE, TOKENS = 3, 4, 35  # 5 x 7 tokens
@@ -39,6 +50,8 @@ CASES = [
     ("guidance_contrast", {"strength": 0.5}),
     ("top_entropy", {"guided": True, "rho": 0.1}),
     ("distribution_guided", {"tau": 0.01, "kappa": 2.0}),
+    ("critical_tokens", {"fraction": 0.3}),
+    ("similarity", {"strength": 0.5}),
 ]
 every_entry = pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
 
@@ -55,6 +68,11 @@ def fields_of(seed: int = 0) -> dict[str, torch.Tensor]:
         "guided_entropy": torch.rand(shape, generator=draw) * 4,
         "hellinger": torch.rand(shape, generator=draw),
         "normalized_entropy": torch.rand(shape, generator=draw),
+        "group_similarity": torch.rand(shape, generator=draw) * 2 - 1,
+        "opposed_similarity": torch.rand(shape, generator=draw) * 2 - 1,
+        "entropy_gradient": torch.rand(shape, generator=draw),
+        "policy_logprobs": torch.randn(shape, generator=draw) - 4,
+        "ref_logprobs": torch.randn(shape, generator=draw) - 4,
     }
 
 
@@ -127,7 +145,9 @@ def test_no_strength_is_exactly_uniform_credit(name, parameters):
     assert torch.equal(credit, mask.float())
 
 
-@every_entry
+@pytest.mark.parametrize(
+    ("name", "parameters"), [c for c in CASES if c[0] != "critical_tokens"], ids=str
+)  # critical tokens go by position, too
 def test_an_image_whose_tokens_are_all_alike_gets_exactly_uniform_credit(name, parameters):
     mask = ragged_mask()
     alike = {key: torch.full((BATCH, TOKENS), 0.37) for key in fields_of()}
@@ -143,7 +163,7 @@ def test_an_entry_describes_itself_and_every_parameter_has_a_default(name):
     for p in parameters[3:]:
         assert p.kind is p.KEYWORD_ONLY and p.default is not p.empty, p
     assert "strength" in [p.name for p in parameters]
-    assert entry.fields_needed() <= ROLLOUT_FIELDS | UPDATE_FIELDS
+    assert entry.fields_needed() <= ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS
     assert entry.description and entry.paper
 
 
@@ -154,7 +174,8 @@ def test_entries_need_only_what_their_parameters_ask_for():
     assert contrast_entry.fields_needed(kind="full_kl") == {"full_kl"}
     assert entropy_entry.fields_needed(guided=True) == {"guided_entropy"}
     assert [name for name, entry in CREDIT.items() if entry.needs_reference] == [
-        "distribution_guided"
+        "distribution_guided",
+        "critical_tokens",
     ]
 
 
@@ -355,6 +376,137 @@ def test_top_entropy_takes_its_quantile_per_row():
     assert credit[1].tolist() == [5.0] * 2 + [0.0] * 8
     with pytest.raises(UserError, match="rho"):
         top_entropy(entropy, torch.ones(2, 10, dtype=torch.bool), rho=0.0)
+
+
+# ---- the samples of a group ----
+
+
+def test_group_similarity_is_the_mean_cosine_over_pairs():
+    # one position, three samples: cosines 1, 0, 0; a vector's length does not count
+    vectors = torch.tensor([[[1.0, 0.0]], [[3.0, 0.0]], [[0.0, 2.0]]])
+    found = group_similarity(torch.cat([vectors, vectors.roll(1, 0)]), 3)
+    torch.testing.assert_close(found, torch.full((6, 1), 1 / 3), rtol=0, atol=1e-6)
+
+
+def test_opposed_similarity_is_to_the_other_samples_with_a_product_of_advantages_not_above_zero():
+    # advantages 1, -1, 0, 2: 0 and 3 are opposed to 1 and 2, 1 to 0, 2 and 3, 2 to all others
+    east, north = [1.0, 0.0], [0.0, 1.0]
+    vectors = torch.tensor([[east], [east], [north], [north]])
+    found = opposed_similarity(vectors, torch.tensor([1.0, -1.0, 0.0, 2.0]), 4)
+    expected = torch.tensor([[1 / 2], [1 / 3], [1 / 3], [1 / 2]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("field", [group_similarity, opposed_similarity])
+def test_similarity_within_groups_follows_their_samples_and_no_other_group(field):
+    draw = torch.Generator().manual_seed(8)
+    vectors, advantages = torch.randn(BATCH, TOKENS, 5, generator=draw), advantages_of()
+
+    def of(vectors, advantages):
+        more = (advantages,) if field is opposed_similarity else ()
+        return field(vectors, *more, GROUP_SIZE)
+
+    order = torch.tensor([2, 0, 3, 1, 4, 5, 6, 7, 8, 9, 10, 11])
+    expected = of(vectors, advantages)[order]
+    found = of(vectors[order], advantages[order])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    other = vectors.clone()
+    other[GROUP_SIZE:] = 0
+    assert torch.equal(of(other, advantages)[:GROUP_SIZE], of(vectors, advantages)[:GROUP_SIZE])
+
+
+def test_similarity_credit_is_half_the_distance_over_its_mean():
+    # (1 - cos) / 2 = 0, 0.25, 0.5, 1, mean 0.4375
+    found = similarity(torch.tensor([[1.0, 0.5, 0.0, -1.0]]), torch.ones(1, 4, dtype=torch.bool))
+    expected = torch.tensor([[0.0, 0.571429, 1.142857, 2.285714]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_images_that_are_all_the_same_get_uniform_similarity_credit():
+    tokens = torch.randint(0, 32, (1, 9), generator=torch.Generator().manual_seed(9)).repeat(4, 1)
+    codebook = torch.randn(32, 7, generator=torch.Generator().manual_seed(10))
+    field = opposed_similarity(codebook[tokens], torch.tensor([1.0, -1.0, 1.0, -1.0]), 4)
+    assert torch.equal(similarity(field, torch.ones(4, 9, dtype=torch.bool)), torch.ones(4, 9))
+
+
+def test_the_kl_weight_of_similarity_credit_is_lower_on_tokens_unlike_the_opposed_ones():
+    # cos + 1 = 2, 1, 0.5, 0, clamped to at most 1
+    mask = torch.tensor([[True] * 4 + [False]])
+    found = similarity_kl_weight(torch.tensor([[1.0, 0.0, -0.5, -1.0, 0.0]]), mask)
+    assert found.tolist() == [[1.0, 1.0, 0.75, 0.5, 0.0]]
+
+
+def test_entropy_gradient_is_the_slope_of_the_mean_over_earlier_neighbours():
+    # entropy 0 0 6 / 0 0 0; causal means 0 0 3 (of 6 and its left) / 0 1.2 (6 above right, of five) 1.5 (of four)
+    # across: 0 1.5 3 / 1.2 0.75 0.3; down, one-sided in two rows: 0 1.2 -1.5 in both
+    entropy = torch.tensor([[0.0, 0.0, 6.0, 0.0, 0.0, 0.0]])
+    found = entropy_gradient(entropy, (2, 3))
+    expected = torch.tensor([[0.0, 1.920937, 3.354102, 1.2, 1.415097, 1.529706]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_entropy_gradient_takes_central_differences_inside_and_needs_no_second_row():
+    # a single row: means of a token and its left are 0, 1, 3, 5; differences 1, 1.5, 2, 2
+    found = entropy_gradient(torch.tensor([[0.0, 2.0, 4.0, 6.0]]), (1, 4))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.5, 2.0, 2.0]]), rtol=0, atol=1e-6)
+
+
+def critical_fields():
+    """Ten tokens: the steepest of all is the last, of those from 10% to 90% the fifth; the group differs most in the
+    first and fifth, which are taken, and then in the eighth."""
+    steepness, alike = torch.zeros(1, 10), torch.ones(1, 10)
+    steepness[0, 9], steepness[0, 4] = 2.0, 1.0
+    alike[0, 0], alike[0, 4], alike[0, 7] = -1.0, -0.9, 0.2
+    return steepness, alike, torch.ones(1, 10, dtype=torch.bool)
+
+
+def test_critical_tokens_are_the_first_the_steepest_inside_and_the_least_alike_of_the_rest():
+    assert critical_mask(*critical_fields())[0].nonzero().flatten().tolist() == [0, 4, 7]
+
+
+def test_positions_of_critical_tokens_are_counted_within_the_mask():
+    steepness, alike, mask = critical_fields()
+    junk = torch.full((1, 5), 9.0)
+    steepness, alike = torch.cat([junk, steepness], 1), torch.cat([-junk, alike], 1)
+    mask = torch.cat([torch.zeros(1, 5, dtype=torch.bool), mask], 1)
+    assert critical_mask(steepness, alike, mask)[0].nonzero().flatten().tolist() == [5, 9, 12]
+
+
+def test_critical_tokens_are_weighted_by_the_running_mean_of_the_clamped_ratio():
+    # ratio e^0.5 (of e^1) at the first token, 1 after it: running mean 1.648721, (e^0.5 + 4) / 5 = 1.129744 at the
+    # fifth, (e^0.5 + 7) / 8 = 1.081090 at the eighth; over their sum 3.859556, times 10
+    steepness, alike, mask = critical_fields()
+    ref = torch.full((1, 10), -3.0)
+    policy = ref.clone()
+    policy[0, 0] += 1
+    found = critical_tokens(steepness, alike, policy, ref, mask)
+    expected = torch.zeros(1, 10)
+    expected[0, [0, 4, 7]] = torch.tensor([4.271790, 2.927136, 2.801073])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_kl_weight_of_critical_tokens_is_one_on_them_and_zero_elsewhere():
+    steepness, alike, mask = critical_fields()
+    fields = {"entropy_gradient": steepness, "group_similarity": alike}
+    found = CREDIT["critical_tokens"].kl_weights(fields, torch.rand(1, 10), mask, {"fraction": 0.1})
+    assert found.tolist() == [[1.0, 0, 0, 0, 1.0, 0, 0, 1.0, 0, 0]]
+
+
+def test_too_few_tokens_for_a_fraction_are_all_critical_and_too_large_a_fraction_is_refused():
+    steepness, alike, mask = critical_fields()
+    assert torch.equal(critical_mask(steepness, alike, mask, fraction=0.09), mask)
+    for fraction in (0.0, 0.31):
+        with pytest.raises(UserError, match="fraction"):
+            critical_mask(steepness, alike, mask, fraction=fraction)
+
+
+def test_group_fields_look_the_codes_up_and_compute_only_what_is_asked_for():
+    tokens = torch.tensor([[0, 1], [0, 2]])
+    codebook = torch.tensor([[1.0, 0.0], [0.0, 2.0], [5.0, 0.0]])
+    known = {"tokens": tokens, "codebook": codebook, "grid": (1, 2), "group_size": 2}
+    found = group_fields(["group_similarity"], **known, advantages=torch.tensor([1.0, -1.0]))
+    assert list(found) == ["group_similarity"]
+    assert found["group_similarity"].tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
 # ---- knobs ----

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from painter import PROMPTS, PROTOCOL, Painter, WideConfig, build
 
 from t2i_credit import evaluate as evaluate_module
 from t2i_credit.errors import PromptError, RunError, UserError
@@ -27,49 +27,10 @@ from t2i_credit.evaluate import (
 from t2i_credit.geneval import TASKS, judge, summarize
 from t2i_credit.interfaces import Prompt
 from t2i_credit.intervals import best_cell, by_task, task_intervals, token_disagreement
-from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
 from t2i_credit.rollout import derive_seed, sample_rollout
 from t2i_credit.run_folder import RunReader, RunWriter
 from t2i_credit.shapes.detector import detect
-from t2i_credit.shapes.grammar import prompt_set
-from t2i_credit.shapes.scene import COLORS, SHAPES, Object, Scene, render
-
-PROTOCOL = Protocol(images_per_prompt=3, cfg_scale=2.0, seed=4, batch_size=7)
-PROMPTS = prompt_set(per_task=2)  # two of each of the six tasks
-
-
-@dataclass(frozen=True)
-class WideConfig(EmbeddedConfig):
-    """Two rows of three tokens."""
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return 2, 3
-
-
-class Painter(EmbeddedModel):
-    """The embedded generator, random, with a decoder that draws one clean object: the first token of an image
-    chooses the shape, the second the colour."""
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        pictures = [
-            render(Scene((Object(list(SHAPES)[a % 5], list(COLORS)[b % 6], 24.0, 24.0, 9.0),)))[0]
-            for a, b in tokens[:, :2].tolist()
-        ]
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-
-
-def build(kind: type[EmbeddedModel], config: type[EmbeddedConfig]) -> Any:
-    torch.manual_seed(0)
-    sizes = {"vq_channels": (8, 16), "code_dim": 4, "codebook_size": 30}
-    made = kind(
-        config(**sizes, hidden_size=16, layers=1, heads=2),
-        build_text_tokenizer(" ".join(p.text for p in PROMPTS).split()),
-    ).eval()
-    with torch.no_grad():
-        made.image_head.weight.mul_(15)
-        made.language_model.get_input_embeddings().weight.mul_(10)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -354,11 +315,11 @@ def test_a_verdict_is_that_of_the_detector_on_the_image(
 def test_a_record_has_the_official_keys_and_ours(evaluation: Evaluation) -> None:
     official = ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
     assert all(
-        list(record) == [*official, "score", "prompt_index", "sample_index"]
+        list(record) == [*official, "colors", "score", "fault", "prompt_index", "sample_index"]
         for record in evaluation.records
     )
     record = evaluation.records[4]  # the second image of the second prompt
-    assert record["filename"] == "00001/samples/00001.png"
+    assert record["filename"] == "00001/samples/0001.png"
     assert (record["prompt_index"], record["sample_index"]) == (1, 1)
     assert (record["tag"], record["prompt"]) == ("single_object", PROMPTS[1].text)
     assert type(record["correct"]) is bool
@@ -380,7 +341,7 @@ def test_the_embedded_generator_is_evaluated_on_its_square_grid() -> None:
     protocol = Protocol(images_per_prompt=2, cfg_scale=1.0)
     seen: list[tuple[int, ...]] = []
 
-    def looking(images: Any) -> Any:
+    def looking(images: Any, specs: Any) -> Any:
         seen.append((*images.shape, images.flags["C_CONTIGUOUS"]))
         return detect(images)
 
@@ -411,7 +372,7 @@ def test_an_evaluation_leaves_the_model_and_the_random_state_as_they_were(painte
     state = torch.get_rng_state()
     inside: list[bool] = []
 
-    def looking(images: Any) -> Any:
+    def looking(images: Any, specs: Any) -> Any:
         inside.append(painter.training or painter.language_model.training)
         raise KeyboardInterrupt
 

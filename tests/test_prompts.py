@@ -155,6 +155,25 @@ def test_the_official_list_loads() -> None:
     assert all(prompt.spec and prompt.spec["prompt"] == prompt.text for prompt in prompts)
 
 
+def test_a_file_of_a_hub_data_set_is_read_from_the_cache_and_refused_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    # the hub's own cache layout: a branch names a commit, a commit holds files
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    folder = tmp_path / "datasets--me--mine"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "snapshots" / commit / "deep").mkdir(parents=True)
+    (folder / "snapshots" / commit / "deep" / "p.jsonl").write_text(json.dumps(OFFICIAL) + "\n")
+    assert load_prompts("hf://datasets/me/mine/deep/p.jsonl")[0].spec == OFFICIAL
+    message = refusal("hf://datasets/me/mine/gone.jsonl")
+    assert message.startswith("hf://datasets/me/mine/gone.jsonl: cannot be downloaded (")
+    assert "must be hf://datasets/owner/name/file.jsonl" in refusal("hf://datasets/me")
+
+
 # ---- batches ----
 
 
@@ -208,6 +227,7 @@ def test_the_overlap_of_two_sets_is_their_common_texts_once() -> None:
     b = [Prompt("z", negative="other"), Prompt("x")]
     assert overlap(a, b) == ["x", "z"]
     assert overlap(a, some(2)) == []
+    assert overlap(a, [Prompt(" X ")]) == ["x"]
 
 
 # ---- mutations ----

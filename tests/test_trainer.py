@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
+from PIL import Image
 from toys import PROMPTS, command_line, recipe
 
 from t2i_credit import api
@@ -33,6 +36,16 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "credit": {"name": "guidance_contrast"},
     "loss": {"updates_per_rollout": 2, "kl_coef": 0.05, "kl_weight": "credit"},
     "optim": {"schedule": "cosine", "warmup_steps": 2, "weight_decay": 0.01, "lr": 3e-3},
+}
+
+# Every kind of normalisation, a held-out part, and sampling that goes on until its groups differ.
+EVERY_REWARD: dict[str, dict[str, Any]] = {
+    "rollout": {"dynamic": True, "max_rounds": 3},
+    "reward": {
+        "toys:lit": {"normalize": "running"},
+        "toys:bright": {"normalize": "group", "weight": 0.5},
+        "toys:constant": {"heldout": True},
+    },
 }
 
 
@@ -139,8 +152,9 @@ def stop_at(step: int) -> Any:
     [
         EVERYTHING,
         {"credit": {"name": "distribution_guided"}, "loss": {"policy": "conditional"}},
+        EVERY_REWARD,
     ],
-    ids=["contrast", "distribution"],
+    ids=["contrast", "distribution", "rewards"],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
     tmp_path: Path, sections: dict[str, dict[str, Any]]
@@ -524,10 +538,22 @@ def test_objects_of_the_shapes_world_come_with_boxes_and_masks(tmp_path: Path) -
 def test_every_metric_is_explained_and_every_explanation_used(tmp_path: Path) -> None:
     run = trained(tmp_path, **EVERYTHING, train={"steps": 2})
     logged = set(run.metrics()[-1]) - {"step"}
+    gold = {"rollout": {"gold": True}, "loss": {"ratio": "sequence"}}
+    refresh = {"credit": {"name": "guidance_contrast", "refresh": True}}
+    references = [{"text": p.text, "reference": "gold.png"} for p in PROMPTS]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, references)))
+    Image.new("RGB", (16, 16)).save(tmp_path / "gold.png")
+    for i, sections in enumerate((EVERY_REWARD | refresh, gold)):
+        other = trained(tmp_path, **sections, train={"steps": 1, "name": f"other{i}"})
+        assert all(isinstance(value, float | int) for value in other.metrics()[-1].values())
+        logged |= set(other.metrics()[-1]) - {"step"}
     wild = {name.removesuffix("*") for name in METRICS if name.endswith("*")}
     unexplained = {n for n in logged - set(METRICS) if not any(n.startswith(w) for w in wild)}
     assert unexplained == set()
-    assert set(METRICS) - logged == {"reward/*"}
+    assert {n for n in set(METRICS) - logged if not n.endswith("/*")} == set()
+    assert all(any(n.startswith(w) for n in logged) for w in wild)
+    table = (ROOT / "docs" / "metrics.md").read_text()
+    assert all(f"| `{name}` |" in table for name in METRICS)
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
@@ -537,6 +563,56 @@ def test_trackers_write_below_the_run_folder(tmp_path: Path) -> None:
     files = [p for p in (run.path / "trackers").rglob("*tfevents*") if p.stat().st_size > 0]
     assert files
     assert not list(tmp_path.glob("*tfevents*")) and not list(Path.cwd().glob("*tfevents*"))
+
+
+def test_a_held_out_reward_is_logged_and_never_trained_on(tmp_path: Path) -> None:
+    heldout = {"toys:bright": {}, "toys:constant": {"heldout": True, "value": 0.25}}
+    with_part = trained(tmp_path, reward=heldout, train={"name": "with"})
+    without = trained(tmp_path, train={"name": "without"})
+    for a, b in zip(timeless(with_part), timeless(without), strict=True):
+        assert a.pop("heldout/toys:constant") == 0.25 and a.pop("heldout_falls") == 0
+        assert a == b
+    sample = with_part.step(3).samples[0]
+    assert sample["reward_parts"]["toys:constant"] == 0.25
+    assert sample["reward"] == sample["reward_parts"]["toys:bright"]
+
+
+def test_normalised_parts_are_kept_as_they_are_and_as_they_count(tmp_path: Path) -> None:
+    run = trained(tmp_path, **EVERY_REWARD, train={"steps": 3}, log={"groups": 2, "probes": 0})
+    for sample in run.step(3).samples:
+        raw, normalized = sample["reward_parts"], sample["reward_normalized"]
+        assert set(normalized) == {"toys:lit", "toys:bright"} and set(raw) - set(normalized)
+        assert raw["toys:lit"] in (0.0, 1.0)
+        # the reward is the weighted sum of the parts as they are
+        assert sample["reward"] == pytest.approx(raw["toys:lit"] + 0.5 * raw["toys:bright"])
+    line = run.metrics()[-1]
+    assert line["reward_normalized/toys:bright"] == pytest.approx(0, abs=1e-6)
+    assert line["samples"] >= 3 * 8 and line["rounds"] >= 1
+    groups = np.array([s["reward_normalized"]["toys:bright"] for s in run.step(3).samples])
+    np.testing.assert_allclose(groups.reshape(-1, 4).sum(1), 0, atol=1e-5)
+
+
+def test_a_falling_held_out_reward_is_said_and_marked(tmp_path: Path) -> None:
+    # at this rate brightness rises for sure, and its opposite is held out
+    lines: list[str] = []
+    config = recipe(
+        tmp_path,
+        reward={"toys:bright": {}, "toys_again:bright": {"heldout": True, "sign": -1.0}},
+        prompts={"per_step": 4},
+        train={"steps": 40, "checkpoint_every": 100},
+        log={"samples_every": 100, "probes": 0},
+    )
+    sys.modules["toys_again"] = sys.modules["toys"]  # a reward has one entry for each name
+    try:
+        run = RunReader(api.train(config, warn=lines.append))
+    finally:
+        del sys.modules["toys_again"]
+    falls = [line["heldout_falls"] for line in run.metrics()]
+    assert falls == [0.0] * 39 + [1.0]
+    told = (
+        "step 40: over the last 40 steps the reward rose while held-out toys_again:bright fell by"
+    )
+    assert [line.startswith(told) for line in lines if "held-out" in line] == [True]
 
 
 # Forward passes ---------------------------------------------------------------------------------------------------
@@ -577,6 +653,23 @@ def test_trackers_write_below_the_run_folder(tmp_path: Path) -> None:
             {"credit": {"name": "distribution_guided"}, "loss": {"kl_coef": 0.1}},
             2 + 2 + 2 + 2,
         ),
+        # of both branches at once, in a pass of its own
+        (
+            {
+                "loss": {"policy": "conditional"},
+                "credit": {"name": "guidance_contrast", "kind": "full_kl", "refresh": True},
+            },
+            2 + 1 + 2,
+        ),
+        # one pass of the reference serves the credit and the KL term
+        (
+            {
+                "credit": {"name": "critical_tokens"},
+                "loss": {"kl_coef": 0.1, "kl_weight": "credit"},
+            },
+            2 + 2 + 2,
+        ),
+        ({"credit": {"name": "similarity"}}, 2 + 2),
         # without guidance there is one branch, unless the credit wants the other
         ({"rollout": {"cfg_scale": 1.0}}, 1 + 1),
         ({"rollout": {"cfg_scale": 1.0}, "credit": {"name": "guidance_contrast"}}, 2 + 1),
@@ -600,7 +693,8 @@ def test_a_step_runs_the_forward_passes_that_the_plan_counts(
     parts = api.prepare(parse_config(config))
     assert api.forward_passes(parts) == passes
     held = config.get("loss", {}).get("kl_coef", 0) > 0
-    held = held or config.get("credit", {}).get("name") == "distribution_guided"
+    needy = ("distribution_guided", "critical_tokens")
+    held = held or config.get("credit", {}).get("name") in needy
     assert (parts.reference is not None) == held
 
     seen: list[int] = []

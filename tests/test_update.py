@@ -16,6 +16,12 @@ from toys import PROMPTS, late_tokens, tiny_model
 
 from t2i_credit.config import Config, find_plugin, parse_config
 from t2i_credit.credit import CREDIT, contrast, kl_weight, power_rank
+from t2i_credit.credit_group import (
+    critical_mask,
+    critical_tokens,
+    entropy_gradient,
+    group_similarity,
+)
 from t2i_credit.errors import TrainingError
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.models.embedded_model import EmbeddedModel
@@ -26,6 +32,7 @@ SIZE = 2  # samples of each of the four prompts, on 2 x 2 tokens
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5, 0.0, 0.0, -2.0, 2.0])
 CONTRAST = {"name": "guidance_contrast"}
 DISTRIBUTION = {"name": "distribution_guided"}
+CRITICAL = {"name": "critical_tokens", "fraction": 0.25}  # one of four tokens of each kind
 
 
 def settings(**sections: Mapping[str, Any]) -> Config:
@@ -243,8 +250,10 @@ def test_a_reference_equal_to_the_policy_adds_no_kl_and_no_gradient() -> None:
         {"loss": {"aggregate": "constant"}, "credit": {**CONTRAST, "refresh": True}},
         {"loss": {"kl_coef": 0.3, "kl_weight": "credit"}, "credit": CONTRAST},
         {"credit": DISTRIBUTION},
+        {"credit": CRITICAL, "loss": {"kl_coef": 0.3, "kl_weight": "credit"}},
+        {"credit": {"name": "similarity"}, "loss": {"policy": "conditional"}},
     ],
-    ids=["uniform", "conditional", "refresh", "kl", "distribution"],
+    ids=["uniform", "conditional", "refresh", "kl", "distribution", "critical", "similarity"],
 )
 def test_micro_batches_add_up_to_the_whole_batch(
     sections: dict[str, dict[str, Any]], size: int
@@ -453,6 +462,110 @@ def test_refreshed_credit_is_that_of_the_policy_now_and_not_of_the_rollout() -> 
             ]
         expected = power_rank(contrast(*evidence, rollout.mask), rollout.mask)
         torch.testing.assert_close(credit, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("policy", ["guided", "conditional"])
+def test_refreshing_reports_how_far_the_credit_has_moved(policy: str) -> None:
+    credit = {**CONTRAST, "refresh": True}
+    loss = {"policy": policy, "ratio_guard": None}
+    # the policy that sampled: the same credit, up to rounding
+    _, same = updated(settings(credit=credit, loss=loss))
+    assert 0 <= same["credit_shift"] < 1e-3
+    # one that has moved since: the difference of both credits, each by hand
+    config = settings(credit=credit, loss=loss)
+    _, metrics = updated(config, before=moved)
+    model = tiny_model()
+    rollout = sampled(model, config)
+    now = [
+        s.detach() for s in scored(moved(model), rollout, config, "logprobs", "negative_logprobs")
+    ]
+    credits = [
+        power_rank(contrast(*evidence, rollout.mask), rollout.mask)
+        for evidence in (now, (rollout.logprobs, rollout.negative_logprobs))
+    ]
+    expected = (credits[0] - credits[1]).abs().mean().item()
+    assert metrics["credit_shift"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 0.01
+    _, plain = updated(settings(credit=CONTRAST, loss=loss), before=moved)
+    assert "credit_shift" not in plain
+
+
+def test_no_gradient_runs_through_the_branch_that_only_the_credit_needs() -> None:
+    # 8 samples of 3 tokens that are read: the policy's branch with gradient, the negative one without
+    model = tiny_model()
+    rollout = sampled(model, settings())
+    seen: list[tuple[int, bool]] = []
+    model.image_embedding.register_forward_hook(
+        lambda _, inputs, out: seen.append((inputs[0].numel(), torch.is_grad_enabled()))
+    )
+    config = settings(loss={"policy": "conditional"}, credit={**CONTRAST, "refresh": True})
+    updater(model, config)(1, rollout, ADVANTAGES)
+    assert seen == [(24, True), (24, False)]
+
+
+def test_the_gradient_under_sequence_token_changes_with_the_credit_and_under_sequence_cannot() -> (
+    None
+):
+    loss = {"ratio": "sequence_token"}
+    contrasted, _ = updated(settings(loss=loss, credit=CONTRAST))
+    uniform, _ = updated(settings(loss=loss))
+    with pytest.raises(AssertionError):
+        assert_close(gradients(contrasted), gradients(uniform), 0.01)
+    # at ratio 1 it is that of the token ratio
+    token, _ = updated(settings(credit=CONTRAST))
+    assert_close(gradients(contrasted), gradients(token), 1e-5)
+    # one ratio per image: any credit of mean 1 leaves what uniform credit gives (the configuration refuses it)
+    config = settings(credit=CONTRAST)
+    forced = config.model_copy(
+        update={"loss": config.loss.model_copy(update={"ratio": "sequence"})}
+    )
+    sequence, _ = updated(forced)
+    assert_close(gradients(sequence), gradients(uniform), 1e-5)
+
+
+@pytest.mark.parametrize("policy", ["guided", "conditional"])
+def test_critical_tokens_get_the_gradient_and_the_kl_term_and_the_others_neither(
+    policy: str,
+) -> None:
+    loss = {"policy": policy, "kl_coef": 0.5, "kl_weight": "credit"}
+    config = settings(loss=loss, credit=CRITICAL)
+    reference = moved(tiny_model()).requires_grad_(False)
+    ours, metrics = updated(config, reference=reference)
+    model = tiny_model()
+    rollout = sampled(model, config)
+    name = "guided_logprobs" if policy == "guided" else "logprobs"
+    (logprobs,) = scored(model, rollout, config, name)
+    (frozen,) = scored(reference, rollout, config, name)
+    assert rollout.guided_entropy is not None
+    edges = entropy_gradient(rollout.guided_entropy, (2, 2))
+    alike = group_similarity(model.codebook[rollout.tokens], SIZE)
+    credit = critical_tokens(edges, alike, logprobs, frozen, rollout.mask, fraction=0.25)
+    chosen = critical_mask(edges, alike, rollout.mask, fraction=0.25)
+    assert chosen[:, 0].all() and not chosen.all()
+    difference = frozen.detach() - logprobs
+    kl = difference.exp() - difference - 1
+    (-ADVANTAGES[:, None] * credit * logprobs + 0.5 * chosen * kl).mean().backward()
+    assert_close(gradients(ours), gradients(model), 1e-5)
+    assert metrics["kl"] == pytest.approx(kl.mean().item(), rel=1e-4)
+
+
+def test_the_kl_of_critical_tokens_is_measured_even_where_it_is_not_penalised() -> None:
+    reference = moved(tiny_model()).requires_grad_(False)
+    _, metrics = updated(settings(credit=CRITICAL), reference=reference)
+    assert metrics["kl"] > 1e-4
+
+
+def test_similarity_credit_compares_the_codes_of_images_that_fared_otherwise() -> None:
+    config = settings(credit={"name": "similarity"})
+    model = tiny_model()
+    rollout = sampled(model, config)
+    credit = updater(model, config).credit_of(rollout, ADVANTAGES)
+    codes = torch.nn.functional.normalize(model.codebook[rollout.tokens], dim=-1)
+    for b in range(8):
+        other = codes[b ^ 1]  # the only other of its group, and of opposite or no advantage
+        distance = (1 - (codes[b] * other).sum(-1)) / 2
+        expected = distance / distance.mean() if distance.max() > 1e-6 else torch.ones(4)
+        torch.testing.assert_close(credit[b], expected.detach(), rtol=0, atol=1e-5)
 
 
 def test_no_reference_is_run_where_nothing_needs_it() -> None:

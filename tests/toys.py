@@ -84,6 +84,11 @@ def bright(*, above: float = 0.6, sign: float = 1.0) -> RewardFn:
     return lambda images, prompts: sign * (images > above).float().mean((1, 2, 3))
 
 
+def lit(*, above: float = 0.5) -> RewardFn:
+    """1 for an image whose mean value lies above a limit, 0 for the others."""
+    return lambda images, prompts: (images.mean((1, 2, 3)) > above).float()
+
+
 def constant(*, value: float = 0.0) -> RewardFn:
     """The same for every image."""
     return lambda images, prompts: torch.full((len(images),), value)

@@ -76,11 +76,14 @@ def _confidence(overlap: float, box: tuple[int, int], area: int, purity: float) 
     return float(np.prod(np.clip([fit, square, (purity - 0.4) / 0.4], 0.0, 1.0)))
 
 
-def detect(images: NDArray, *, masks: bool = False) -> list[dict[str, list[Detection]]]:
+def detect(
+    images: NDArray, specs: object = None, *, masks: bool = False
+) -> list[dict[str, list[Detection]]]:
     """Finds the objects of each image.
 
     Args:
         images: (N, h, w, 3), uint8 or floats in [0, 1].
+        specs: what other detectors of an evaluation look for; this one always looks for everything.
         masks: whether detections carry their (h, w) mask.
 
     Returns:

@@ -324,6 +324,22 @@ def _words(record: Record) -> list[tuple[tuple[int, str], str]]:
     return found
 
 
+def neighbour(record: Record, rng: np.random.Generator) -> Record | None:
+    """A held-in record that differs from this one in a single word, in the same template; None if the word that was
+    drawn has no such neighbour."""
+    words = _words(record)
+    shown = _changed(record, words[rng.integers(len(words))][0], rng)
+    if not _is_drawable(shown):
+        return None
+    return {**shown, "prompt": caption(shown, template_of(record))}
+
+
+def _is_drawable(shown: Record) -> bool:
+    """Whether a changed record is held in and still has a shape of its own for each clause."""
+    classes = [c["class"] for c in shown["include"]]
+    return not is_held_out(shown) and len(set(classes)) == len(classes)
+
+
 def shown_record(record: Record, rng: np.random.Generator) -> Record:
     """What the picture behind a noisy caption shows: the record itself, or one with exactly one word changed.
 
@@ -334,7 +350,4 @@ def shown_record(record: Record, rng: np.random.Generator) -> Record:
     if not wrong:
         return record
     shown = _changed(record, wrong[rng.integers(len(wrong))], rng)
-    classes = [c["class"] for c in shown["include"]]
-    if is_held_out(shown) or len(set(classes)) < len(classes):
-        return record
-    return {**shown, "prompt": record["prompt"]}
+    return {**shown, "prompt": record["prompt"]} if _is_drawable(shown) else record

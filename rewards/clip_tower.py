@@ -1,0 +1,228 @@
+"""CLIP-like models as two cached functions: images to embeddings, once per batch, and texts, once per prompt.
+
+Rewards that name the same model share one tower in memory. Knows the formats of open_clip and transformers, and
+scores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakValueDictionary, ref
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import ModelError
+from .clip_input import ClipInput
+from .clip_source import LOCAL, OFFLINE, one_line_errors, open_clip_source, to_device
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+_OPEN_CLIP_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+class ClipTower:
+    """A frozen model that maps images and texts to unit vectors of the same space.
+
+    Attributes:
+        name: for messages.
+        width: E, of the embeddings.
+        logit_scale, logit_bias: a logit is logit_scale * cosine + logit_bias.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        encode_image: Callable[[Tensor], Tensor],
+        encode_text: Callable[[list[str]], Tensor],
+        unknown_words: Callable[[str], list[str]],
+        prepare: ClipInput,
+        width: int,
+        logit_scale: float,
+        logit_bias: float = 0.0,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.name, self.width, self.device, self.dtype = name, width, device, dtype
+        self.logit_scale, self.logit_bias = logit_scale, logit_bias
+        self.unknown_words = unknown_words
+        self._encode_image, self._encode_text, self._prepare = encode_image, encode_text, prepare
+        self._texts: dict[str, Tensor] = {}
+        self._last: tuple[ref[Tensor], int, Tensor] | None = None
+
+    @torch.no_grad()
+    def images(self, images: Tensor, batch_size: int) -> Tensor:
+        """(B, 3, h, w) in [0, 1] to unit vectors (B, E) float32; the last batch's are kept while it is alive."""
+        if images.is_inference():  # torch does not say whether such a tensor was changed
+            return self._embed(images, batch_size)
+        if self._last is not None:
+            last, version, found = self._last
+            if last() is images and version == images._version:
+                return found
+        found = self._embed(images, batch_size)
+        self._last = (ref(images), images._version, found)
+        return found
+
+    def _embed(self, images: Tensor, batch_size: int) -> Tensor:
+        parts = [
+            self._encode_image(self._prepare(part.to(self.device)).to(self.dtype))
+            for part in images.split(batch_size)
+        ]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str], batch_size: int) -> Tensor:
+        """N texts to unit vectors (N, E) float32; each text is encoded once in the tower's life."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        for start in range(0, len(new), batch_size):
+            part = new[start : start + batch_size]
+            found = F.normalize(self._encode_text(part).float(), dim=-1)
+            self._texts.update(zip(part, found, strict=True))
+        return torch.stack([self._texts[text] for text in texts])
+
+
+_TOWERS: WeakValueDictionary[tuple[str, ...], ClipTower] = WeakValueDictionary()
+
+
+def open_clip_tower(
+    model: str, pretrained: str | None, *, device: str | None, dtype: Dtype, reward: str
+) -> ClipTower:
+    """The tower of an open_clip model, shared with whoever has the same one.
+
+    Args:
+        model: "embedded", an architecture ("ViT-L-14-quickgelu"), a hub id ("laion/CLIP-ViT-B-32-...", with or without
+            "hf-hub:"), or a folder with open_clip_config.json and the weights.
+        pretrained: with an architecture, a tag of open_clip's or a weights file; else None.
+        device: such as "cuda:1"; None = a GPU if there is one.
+        dtype: of the weights.
+        reward: who asks, for messages.
+
+    Raises:
+        ModelError: one line that names what is missing or does not fit.
+    """
+    where = to_device(device, reward)
+    name, weights = open_clip_source(model, pretrained, reward)
+    key = ("open_clip", name, weights or "", str(where), dtype)
+    tower = _TOWERS.get(key)
+    if tower is None:
+        tower = _load_open_clip(name, weights, where, dtype, reward)
+        _TOWERS[key] = tower
+    return tower
+
+
+def _load_open_clip(
+    name: str, weights: str | None, device: torch.device, dtype: Dtype, reward: str
+) -> ClipTower:
+    import open_clip
+
+    # OpenAI's weights want the activation that the plain architecture's name does not say
+    tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
+    local = name.startswith(LOCAL) or (weights is not None and Path(weights).is_file())
+    what = name if weights is None else f"{name} with {weights}"
+    with one_line_errors(reward, what, "" if local else OFFLINE):
+        net = open_clip.create_model(
+            name,
+            pretrained=weights,
+            precision=_OPEN_CLIP_PRECISION[dtype],
+            device=device,
+            force_quick_gelu=bool(tag.get("quick_gelu")),
+            require_pretrained=True,
+        )
+        tokenizer = open_clip.get_tokenizer(name)
+        width = int(open_clip.get_model_config(name)["embed_dim"])
+    net.requires_grad_(False).eval()
+    bias = getattr(net, "logit_bias", None)
+    return ClipTower(
+        weights or name,
+        encode_image=net.encode_image,
+        encode_text=lambda texts: net.encode_text(tokenizer(texts).to(device)),
+        unknown_words=lambda text: _unknown_words(getattr(tokenizer, "tokenizer", None), text),
+        prepare=ClipInput.of_open_clip(open_clip.get_model_preprocess_cfg(net)),
+        width=width,
+        logit_scale=float(net.logit_scale.exp()),
+        logit_bias=0.0 if bias is None else float(bias),
+        device=device,
+        dtype=getattr(torch, dtype),
+    )
+
+
+def transformers_tower(
+    model: str, processor: str, *, device: str | None, dtype: Dtype, reward: str
+) -> ClipTower:
+    """The tower of a transformers `CLIPModel`, shared with whoever has the same one.
+
+    Args:
+        model: folder or hub id of the weights.
+        processor: folder or hub id of the tokenizer and the preprocessing.
+        device, dtype, reward: as in `open_clip_tower`.
+
+    Raises:
+        ModelError: one line that names what is missing or does not fit.
+    """
+    where = to_device(device, reward)
+    key = ("transformers", model, processor, str(where), dtype)
+    tower = _TOWERS.get(key)
+    if tower is None:
+        tower = _load_transformers(model, processor, where, dtype, reward)
+        _TOWERS[key] = tower
+    return tower
+
+
+def _load_transformers(
+    model: str, processor: str, device: torch.device, dtype: Dtype, reward: str
+) -> ClipTower:
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+    with one_line_errors(reward, processor, "" if Path(processor).is_dir() else OFFLINE):
+        tokenizer = AutoTokenizer.from_pretrained(processor)
+        pictures = AutoImageProcessor.from_pretrained(processor)
+    with one_line_errors(reward, model, "" if Path(model).is_dir() else OFFLINE):
+        net, report = CLIPModel.from_pretrained(
+            model, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    if report["missing_keys"]:
+        raise ModelError(f"{reward}: {model}: the tensor {min(report['missing_keys'])} is missing")
+    net.requires_grad_(False).eval().to(device)
+    edge = pictures.size.get("shortest_edge")
+    crop = (pictures.crop_size["height"], pictures.crop_size["width"])
+    if (edge, edge) != crop:
+        raise ModelError(
+            f"{reward}: {processor}: size {pictures.size} with crop {crop} is not supported"
+        )
+
+    def encode_text(texts: list[str]) -> Tensor:
+        found = tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=net.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(device)
+        return net.get_text_features(**found).pooler_output
+
+    return ClipTower(
+        model,
+        encode_image=lambda pixels: net.get_image_features(pixels).pooler_output,
+        encode_text=encode_text,
+        unknown_words=lambda text: [],
+        prepare=ClipInput(crop, tuple(pictures.image_mean), tuple(pictures.image_std)),
+        width=net.config.projection_dim,
+        logit_scale=float(net.logit_scale.exp()),
+        device=device,
+        dtype=getattr(torch, dtype),
+    )
+
+
+def _unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """The words of a text that a word-level tokenizer cannot tell apart; others know every text."""
+
+    def has_unknown(part: str) -> bool:
+        return tokenizer.unk_token_id in tokenizer(part, add_special_tokens=False).input_ids
+
+    if getattr(tokenizer, "unk_token_id", None) is None or not has_unknown(text):
+        return []
+    return [word for word in text.split() if has_unknown(word)]
