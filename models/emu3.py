@@ -39,6 +39,8 @@ class Emu3ImageModel(LlamaImageModel):
         ModelError: the vocabulary lacks image tokens.
     """
 
+    code_ids: Tensor  # (V,) of the vocabulary
+
     def __init__(self, emu3: Emu3ForConditionalGeneration, processor: Emu3Processor) -> None:
         super().__init__()
         self.emu3, self.processor = emu3, processor
@@ -59,7 +61,7 @@ class Emu3ImageModel(LlamaImageModel):
         emu3.model.vqmodel.requires_grad_(False)
 
     @property
-    def language_model(self) -> Any:
+    def language_model(self) -> Any:  # type: ignore[override]
         return self.emu3.model.text_model
 
     # Text

@@ -53,7 +53,7 @@ class JanusImageModel(LlamaImageModel):
             janus.lm_head.requires_grad_(False)
 
     @property
-    def language_model(self) -> Any:
+    def language_model(self) -> Any:  # type: ignore[override]
         return self.janus.model.language_model
 
     # Text

@@ -208,7 +208,8 @@ class LlamaImageModel(nn.Module):
     def _recomputing(self) -> Iterator[None]:
         """Layers are checkpointed inside, if asked for. They ask whether they are training, which nothing else
         should: dropout would make the pass disagree with sampling."""
-        layers = self.language_model.layers if self.recompute and torch.is_grad_enabled() else ()
+        wanted = self.recompute and torch.is_grad_enabled()
+        layers = list(self.language_model.layers) if wanted else []
         if layers and not layers[0].gradient_checkpointing:
             self.language_model.activation_checkpointing_enable()
         for layer in layers:

@@ -36,6 +36,9 @@ class GridRotary(nn.Module):
     multiplied by zero, and its values are attended to alike.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, side: int, caption: int, head_dim: int, base: float = 10000.0) -> None:
         super().__init__()
         steps = torch.arange(0, head_dim // 2, 2)[: head_dim // 4].float()
@@ -54,6 +57,8 @@ class GridRotary(nn.Module):
 
 class CaptionEmbedding(nn.Module):
     """T5 features to inputs of the transformer; `uncond_embedding` stands for the features of no caption."""
+
+    uncond_embedding: Tensor
 
     def __init__(self, length: int, features: int, hidden: int) -> None:
         super().__init__()
