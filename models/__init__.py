@@ -21,7 +21,31 @@ def _load_embedded(folder: Path) -> Any:
     return EmbeddedModel.from_pretrained(folder)
 
 
-MODELS: dict[str, Callable[[Path], Any]] = {"t2i_credit_embedded": _load_embedded}
+def _load_janus(folder: Path) -> Any:
+    from .janus import JanusImageModel
+
+    return JanusImageModel.from_pretrained(folder)
+
+
+def _load_emu3(folder: Path) -> Any:
+    from .emu3 import Emu3ImageModel
+
+    return Emu3ImageModel.from_pretrained(folder)
+
+
+def _load_llamagen(folder: Path) -> Any:
+    from .llamagen import LlamaGenModel
+
+    return LlamaGenModel.from_pretrained(folder)
+
+
+# model_type in config.json -> loader of the folder
+MODELS: dict[str, Callable[[Path], Any]] = {
+    "t2i_credit_embedded": _load_embedded,
+    "janus": _load_janus,
+    "emu3": _load_emu3,
+    "llamagen_t2i": _load_llamagen,
+}
 
 
 def embedded_names() -> list[str]:
@@ -31,15 +55,31 @@ def embedded_names() -> list[str]:
 
 
 def load_pretrained(name_or_path: str) -> Any:
-    """Loads an embedded generator by name, or a model folder.
+    """Loads an embedded generator by name, a model folder, or a Hugging Face hub id such as
+    deepseek-community/Janus-Pro-1B (downloaded once, then read from the local cache).
 
     Raises:
         ModelError: there is no such model, its architecture is not supported, or a file is missing or damaged.
     """
     folder = EMBEDDED / name_or_path if name_or_path in embedded_names() else Path(name_or_path)
     if not folder.is_dir():
+        folder = _from_hub(name_or_path)
+    return MODELS[_architecture(folder)](folder)
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of a hub id; its config.json is looked at before its weights are downloaded."""
+    from .hub_files import HUB_ID, snapshot
+
+    if not HUB_ID.fullmatch(name):
         known = ", ".join(embedded_names()) or "none"
-        raise ModelError(f"model {name_or_path!r}: no such folder; embedded models: {known}")
+        raise ModelError(f"model {name!r}: no such folder; embedded models: {known}")
+    _architecture(snapshot(name, ["config.json"]))
+    return snapshot(name)
+
+
+def _architecture(folder: Path) -> str:
+    """The `model_type` of a folder, if it is one of ours."""
     path = folder / "config.json"
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
@@ -50,4 +90,4 @@ def load_pretrained(name_or_path: str) -> Any:
     if kind not in MODELS:
         supported = ", ".join(MODELS)
         raise ModelError(f"{path}: model_type {kind!r} is not supported; supported: {supported}")
-    return MODELS[kind](folder)
+    return str(kind)

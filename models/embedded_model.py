@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from ..errors import ModelError
-from .llama_image import LlamaImageModel, TokenCondition
+from .decoding import PromptCondition, left_padded
+from .llama_image import LlamaImageModel
 from .model_files import load_tensors, read_object, require_files, require_values
 
 MODEL_TYPE = "t2i_credit_embedded"
@@ -145,7 +146,7 @@ class EmbeddedModel(LlamaImageModel):
 
     def condition(
         self, prompts: Sequence[str], negatives: Sequence[str | None] | None
-    ) -> TokenCondition:
+    ) -> PromptCondition:
         """Encodes prompts as <bos> words <image>; a null prompt has padding in place of its positive's words."""
         rows = [self._ids(text) for text in prompts]
         if negatives is not None:
@@ -154,12 +155,7 @@ class EmbeddedModel(LlamaImageModel):
                 self._null_ids(rows[i]) if text is None else self._ids(text)
                 for i, text in enumerate(negatives)
             ]
-        longest = max(map(len, rows))
-        pad = self.text_tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(longest) >= (longest - lengths)[:, None]
-        return TokenCondition(ids.to(self.device), mask.to(self.device), len(prompts))
+        return left_padded(rows, self.text_tokenizer.pad_token_id, len(prompts), self.device)
 
     def _ids(self, text: str) -> list[int]:
         words = self.text_tokenizer(text.lower(), add_special_tokens=False)["input_ids"]

@@ -1,122 +1,39 @@
 """A Llama backbone that predicts image tokens: prefill, cached decoding under two prompts, one training pass.
 
-Serves every generator of this build (text and image embeddings in, image head out): a subclass says how prompts
-become token ids and how images become codes. Sampling is not done here.
+Serves every generator here (text and image embeddings in, image head out): a subclass says how prompts are encoded,
+which inputs an image token becomes, and how images become codes. Sampling is not done here.
 
-Shapes: P prompts, B = P*G samples, L prompt tokens (left-padded), T image tokens, D hidden size, V codes.
+Shapes: P prompts, B = P*G samples, L prompt positions (left-padded), T image tokens, D hidden size, V codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaModel
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
 
 from ..interfaces import Reference
 from ..logprobs import STATISTICS, token_statistics
+from .decoding import DecodingState, PromptCondition, causal_mask, expanded_cache
 
 _NEEDS_NEGATIVE = {"negative_logprobs", "full_kl", "code_shift"}
 
 
-@dataclass(frozen=True)
-class TokenCondition:
-    """Prompts as token ids: P positives, then P negatives where there are any.
-
-    Attributes:
-        input_ids: (2P, L) or (P, L), left-padded.
-        attention_mask: same shape, True = a token of the prompt.
-        prompts: P.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    prompts: int
-
-    @property
-    def has_negatives(self) -> bool:
-        return len(self.input_ids) == 2 * self.prompts
-
-    def select(self, index: Tensor) -> TokenCondition:
-        """The condition of the prompts at `index` (N,), repeats allowed: N positives, then N negatives."""
-        rows = torch.cat([index, index + self.prompts]) if self.has_negatives else index
-        mask = self.attention_mask[rows]
-        used = mask.any(0).nonzero()[0].item()  # columns of pure padding are dropped
-        return TokenCondition(self.input_ids[rows, used:], mask[:, used:], len(index))
-
-    def positives(self) -> TokenCondition:
-        """The condition without its negatives."""
-        return TokenCondition(
-            self.input_ids[: self.prompts], self.attention_mask[: self.prompts], self.prompts
-        )
-
-    def negatives(self) -> TokenCondition:
-        """The negatives as a condition of their own."""
-        return TokenCondition(
-            self.input_ids[self.prompts :], self.attention_mask[self.prompts :], self.prompts
-        )
-
-
-class PreallocatedLayer(CacheLayerMixin):
-    """One layer's keys and values in buffers of full length, (N, heads, length, head_dim), written in place."""
-
-    def __init__(self, keys: Tensor, values: Tensor, used: int) -> None:
-        super().__init__()
-        self.keys, self.values, self.used = keys, values, used
-        self.is_initialized = True
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        raise AssertionError("the buffers exist from the start")
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        end = self.used + key_states.shape[-2]
-        self.keys[:, :, self.used : end] = key_states
-        self.values[:, :, self.used : end] = value_states
-        self.used = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.used + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.used
-
-    def get_max_length(self) -> int:
-        return self.keys.shape[-2]
-
-
-@dataclass
-class DecodingState:
-    """What cached decoding knows: positives' rows first, negatives' after them.
-
-    Attributes:
-        cache: keys and values of every row.
-        features: (rows, D) last hidden state, from which the next token is predicted.
-        attention_mask: (rows, L + T) True = may be attended to; None where no prompt is padded.
-        position: (rows,) rotary position of the next token.
-        generated: image tokens taken so far.
-        has_negatives: whether the second half of the rows is the negative branch.
-    """
-
-    cache: Cache
-    features: Tensor
-    attention_mask: Tensor | None
-    position: Tensor
-    generated: int
-    has_negatives: bool
-
-
 class LlamaImageModel(nn.Module):
-    """Decoding and training pass over `language_model`; `image_embedding`, `image_head` and `vq` are a subclass's."""
+    """Decoding and training pass over `language_model`; embeddings, head and image tokenizer are a subclass's.
+
+    Attributes:
+        recompute: layers are recomputed in the backward pass, which saves their activations' memory.
+    """
 
     grid: tuple[int, int]
     codebook_size: int
-    language_model: LlamaModel
+    language_model: PreTrainedModel
+    recompute = False
     logits_at_once = (
         2**24
     )  # values, 64 MiB in float32: as many token positions as fit share a chunk of the head
@@ -130,9 +47,31 @@ class LlamaImageModel(nn.Module):
         """(V, C) code vectors of the image tokenizer."""
         raise NotImplementedError
 
+    # What a subclass says
+
+    def embed_prompts(self, inputs: Tensor) -> Tensor:
+        """A condition's inputs (N, L, ...) to input embeddings (N, L, D)."""
+        return self.language_model.get_input_embeddings()(inputs)
+
+    def prompt_positions(self, mask: Tensor) -> Tensor:
+        """Rotary positions (N, L) of prompts with this mask; an image's inputs count on from the last one."""
+        return (mask.long().cumsum(1) - 1).clamp(min=0)
+
     def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
-        """(N, n) codes at raster positions first, first + 1, ... to input embeddings (N, n, D)."""
+        """(N, n) codes at raster positions first, first + 1, ... to input embeddings (N, m, D).
+
+        m is n, or more where the model's sequences hold structure tokens between image tokens.
+        """
         raise NotImplementedError
+
+    def predicting(self, first: int, count: int) -> Tensor | slice:
+        """Which of the m inputs of `embed_image_tokens` predict the next code: one for each of `count` tokens."""
+        return slice(None)
+
+    @property
+    def image_inputs(self) -> int:
+        """Inputs that all tokens but the last one become."""
+        return self.grid[0] * self.grid[1] - 1
 
     def head(self, features: Tensor) -> Tensor:
         """(..., D) hidden states to logits (..., V) over the image codes."""
@@ -141,21 +80,21 @@ class LlamaImageModel(nn.Module):
     # Decoding
 
     @torch.no_grad()
-    def prefill(self, condition: TokenCondition) -> DecodingState:
+    def prefill(self, condition: PromptCondition) -> DecodingState:
         """Runs each prompt once; 2P rows (P without negatives)."""
         mask = condition.attention_mask
-        position = mask.long().cumsum(1) - 1
+        position = self.prompt_positions(mask)
         out = self.language_model(
-            inputs_embeds=self.language_model.get_input_embeddings()(condition.input_ids),
+            inputs_embeds=self.embed_prompts(condition.inputs),
             attention_mask=mask,
-            position_ids=position.clamp(min=0),
+            position_ids=position,
             use_cache=True,
         )
         return DecodingState(
             cache=out.past_key_values,
             features=out.last_hidden_state[:, -1],
             attention_mask=None if bool(mask.all()) else mask,
-            position=position[:, -1] + 1,
+            position=position[:, -1:],
             generated=0,
             has_negatives=condition.has_negatives,
         )
@@ -163,25 +102,15 @@ class LlamaImageModel(nn.Module):
     @torch.no_grad()
     def expand(self, state: DecodingState, group_size: int) -> DecodingState:
         """`group_size` rows per prompt row, in buffers that hold the whole image."""
-        tokens = self.grid[0] * self.grid[1]
-        layers = []
-        for layer in state.cache.layers:
-            buffers = []
-            for filled in (layer.keys, layer.values):
-                n, heads, length, dim = filled.shape
-                buffer = filled.new_empty(n * group_size, heads, length + tokens - 1, dim)
-                buffer[:, :, :length] = filled.repeat_interleave(group_size, 0)
-                buffers.append(buffer)
-            layers.append(PreallocatedLayer(buffers[0], buffers[1], length))
         mask = state.attention_mask
         if mask is not None:
             mask = mask.repeat_interleave(group_size, 0)
-            mask = torch.cat([mask, mask.new_ones(len(mask), tokens)], 1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), self.image_inputs)], 1)
         return DecodingState(
-            cache=Cache(layers=layers),
+            cache=expanded_cache(state.cache, group_size, self.image_inputs),
             features=state.features.repeat_interleave(group_size, 0),
             attention_mask=mask,
-            position=state.position.repeat_interleave(group_size),
+            position=state.position.repeat_interleave(group_size, 0),
             generated=0,
             has_negatives=state.has_negatives,
         )
@@ -191,18 +120,19 @@ class LlamaImageModel(nn.Module):
         """One decoding step: (B,) codes just sampled (None at the first) to the next logits of both branches."""
         if tokens is not None:
             rows = tokens.repeat(2) if state.has_negatives else tokens
-            length = state.cache.get_seq_length() + 1
-            mask = state.attention_mask
+            inputs = self.embed_image_tokens(rows[:, None], state.generated)
+            new = inputs.shape[1]
+            mask, used = state.attention_mask, state.cache.get_seq_length()
             out = self.language_model(
-                inputs_embeds=self.embed_image_tokens(rows[:, None], state.generated),
+                inputs_embeds=inputs,
                 # a prepared 4-D mask passes through as it is
-                attention_mask=None if mask is None else mask[:, None, None, :length],
-                position_ids=state.position[:, None],
+                attention_mask=None if mask is None else causal_mask(mask[:, :used], new),
+                position_ids=state.position + torch.arange(1, new + 1, device=tokens.device),
                 past_key_values=state.cache,
                 use_cache=True,
             )
             state.features = out.last_hidden_state[:, -1]
-            state.position = state.position + 1
+            state.position = state.position + new
             state.generated += 1
         logits = self.head(state.features)
         if not state.has_negatives:
@@ -212,20 +142,22 @@ class LlamaImageModel(nn.Module):
 
     # Training
 
-    def _features(self, condition: TokenCondition, tokens: Tensor) -> Tensor:
+    def _features(self, condition: PromptCondition, tokens: Tensor) -> Tensor:
         """The hidden states that predict each image token: (rows, T, D), rows as in the condition, times G.
 
         A prompt runs once and its keys and values are shared by the samples of its group, gradients included; where
-        every sample has a prompt of its own, both run together.
+        every sample has a prompt of its own, or layers are recomputed (which a cache does not survive), both run
+        together.
         """
         group = len(tokens) // condition.prompts
-        if group == 1:
-            return self._features_alone(condition, tokens)
+        if group == 1 or self.recompute:
+            owners = torch.arange(condition.prompts, device=tokens.device).repeat_interleave(group)
+            return self._features_alone(condition.select(owners), tokens)
         mask = condition.attention_mask
         padded = not bool(mask.all())
-        position = (mask.long().cumsum(1) - 1).clamp(min=0)
+        position = self.prompt_positions(mask)
         prompt = self.language_model(
-            inputs_embeds=self.language_model.get_input_embeddings()(condition.input_ids),
+            inputs_embeds=self.embed_prompts(condition.inputs),
             attention_mask=mask if padded else None,
             position_ids=position,
             use_cache=True,
@@ -237,41 +169,65 @@ class LlamaImageModel(nn.Module):
         for i, layer in enumerate(prompt.past_key_values.layers):
             keys, values = (x.repeat_interleave(group, 0) for x in (layer.keys, layer.values))
             shared.update(keys, values, i)
-        inputs = tokens[:, :-1].repeat(2 if condition.has_negatives else 1, 1)
+        inputs = self._image_inputs(condition, tokens)
         new = inputs.shape[1]
-        seen = torch.ones(new, new, dtype=torch.bool, device=mask.device).tril()[None, None]
-        before = mask if padded else mask[:1]
-        before = before.repeat_interleave(group if padded else 1, 0)[:, None, None]
-        rows = len(before)
+        before = mask.repeat_interleave(group, 0) if padded else mask[:1]
         rest = self.language_model(
-            inputs_embeds=self.embed_image_tokens(inputs, 0),
-            attention_mask=torch.cat(
-                [before.expand(-1, -1, new, -1), seen.expand(rows, -1, -1, -1)], 3
-            ),
+            inputs_embeds=inputs,
+            attention_mask=causal_mask(before, new),
             position_ids=position[:, -1:].repeat_interleave(group, 0)
             + torch.arange(1, new + 1, device=mask.device),
             past_key_values=shared,
             use_cache=True,
         )
-        return torch.cat([first, rest.last_hidden_state], 1)
+        wanted = self.predicting(0, tokens.shape[1] - 1)
+        return torch.cat([first, rest.last_hidden_state[:, wanted]], 1)
 
-    def _features_alone(self, condition: TokenCondition, tokens: Tensor) -> Tensor:
-        """`_features` for samples that share no prompt, in one pass."""
-        inputs = tokens[:, :-1].repeat(2 if condition.has_negatives else 1, 1)
-        words = self.language_model.get_input_embeddings()(condition.input_ids)
+    def _features_alone(self, condition: PromptCondition, tokens: Tensor) -> Tensor:
+        """`_features` for as many prompts as samples, in one pass."""
+        words = self.embed_prompts(condition.inputs)
+        inputs = self._image_inputs(condition, tokens)
         mask = condition.attention_mask
-        full = torch.cat([mask, mask.new_ones(inputs.shape)], 1)
-        out = self.language_model(
-            inputs_embeds=torch.cat([words, self.embed_image_tokens(inputs, 0)], 1),
-            attention_mask=None if bool(mask.all()) else full,
-            position_ids=(full.long().cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
+        position = self.prompt_positions(mask)
+        new = torch.arange(1, inputs.shape[1] + 1, device=mask.device)
+        with self._recomputing():
+            out = self.language_model(
+                inputs_embeds=torch.cat([words, inputs], 1),
+                attention_mask=None
+                if bool(mask.all())
+                else torch.cat([mask, mask.new_ones(inputs.shape[:2])], 1),
+                position_ids=torch.cat([position, position[:, -1:] + new], 1),
+                use_cache=False,
+            )
+        states = out.last_hidden_state[:, words.shape[1] - 1 :]
+        wanted = self.predicting(0, tokens.shape[1] - 1)
+        return torch.cat([states[:, :1], states[:, 1:][:, wanted]], 1)
+
+    def _image_inputs(self, condition: PromptCondition, tokens: Tensor) -> Tensor:
+        """(B, T) codes to the input embeddings of all but the last, for both branches where there are two."""
+        return self.embed_image_tokens(
+            tokens[:, :-1].repeat(2 if condition.has_negatives else 1, 1), 0
         )
-        return out.last_hidden_state[:, words.shape[1] - 1 :]
+
+    @contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """Layers are checkpointed inside, if asked for. They ask whether they are training, which nothing else
+        should: dropout would make the pass disagree with sampling."""
+        wanted = self.recompute and torch.is_grad_enabled()
+        layers = list(self.language_model.layers) if wanted else []
+        if layers and not layers[0].gradient_checkpointing:
+            self.language_model.activation_checkpointing_enable()
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
 
     def forward(
         self,
-        condition: TokenCondition,
+        condition: PromptCondition,
         tokens: Tensor,
         *,
         want: Sequence[str],
@@ -306,7 +262,7 @@ class LlamaImageModel(nn.Module):
         )
 
     @torch.no_grad()
-    def reference(self, condition: TokenCondition, tokens: Tensor) -> Reference:
+    def reference(self, condition: PromptCondition, tokens: Tensor) -> Reference:
         """This (frozen) model's side of a Hellinger distance."""
         features = self._features(condition, tokens)
         half = len(tokens)

@@ -5,7 +5,6 @@ The one place above floor 3 that builds things; it computes nothing itself.
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import subprocess
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .config import Config, check_params, find_plugin, load_config, parse_config, to_yaml
-from .errors import ConfigError, PromptError, RunError
+from .config_plugins import PLUGIN
+from .errors import ConfigError, PromptError, RunError, TrainingError
 from .interfaces import Prompt, Rollout
 from .prompts import load_prompts, with_negative
 from .references import References
@@ -31,7 +31,8 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
     """Loads a generator: an embedded one's name ("shapes"), a model folder, or a run folder.
 
     Args:
-        name_or_path: of a run folder the newest checkpoint is taken; "runs/x@100" is that of step 100.
+        name_or_path: of a run folder the newest checkpoint is taken; "runs/x@100" is that of step 100. A Hugging Face
+            hub id is downloaded; "my_package.my_module:function" is called and gives the model.
         device: "cpu", "cuda", ...; None = a GPU if there is one.
 
     Returns:
@@ -41,34 +42,50 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         ModelError: it is missing, damaged, or of an architecture that is not supported.
         RunError: the run has no such checkpoint.
     """
-    import torch
-
     from .models import load_pretrained
+    from .processes import local_device
 
     name = os.fspath(name_or_path)
-    path, _, step = name.rpartition("@")
-    if not (path and step.isdecimal()):
-        path, step = name, ""
+    path, step = split_step(name)
     if (Path(path) / "config.yaml").is_file():
-        model = _load_run(Path(path), int(step) if step else None)
+        model = _load_run(Path(path), step)
+    elif PLUGIN.fullmatch(name):
+        model = find_plugin(name, {}, "model.name")()
     else:
         model = load_pretrained(name)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return model.to(device or local_device()).eval()
+
+
+def split_step(name: str) -> tuple[str, int | None]:
+    """A name such as runs/x@100 to the path and the step; None = the newest checkpoint."""
+    path, _, step = name.rpartition("@")
+    return (path, int(step)) if path and step.isdecimal() else (name, None)
 
 
 def _load_run(path: Path, step: int | None) -> Any:
-    """The model of a run at a checkpoint, on the CPU."""
+    """The model of a run at a checkpoint, on the CPU; the moving average of its weights, if the run kept one."""
+    import torch
+
     from .checkpoint import load_checkpoint
+    from .finetune import cast_parameters, choose_trained, merge_adapter
     from .run_folder import RunReader
     from .trainer import load_trained
 
+    config = RunReader(path).config()
     try:
-        name = RunReader(path).config()["model"]["name"]
+        name = config["model"]["name"]
     except (KeyError, TypeError):
         raise RunError(f"{path / 'config.yaml'}: model.name: missing") from None
+    kept = parse_config(
+        {section: config.get(section) or {} for section in ("model", "tune")},
+        where=str(path / "config.yaml"),
+    )
     model = load_model(name, device="cpu")  # which may be a run again
+    merge_adapter(model)
+    cast_parameters(model, getattr(torch, kept.model.dtype))
+    choose_trained(model, kept.tune, seed=0)
     saved = load_checkpoint(path / "checkpoints", step)
-    load_trained(model, saved.model_state or {}, str(saved.path))
+    load_trained(model, saved.extra.get("ema") or saved.model_state or {}, str(saved.path))
     return model
 
 
@@ -199,6 +216,8 @@ def prepare(config: Config) -> Parts:
 
     from .advantages import ADVANTAGES
     from .credit import CREDIT
+    from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
+    from .processes import require_enough_prompts
     from .update import as_entry
 
     reward = build_reward(config)
@@ -216,11 +235,15 @@ def prepare(config: Config) -> Parts:
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
     _require_trackers(config)
-    model = load_model(config.model.name).to(getattr(torch, config.model.dtype))
+    require_enough_prompts(config.prompts.per_step, int(os.environ.get("WORLD_SIZE", "1")))
+    model = load_model(config.model.name)
+    merge_adapter(model)  # of an earlier run that this one goes on from
+    cast_parameters(model, getattr(torch, config.model.dtype))
+    choose_trained(model, config.tune, seed=config.train.seed)
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
     held = config.loss.kl_coef > 0 or entry.needs_reference
-    reference = copy.deepcopy(model).requires_grad_(False) if held else None
+    reference = frozen_reference(model) if held else None
     return Parts(
         config,
         model,
@@ -271,22 +294,22 @@ def forward_passes(parts: Parts) -> int:
 
 
 def plan(parts: Parts) -> dict[str, Any]:
-    """What a run will do and about how much memory it takes; bytes are an estimate from the sizes of the model."""
+    """What a run will do and about how much memory it takes; bytes are an estimate from the sizes of the model.
+
+    Raises:
+        ConfigError: more memory than there is.
+    """
+    from .finetune import AdapterOff
+    from .memory import estimate, require_room
+    from .processes import local_device
+
     config, model = parts.config, parts.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    held = sum(p.numel() * p.element_size() for p in model.parameters())
     samples = config.prompts.per_step * config.rollout.group_size
     tokens = model.grid[0] * model.grid[1]
-    backbone = model.language_model.config
-    width, layers = backbone.hidden_size, backbone.num_hidden_layers
-    rows = 2 * (config.rollout.batch_size or samples)
-    cache = rows * (tokens + 16) * 2 * width * layers * 4
-    branches = 2 if config.loss.policy == "guided" and config.rollout.cfg_scale != 1 else 1
-    micro = branches * (config.train.micro_batch_size or samples)
-    activations = (
-        micro * (tokens + 16) * layers * width * 4 * 34
-    )  # about 34 values per unit and layer
-    weights = held * (2 if parts.reference is not None else 1) + trained * 4 * 3
+    held, switched = parts.reference is not None, isinstance(parts.reference, AdapterOff)
+    needed = estimate(model, config, reference=held and not switched)
+    require_room(needed, local_device())
     return {
         "model": config.model.name,
         "parameters trained": trained,
@@ -296,8 +319,8 @@ def plan(parts: Parts) -> dict[str, Any]:
         "samples per step": samples,
         "samples": samples * config.train.steps,
         "forward passes per token": forward_passes(parts),
-        "reference model": "held" if parts.reference is not None else "none",
-        "memory, about": f"{(weights + max(cache, activations)) / 2**20:.0f} MiB",
+        "reference model": ("held" if not switched else "adapter off") if held else "none",
+        "memory, about": f"{needed['total'] / 2**20:.0f} MiB",
     }
 
 
@@ -340,15 +363,66 @@ def run_training(
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    from .run_folder import RunWriter
     from .trainer import Trainer
 
     config = parts.config
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     path = run_path(config)
-    if resume:
+    AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+    accelerator = Accelerator(
+        mixed_precision=config.train.precision,
+        log_with=list(config.train.trackers) or None,
+        project_dir=str(path / "trackers"),
+    )
+    if resume and accelerator.is_main_process:
         _warn_of_changes(path, config, warn)
+    with _run_folder(accelerator, config, path, resume) as run, _trackers(accelerator, config):
+        trainer = Trainer(
+            config,
+            model=parts.model.to(accelerator.device),
+            reference=parts.reference.to(accelerator.device) if parts.reference else None,
+            reward=parts.reward,
+            advantage=parts.advantage,
+            credit=parts.credit,
+            prompts=parts.prompts,
+            run=run,
+            accelerator=accelerator,
+            reference_image=parts.references or References(None),
+            describe=describe_shapes if config.prompts.source == "shapes" else None,
+            report=report,
+            warn=warn,
+        )
+        with _out_of_memory():
+            trainer.train()
+    return path
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """Says which knob to turn."""
+    import torch
+
+    from .memory import KNOBS
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"out of memory: {KNOBS}; then continue at the last checkpoint with --resume"
+        ) from error
+
+
+@contextmanager
+def _run_folder(accelerator: Any, config: Config, path: Path, resume: bool) -> Iterator[Any]:
+    """The run folder, which the first process writes; the others know where it is."""
+    from .processes import Follower
+    from .run_folder import RunWriter
+
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield Follower(path, resume=resume)
+        return
     with RunWriter.create(
         path,
         config=to_yaml(config),
@@ -356,30 +430,8 @@ def run_training(
         total=config.train.steps,
         resume=resume,
     ) as run:
-        AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
-        accelerator = Accelerator(
-            mixed_precision=config.train.precision,
-            log_with=list(config.train.trackers) or None,
-            project_dir=str(path / "trackers"),
-        )
-        with _trackers(accelerator, config):
-            trainer = Trainer(
-                config,
-                model=parts.model.to(accelerator.device),
-                reference=parts.reference.to(accelerator.device) if parts.reference else None,
-                reward=parts.reward,
-                advantage=parts.advantage,
-                credit=parts.credit,
-                prompts=parts.prompts,
-                run=run,
-                accelerator=accelerator,
-                reference_image=parts.references or References(None),
-                describe=describe_shapes if config.prompts.source == "shapes" else None,
-                report=report,
-                warn=warn,
-            )
-            trainer.train()
-    return path
+        accelerator.wait_for_everyone()
+        yield run
 
 
 def _warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
@@ -409,9 +461,12 @@ def check_run_folder(config: Config, *, resume: bool) -> None:
     Raises:
         RunError: the run exists (without `resume`), or does not (with it).
     """
+    from .processes import rank
     from .run_folder import check_new
     from .run_reader import RunReader
 
+    if rank() > 0:
+        return  # the first process may have made it already
     if resume:
         RunReader(run_path(config)).status()
     else:

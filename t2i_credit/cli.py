@@ -42,12 +42,18 @@ def train(
     """
     from . import api, console
     from .config import load_config
+    from .processes import rank
 
     settings = load_config(config, overrides or [])
     api.check_run_folder(settings, resume=resume)
     parts = api.prepare(settings)
     if dry_run:
         console.table("Plan", api.plan(parts))
+        return
+    if rank() > 0:  # of several processes the first one speaks
+        api.run_training(
+            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
+        )
         return
     out = settings.train.out
     with console.app_beside(out, wanted=app), console.training(parts.config) as progress:
@@ -229,6 +235,37 @@ def serve_app(
 
 
 @app.command()
+def bench_janus(
+    model: Annotated[
+        str, typer.Option(help="janus-small, janus-pro-1b or -7b; without --random-init a folder")
+    ] = "janus-small",
+    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
+    group_size: Annotated[int, typer.Option(help="images of the one prompt", min=1)] = 8,
+    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
+    json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
+) -> None:
+    """Sampling of a Janus beside transformers' own generation, on the same weights.
+
+    Example: t2i-credit bench-janus --model janus-pro-1b --random-init --group-size 32
+    """
+    from . import bench_janus as benchmarks
+    from . import console
+    from .atomic import write_json
+    from .bench_statistics import table
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json: there is no folder {json.parent}")
+    loaded = benchmarks.model_for(model, random_init=random_init)
+    with console.bar("measuring") as progress:
+        report = benchmarks.rollout(
+            loaded, name=model, group_size=group_size, repeats=repeats, progress=progress
+        )
+    console.rows("Medians; 95% intervals of the ratio", table(report))
+    if json is not None:
+        write_json(json, report)
+
+
+@app.command()
 def bench(
     repeats: Annotated[int, typer.Option(help="interleaved repeats", min=15)] = 15,
     model: Annotated[str, typer.Option(help="generator to measure")] = "shapes",
@@ -280,7 +317,7 @@ def compare(
     workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
     prompts: Annotated[int, typer.Option(help="evaluation: prompts per task", min=1)] = 50,
     images: Annotated[int, typer.Option(help="evaluation: images per prompt", min=1)] = 4,
-    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 2.0,
+    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 1.6,
     plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
 ) -> None:
     """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
@@ -363,6 +400,22 @@ def truth(
     for title, rows in tables(found).items():
         console.rows(title, rows)
     console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder (run@STEP)")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the model folder to write")],
+    push: Annotated[str | None, typer.Option(help="hub id to upload it to, too")] = None,
+) -> None:
+    """Writes a run's model as a folder that others load: adapter merged, with a model card.
+
+    Example: t2i-credit export runs/shapes-gcpo my-model
+    """
+    from . import console
+    from .export import export as write
+
+    console.say(f"model: {write(run, out, push=push)}")
 
 
 @app.command()

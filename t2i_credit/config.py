@@ -27,6 +27,7 @@ from .config_describe import KeyRow, key_rows
 from .config_files import list_recipes, read_tree
 from .config_messages import KeyProblem, first_problem, show
 from .config_plugins import PLUGIN, AdvantageConfig, CreditConfig, check_params, find_plugin
+from .config_tune import TuneConfig
 from .config_types import (
     Count,
     Float,
@@ -231,6 +232,11 @@ class TrainConfig(Section):
         default=None,
         description="most images in one forward and backward pass; null = all of the step",
     )
+    micro_batch_tokens: Count | None = Field(
+        default=None,
+        description="most image tokens in one forward and backward pass, of both branches where both are trained; "
+        "null = as micro_batch_size says",
+    )
     precision: Literal["no", "bf16"] = Field(
         default="no", description="mixed precision of the training passes"
     )
@@ -291,6 +297,7 @@ class Config(Section):
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig)
     credit: CreditConfig = Field(default_factory=CreditConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
+    tune: TuneConfig = Field(default_factory=TuneConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     log: LogConfig = Field(default_factory=LogConfig)

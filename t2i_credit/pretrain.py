@@ -255,7 +255,7 @@ def train_transformer(
         shown = [_shown_caption(text, plan, rng) for text in texts]
         encoded = model.condition(texts, shown)
         condition = type(encoded)(
-            encoded.input_ids[len(texts) :], encoded.attention_mask[len(texts) :], len(texts)
+            encoded.inputs[len(texts) :], encoded.attention_mask[len(texts) :], len(texts)
         )
         tokens = torch.from_numpy(corpus.tokens[rows].astype(np.int64))
         logprobs = model(condition, tokens, want=["logprobs"])["logprobs"]

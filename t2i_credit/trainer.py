@@ -22,10 +22,12 @@ from .collect import PROBE, GroupCollector, Scored
 from .config import Config
 from .credit import ContrastKind, CreditEntry, contrast, token_advantages
 from .errors import RunError, TrainingError
+from .finetune import MovingAverage
 from .gold import ReferenceImage, go_gold
 from .interfaces import Prompt, Rollout
 from .metrics import rollout_metrics
 from .mixture import HeldoutWatch
+from .processes import gather_rollout, gather_rows, my_share
 from .prompts import PromptBatches, spread_over_tasks
 from .rollout import derive_seed, sample_rollout
 from .run_folder import RunWriter
@@ -100,6 +102,8 @@ class Trainer:
             optimizer=self.optimizer,
             accelerator=accelerator,
         )
+        decay = config.tune.ema
+        self.average = MovingAverage(self._trained(), decay) if decay is not None else None
         self.collect = GroupCollector(
             config,
             batches,
@@ -140,6 +144,8 @@ class Trainer:
                 group["lr"] = learning_rate(self.config, step)
             with self._timed("update"):
                 metrics |= self.update(step, trained.rollout, advantages)
+            if self.average is not None:
+                self.average.update(self._trained())
         metrics |= {"lr": learning_rate(self.config, step), "samples": self._samples(step)}
         metrics |= {f"time/{name}": spent for name, spent in self.seconds.items()}
         metrics["time/tokens_per_second"] = sampled.rollout.tokens.numel() / self.seconds["step"]
@@ -151,10 +157,11 @@ class Trainer:
 
     def _sample(self, prompts: Sequence[Prompt], seed: int) -> Rollout:
         settings, needs = self.config.rollout, self.update.needs
+        mine = my_share(len(prompts), self.accelerator)
         with self.accelerator.autocast():
-            return sample_rollout(
+            part = sample_rollout(
                 self.sampler,
-                prompts,
+                prompts[mine],
                 group_size=settings.group_size,
                 cfg_scale=settings.cfg_scale,
                 temperature=settings.temperature,
@@ -167,14 +174,22 @@ class Trainer:
                 code_spread="code_spread" in needs,
                 code_shift="code_shift" in needs,
                 negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
+                first_sample=mine.start * settings.group_size,
             )
+        return gather_rollout(part, prompts, self.accelerator)
 
     def _judge(self, step: int, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         """Total reward (B,) and its parts; what a reward refuses is told with the step."""
+        size = rollout.group_size
+        prompts = len(rollout) // size
+        mine = my_share(prompts, self.accelerator)
+        rows = slice(mine.start * size, mine.stop * size)
         try:
-            return self.reward(rollout.images, rollout.prompts)
+            total, parts = self.reward(rollout.images[rows], rollout.prompts[rows])
         except TrainingError as error:
             raise TrainingError(f"step {step}: {error}; no update was made") from error
+        total = gather_rows(total, prompts, self.accelerator)
+        return total, {n: gather_rows(p, prompts, self.accelerator) for n, p in parts.items()}
 
     def _rollout_metrics(self, sampled: Scored) -> dict[str, float]:
         return rollout_metrics(
@@ -272,25 +287,31 @@ class Trainer:
 
     # Checkpoints
 
+    def _trained(self) -> dict[str, Tensor]:
+        return {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+
     def _save(self, step: int) -> None:
-        trained = {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+        if not self.accelerator.is_main_process:
+            return
+        averaged = {"ema": self.average.state} if self.average is not None else {}
         keep = self.config.train.keep_checkpoints
         save_checkpoint(
             self.run.checkpoints,
             step,
-            model_state=trained,
+            model_state=self._trained(),
             optimizer=self.optimizer,
-            extra={"collect": self.collect.state(), "watch": self.watch.state()},
+            extra={"collect": self.collect.state(), "watch": self.watch.state(), **averaged},
             keep=keep,
         )
 
     def _restore(self) -> int:
         saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
         assert saved.model_state is not None
-        trained = {n for n, p in self.sampler.named_parameters() if p.requires_grad}
-        if absent := sorted(trained - set(saved.model_state)):
+        if absent := sorted(set(self._trained()) - set(saved.model_state)):
             raise RunError(f"{saved.path}: {absent[0]} is not in this checkpoint; same config?")
         load_trained(self.sampler, saved.model_state, str(saved.path))
+        if self.average is not None:  # one that was switched on since then begins with the weights
+            self.average.load(saved.extra.get("ema", saved.model_state))
         settings = [
             {k: v for k, v in group.items() if k != "params"}
             for group in self.optimizer.param_groups
@@ -302,8 +323,10 @@ class Trainer:
             raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
         self.collect.load(saved.extra["collect"])
         self.watch.load(saved.extra["watch"])
-        # a process killed between saving and pruning leaves one too many
-        prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+        # one process killed between saving and pruning leaves one checkpoint too many
+        if self.accelerator.is_main_process:
+            prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
         return saved.step
 
     @contextmanager

@@ -21,6 +21,7 @@ from .errors import TrainingError
 from .interfaces import Rollout
 from .losses import policy_loss
 from .metrics import credit_metrics
+from .processes import gather_rows, my_share, reduce_metrics, sharing_processes
 
 # what a credit entry calls the fields of an update, by policy, and what the model calls them
 _STATISTIC = {
@@ -86,10 +87,13 @@ class PolicyUpdate:
         # credit that the rollout alone decides; None if that takes the policy of the update
         rolled = None if self.needs & UPDATE_FIELDS else self._assign(rollout, known, advantages)
         totals: dict[str, float] = {}
+        common: dict[str, float] = {}  # known to every process alike
+        prompts = len(rollout) // rollout.group_size
+        sharing = sharing_processes(prompts, self.accelerator)
         for update in range(updates):
             self.optimizer.zero_grad()
             differences = []
-            for rows, final in self._micro_batches(len(rollout)):
+            for rows, final in self._micro_batches(len(rollout), self._my_rows(rollout)):
                 with nullcontext() if final else self.accelerator.no_sync(self.model):
                     found = self._pass(rollout, rows, {"policy": self.policy_name} | self.in_pass)
                     logprobs = found.pop("policy")
@@ -103,7 +107,8 @@ class PolicyUpdate:
                         rollout, rows, logprobs, before, advantages, part, fields
                     )
                     _require_finite(step, "loss", loss)
-                    self.accelerator.backward(loss)
+                    # gradients are averaged over processes, and these are parts of a sum
+                    self.accelerator.backward(loss * sharing)
                 weight = len(rows) / len(rollout) / updates
                 values: dict[str, Any] = metrics | credit_metrics(part)
                 if self.renews and rolled is not None:
@@ -111,13 +116,14 @@ class PolicyUpdate:
                 _collect(totals, values, weight)
                 _collect(totals, {"loss": float(loss.detach())}, 1 / updates)
             if update == 0:
-                totals |= self._agreement(step, torch.cat(differences))
+                agreement = gather_rows(torch.cat(differences), prompts, self.accelerator)
+                common |= self._agreement(step, agreement)
             limit = self.config.optim.max_grad_norm or math.inf
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
             _require_finite(step, "gradient", norm)
-            _collect(totals, {"grad_norm": float(norm)}, 1 / updates)
+            _collect(common, {"grad_norm": float(norm)}, 1 / updates)
             self.optimizer.step()
-        return totals
+        return reduce_metrics(totals, _LARGEST, prompts, self.accelerator) | common
 
     @torch.no_grad()
     def credit_of(self, rollout: Rollout, advantages: Tensor) -> Tensor:
@@ -262,12 +268,24 @@ class PolicyUpdate:
         ]
         return torch.cat(parts)
 
-    def _micro_batches(self, samples: int) -> Iterator[tuple[Tensor, bool]]:
-        """The rows of each micro-batch, and whether it is the last."""
+    def _my_rows(self, rollout: Rollout) -> range:
+        """The samples whose gradients are this process's."""
+        size = rollout.group_size
+        mine = my_share(len(rollout) // size, self.accelerator)
+        return range(mine.start * size, mine.stop * size)
+
+    def _micro_batches(
+        self, samples: int, mine: range | None = None
+    ) -> Iterator[tuple[Tensor, bool]]:
+        """The rows of each micro-batch of all samples, or of `mine`, and whether it is the last."""
         size = self.config.train.micro_batch_size or samples
-        for start in range(0, samples, size):
-            end = min(start + size, samples)
-            yield torch.arange(start, end, device=self.sampler.device), end == samples
+        if limit := self.config.train.micro_batch_tokens:
+            height, width = self.sampler.grid
+            size = max(1, limit // (height * width * (2 if self.both_branches else 1)))
+        every = mine or range(samples)
+        for start in every[::size]:
+            end = min(start + size, every.stop)
+            yield torch.arange(start, end, device=self.sampler.device), end == every.stop
 
     def _agreement(self, step: int, differences: Tensor) -> dict[str, float]:
         """Sampling and training must agree on the log-probs before the first update."""

@@ -190,7 +190,7 @@ def test_selecting_prompts_equals_conditioning_on_the_selected_ones(
     )
     assert chosen.prompts == direct.prompts == 3
     assert chosen.has_negatives == direct.has_negatives == (negatives is not None)
-    assert torch.equal(chosen.input_ids, direct.input_ids)  # the padding of the longest one is gone
+    assert torch.equal(chosen.inputs, direct.inputs)  # the padding of the longest one is gone
     assert torch.equal(chosen.attention_mask, direct.attention_mask)
 
 
@@ -202,9 +202,9 @@ def test_the_null_prompt_is_as_long_as_its_own_positive(model: EmbeddedModel) ->
     lengths = condition.attention_mask.sum(1).tolist()
     assert lengths == [3 + 2, 11 + 2, 3 + 2, 11 + 2]  # <bos> and <image> around the words
     pad = model.text_tokenizer.pad_token_id
-    shown = condition.input_ids[2][condition.attention_mask[2]].tolist()
+    shown = condition.inputs[2][condition.attention_mask[2]].tolist()
     assert shown[1:-1] == [pad] * 3
-    assert (shown[0], shown[-1]) == tuple(condition.input_ids[1][[0, -1]].tolist())
+    assert (shown[0], shown[-1]) == tuple(condition.inputs[1][[0, -1]].tolist())
 
 
 def test_the_empty_text_is_a_prompt_without_words_and_not_the_null_prompt(
@@ -229,7 +229,7 @@ def test_a_null_prompt_does_not_depend_on_the_words_of_its_positive(model: Embed
 
 
 def test_upper_case_words_are_known(model: EmbeddedModel) -> None:
-    lower, upper = (model.condition([t], None).input_ids for t in ("a red circle", "A Red CIRCLE"))
+    lower, upper = (model.condition([t], None).inputs for t in ("a red circle", "A Red CIRCLE"))
     assert torch.equal(lower, upper)
 
 
@@ -283,8 +283,7 @@ def test_the_parts_of_a_folder_are_in_the_format_of_their_libraries(
     assert torch.equal(llama.norm.weight, model.language_model.norm.weight)
     words = AutoTokenizer.from_pretrained(folder / "text_tokenizer")
     assert (
-        words("a red circle")["input_ids"]
-        == model.condition(TEXTS, None).input_ids[0, -4:-1].tolist()
+        words("a red circle")["input_ids"] == model.condition(TEXTS, None).inputs[0, -4:-1].tolist()
     )
 
 

@@ -108,6 +108,15 @@ def broken(*, after: int = 0) -> RewardFn:
     return reward
 
 
+def greedy_for_memory() -> RewardFn:
+    """Runs out of memory, as a GPU would say it."""
+
+    def reward(images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    return reward
+
+
 def command_line(arguments: Sequence[str], output: Path) -> None:
     """Runs t2i-credit in a process of its own, with everything that it prints in a file."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,0 +1,140 @@
+"""What a generator with a transformers backbone decodes with: encoded prompts, preallocated cache, state. Runs no model.
+
+Shapes: P prompts, L prompt positions (left-padded), T image tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+@dataclass(frozen=True)
+class PromptCondition:
+    """Encoded prompts: P positives, then P negatives where there are any.
+
+    Attributes:
+        inputs: (2P, L) or (P, L) token ids, or text features with one more dimension; left-padded.
+        attention_mask: (2P, L) or (P, L), True = a position of the prompt.
+        prompts: P.
+    """
+
+    inputs: Tensor
+    attention_mask: Tensor
+    prompts: int
+
+    @property
+    def has_negatives(self) -> bool:
+        return len(self.inputs) == 2 * self.prompts
+
+    def select(self, index: Tensor) -> PromptCondition:
+        """The condition of the prompts at `index` (N,), repeats allowed: N positives, then N negatives."""
+        rows = torch.cat([index, index + self.prompts]) if self.has_negatives else index
+        mask = self.attention_mask[rows]
+        used = mask.any(0).nonzero()[0].item()  # columns of pure padding are dropped
+        return PromptCondition(self.inputs[rows][:, used:], mask[:, used:], len(index))
+
+    def positives(self) -> PromptCondition:
+        """The condition without its negatives."""
+        return replace(
+            self,
+            inputs=self.inputs[: self.prompts],
+            attention_mask=self.attention_mask[: self.prompts],
+        )
+
+    def negatives(self) -> PromptCondition:
+        """The negatives as a condition of their own."""
+        return replace(
+            self,
+            inputs=self.inputs[self.prompts :],
+            attention_mask=self.attention_mask[self.prompts :],
+        )
+
+
+def left_padded(
+    rows: Sequence[Sequence[int]], pad: int, prompts: int, device: torch.device
+) -> PromptCondition:
+    """Token ids of different lengths to a condition of `prompts` positives (and as many negatives)."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(longest) >= (longest - lengths)[:, None]
+    return PromptCondition(ids.to(device), mask.to(device), prompts)
+
+
+class PreallocatedLayer(CacheLayerMixin):
+    """One layer's keys and values in buffers of full length, (N, heads, length, head_dim), written in place."""
+
+    def __init__(self, keys: Tensor, values: Tensor, used: int) -> None:
+        super().__init__()
+        self.keys, self.values, self.used = keys, values, used
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        raise AssertionError("the buffers exist from the start")
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        end = self.used + key_states.shape[-2]
+        self.keys[:, :, self.used : end] = key_states
+        self.values[:, :, self.used : end] = value_states
+        self.used = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.used + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+    def get_max_length(self) -> int:
+        return self.keys.shape[-2]
+
+
+@dataclass
+class DecodingState:
+    """What cached decoding knows: positives' rows first, negatives' after them.
+
+    Attributes:
+        cache: keys and values of every row.
+        features: (rows, D) last hidden state, from which the next token is predicted.
+        attention_mask: (rows, L) True = may be attended to; None where no prompt is padded.
+        position: (rows, 1) rotary position of the latest input.
+        generated: image tokens taken so far.
+        has_negatives: whether the second half of the rows is the negative branch.
+    """
+
+    cache: Cache
+    features: Tensor
+    attention_mask: Tensor | None
+    position: Tensor
+    generated: int
+    has_negatives: bool
+
+
+def expanded_cache(cache: Cache, group_size: int, room: int) -> Cache:
+    """`group_size` rows per row of a filled cache, in buffers with room for so many positions more."""
+    layers = []
+    for layer in cache.layers:
+        buffers = []
+        for filled in (layer.keys, layer.values):
+            n, heads, length, dim = filled.shape
+            buffer = filled.new_empty(n * group_size, heads, length + room, dim)
+            buffer[:, :, :length] = filled.repeat_interleave(group_size, 0)
+            buffers.append(buffer)
+        layers.append(PreallocatedLayer(buffers[0], buffers[1], length))
+    return Cache(layers=layers)
+
+
+def causal_mask(before: Tensor, new: int) -> Tensor:
+    """(rows, L) True = may be attended to, and `new` inputs after them, to a mask (rows, 1, new, L + new)."""
+    seen = torch.ones(new, new, dtype=torch.bool, device=before.device).tril()
+    rows = len(before)
+    return torch.cat(
+        [before[:, None, None].expand(-1, -1, new, -1), seen.expand(rows, 1, -1, -1)], 3
+    )

@@ -1,0 +1,85 @@
+"""Finds a model's folder (a local one, or a Hugging Face hub id) and reads transformers' models whole or not at all.
+
+Builds no adapter. Everything wrong with the files is a ModelError that names one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import ModelError
+from .model_files import read_object
+
+HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
+# weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
+Part = TypeVar("Part")
+
+
+def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
+    """The folder of a hub id, downloaded or from the local cache.
+
+    Raises:
+        ModelError: there is no such repository, or no network and no copy in the cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except LocalEntryNotFoundError:
+        reason = "not in the local cache, and the hub cannot be reached"
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+    raise ModelError(f"model {name!r}: no such folder; on the Hugging Face hub: {reason}")
+
+
+def require_weights(folder: Path) -> None:
+    """Raises ModelError unless model.safetensors, or every shard that its index names, is there."""
+    if (folder / WHOLE).is_file():
+        return
+    if not (folder / SHARDS).is_file():
+        raise ModelError(f"{folder}: neither {WHOLE} nor {SHARDS}; the model has no weights")
+    shards = read_object(folder / SHARDS).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"{folder / SHARDS}: weight_map: missing")
+    for shard in sorted(set(shards.values())):
+        if not (folder / shard).is_file():
+            raise ModelError(f"{folder / shard}: missing; {SHARDS} names it")
+
+
+def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any) -> Part:
+    """What `load(folder)` gives; whatever transformers says against it becomes one line.
+
+    Args:
+        what: the part's name, for the message.
+    """
+    try:
+        return load(folder, **options)
+    except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error
+
+
+def load_weights(model_class: Any, folder: Path) -> Any:
+    """A transformers model in the number format of its checkpoint, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: a shard is missing or damaged, or a tensor is missing or has another shape.
+    """
+    require_weights(folder)
+    model, report = load_part(
+        "model",
+        folder,
+        model_class.from_pretrained,
+        dtype="auto",
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{folder}: the tensor {missing[0]} is missing ({len(missing)} in all)")
+    return model.eval()

@@ -1,0 +1,149 @@
+"""Janus and Janus-Pro through transformers' JanusForConditionalGeneration: its processor's prompts, its null branch, its
+image head. The text head is never run; the image tokenizer and the vision encoder are frozen.
+
+Shapes: P prompts, B samples, T = H*W image tokens in raster order, V codes, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import JanusForConditionalGeneration, JanusProcessor
+
+from ..errors import ModelError
+from . import janus_vq
+from .decoding import PromptCondition, left_padded
+from .hub_files import load_part, load_weights
+from .image_scale import ImageScale
+from .llama_image import LlamaImageModel
+
+
+class JanusImageModel(LlamaImageModel):
+    """See `ImageTokenModel`. Images are square, values in [0, 1].
+
+    Args:
+        janus: the whole model, as transformers has it.
+        processor: its chat template, tokenizer and image processor; None = prompts cannot be encoded.
+
+    Raises:
+        ModelError: processor or grid do not fit the model.
+    """
+
+    def __init__(
+        self, janus: JanusForConditionalGeneration, processor: JanusProcessor | None
+    ) -> None:
+        super().__init__()
+        self.janus, self.processor = janus, processor
+        side = janus.model.vqmodel.config.num_patches
+        self.grid = (side, side)
+        self.codebook_size = janus.model.vqmodel.config.num_embeddings
+        wanted = janus.model.vision_model.config.num_image_tokens
+        if wanted != side * side:
+            raise ModelError(
+                f"a grid of {side} x {side} does not fit vision_config.num_image_tokens, which says {wanted}"
+            )
+        self.bos, self.pad, self.image_start = _special_ids(janus, processor)
+        self.scale = ImageScale.of(processor.image_processor) if processor else ImageScale(0.5, 0.5)
+        for unused in (janus.model.vqmodel, janus.model.vision_model, janus.model.aligner):
+            unused.requires_grad_(False)
+        if janus.lm_head.weight is not janus.get_input_embeddings().weight:
+            janus.lm_head.requires_grad_(False)
+
+    @property
+    def language_model(self) -> Any:  # type: ignore[override]
+        return self.janus.model.language_model
+
+    # Text
+
+    def condition(
+        self, prompts: Sequence[str], negatives: Sequence[str | None] | None
+    ) -> PromptCondition:
+        """Encodes prompts as the processor does for image generation; a null prompt keeps its positive's <bos> and
+        image start, with padding, which is attended to, in place of everything else."""
+        rows = [self._ids(text) for text in prompts]
+        if negatives is not None:
+            assert len(negatives) == len(prompts), (len(negatives), len(prompts))
+            rows += [
+                self._null_ids(rows[i]) if text is None else self._ids(text)
+                for i, text in enumerate(negatives)
+            ]
+        return left_padded(rows, self.pad, len(prompts), self.device)
+
+    def _ids(self, text: str) -> list[int]:
+        chat = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        shown = self.processor.apply_chat_template(chat, add_generation_prompt=True)
+        ids = self.processor(text=shown, generation_mode="image")["input_ids"][0].tolist()
+        limit = self.language_model.config.max_position_embeddings - self.grid[0] * self.grid[1]
+        if len(ids) > limit:
+            raise ModelError(f"prompt of {len(ids)} tokens; the model takes at most {limit}")
+        return ids
+
+    def _null_ids(self, ids: list[int]) -> list[int]:
+        return [i if i in (self.bos, self.image_start) else self.pad for i in ids]
+
+    # Image tokens
+
+    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+        return self.janus.prepare_embeddings_for_image_generation(tokens)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.janus.model.generation_head(features)
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.janus.model.vqmodel.quantize.embedding.weight
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(h, w) in pixels."""
+        return janus_vq.image_size(self.janus.model.vqmodel, self.grid)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
+        vq = self.janus.model.vqmodel
+        return janus_vq.encode(vq, self.scale.to_pixels(images, self.image_size, vq.dtype))
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
+        return self.scale.to_images(janus_vq.decode(self.janus.model.vqmodel, tokens, self.grid))
+
+    # Disk
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a folder that `JanusForConditionalGeneration.from_pretrained` and the processor load."""
+        self.janus.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> JanusImageModel:
+        """Loads a folder in the Hugging Face layout, in the number format of its weights.
+
+        Raises:
+            ModelError: a file is missing or damaged, or the parts do not fit each other.
+        """
+        root = Path(folder)
+        processor = load_part("processor", root, JanusProcessor.from_pretrained)
+        try:
+            return cls(load_weights(JanusForConditionalGeneration, root), processor).eval()
+        except ModelError as error:
+            where = "" if str(error).startswith(str(root)) else f"{root}: "
+            raise ModelError(f"{where}{error}") from None
+
+
+def _special_ids(janus: Any, processor: Any | None) -> tuple[int, int, int]:
+    """<bos>, padding and image start, as the model's own generation has them; else the tokenizer's."""
+    settings = janus.generation_config
+    start = (getattr(settings, "generation_kwargs", None) or {}).get("boi_token_id")
+    found = {"bos": settings.bos_token_id, "pad": settings.pad_token_id, "image start": start}
+    if processor is not None:
+        tokenizer = processor.tokenizer
+        image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
+        own = {"bos": tokenizer.bos_token_id, "pad": tokenizer.pad_token_id, "image start": image}
+        found = {name: own[name] if value is None else value for name, value in found.items()}
+    for name, value in found.items():
+        if value is None:
+            raise ModelError(f"the processor has no {name} token")
+    return found["bos"], found["pad"], found["image start"]

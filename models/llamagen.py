@@ -1,0 +1,222 @@
+"""LlamaGen's text-to-image model (FoundationVision/LlamaGen, arXiv 2406.06525) in the published checkpoints' names and
+shapes: a LlamaModel under another rotary table, T5 features as prompt, transformers' JanusVQVAE as image tokenizer.
+
+The checkpoints name neither heads nor grid and come without a config.json; a model folder needs one that says so:
+    {"model_type": "llamagen_t2i", "grid": 16, "heads": 20, "gpt": "t2i_XL_stage1_256.pt", "vq": "vq_ds16_t2i.pt",
+     "t5": "flan-t5-xl"}
+Heads: GPT-B 12, GPT-L 16, GPT-XL 20. `t5` is a folder in the Hugging Face layout. Names and layers of the published
+files are translated in llamagen_files.py.
+
+Shapes: P prompts, B samples, L caption positions (left-padded), T = H*W image tokens, V codes, C feature width, D hidden
+size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from ..errors import ModelError
+from . import janus_vq
+from .decoding import PromptCondition
+from .image_scale import ImageScale
+from .llama_image import LlamaImageModel
+
+
+class GridRotary(nn.Module):
+    """Rotary positions on a square grid: half of a head's pairs turn with the row, half with the column.
+
+    Positions before the image have cosine and sine 0, as in the original: the queries and keys of the caption are
+    multiplied by zero, and its values are attended to alike.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, side: int, caption: int, head_dim: int, base: float = 10000.0) -> None:
+        super().__init__()
+        steps = torch.arange(0, head_dim // 2, 2)[: head_dim // 4].float()
+        turns = torch.outer(torch.arange(side), base ** -(steps / (head_dim // 2)))
+        rows = turns[:, None].expand(-1, side, -1)
+        columns = turns[None].expand(side, -1, -1)
+        angles = torch.cat([rows, columns], -1).flatten(0, 1)  # (T, head_dim / 2)
+        for name, table in (("cos", angles.cos()), ("sin", angles.sin())):
+            padded = torch.cat([torch.zeros(caption, head_dim // 2), table])
+            self.register_buffer(name, padded.repeat(1, 2), persistent=False)
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, L) positions to cosine and sine, (N, L, head_dim) each."""
+        return self.cos[position_ids].to(x.dtype), self.sin[position_ids].to(x.dtype)
+
+
+class CaptionEmbedding(nn.Module):
+    """T5 features to inputs of the transformer; `uncond_embedding` stands for the features of no caption."""
+
+    uncond_embedding: Tensor
+
+    def __init__(self, length: int, features: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(features, hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, hidden, bias=False)
+        # learned with the model, never fine-tuned: the original keeps it among the buffers
+        self.register_buffer("uncond_embedding", torch.zeros(length, features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.fc1(features.to(self.fc1.weight.dtype))
+        return self.fc2(nn.functional.gelu(hidden, approximate="tanh"))
+
+
+class LlamaGenModel(LlamaImageModel):
+    """See `ImageTokenModel`. Images are square, values in [0, 1].
+
+    Args:
+        config: of the transformer; its vocabulary is the codebook.
+        side: H and W.
+        caption: caption positions (L is at most this), features (C).
+        vq: the image tokenizer.
+        t5, tokenizer: text encoder (frozen) and its tokenizer; None = prompts cannot be encoded.
+    """
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        side: int,
+        caption: tuple[int, int],
+        vq: JanusVQVAE,
+        t5: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__()
+        self.grid, self.codebook_size = (side, side), config.vocab_size
+        self.caption_length = caption[0]
+        self.caption_embedding = CaptionEmbedding(*caption, config.hidden_size)
+        self.language_model = LlamaModel(config)
+        self.language_model.rotary_emb = GridRotary(side, caption[0], config.head_dim)
+        self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.vq, self.t5, self.tokenizer = vq, t5, tokenizer
+        self.scale = ImageScale(0.5, 0.5)  # pixels in [-1, 1]
+        self._features_of: dict[str, Tensor] = {}
+        for frozen in (vq, t5):
+            if frozen is not None:
+                frozen.requires_grad_(False)
+
+    # Text
+
+    def condition(
+        self, prompts: Sequence[str], negatives: Sequence[str | None] | None
+    ) -> PromptCondition:
+        """T5 features of prompts; a null prompt has the learned null embedding at its positive's places."""
+        rows = [self._text_features(text) for text in prompts]
+        if negatives is not None:
+            assert len(negatives) == len(prompts), (len(negatives), len(prompts))
+            null = self.caption_embedding.uncond_embedding
+            rows += [
+                null[-len(rows[i]) :] if text is None else self._text_features(text)
+                for i, text in enumerate(negatives)
+            ]
+        return self.feature_condition([row.to(self.device) for row in rows], len(prompts))
+
+    def feature_condition(self, rows: Sequence[Tensor], prompts: int) -> PromptCondition:
+        """Features (L_i, C) of `prompts` positives (and as many negatives), padded on the left."""
+        longest = max(map(len, rows))
+        features = torch.stack([nn.functional.pad(r, (0, 0, longest - len(r), 0)) for r in rows])
+        lengths = torch.tensor([len(row) for row in rows], device=features.device)
+        places = torch.arange(longest, device=features.device)
+        return PromptCondition(features, places >= (longest - lengths)[:, None], prompts)
+
+    @torch.no_grad()
+    def _text_features(self, text: str) -> Tensor:
+        """(L, C) on the CPU, computed once. Of the original's cleaning of web captions, case and white space."""
+        if self.t5 is None or self.tokenizer is None:
+            raise ModelError("this LlamaGen folder has no T5 encoder (t5 in its config.json)")
+        if text not in self._features_of:
+            ids = self.tokenizer(
+                " ".join(text.lower().split()),
+                max_length=self.caption_length,
+                truncation=True,
+                return_tensors="pt",
+            )["input_ids"]
+            found = self.t5(input_ids=ids.to(self.device)).last_hidden_state[0]
+            self._features_of[text] = found.float().cpu()
+        return self._features_of[text]
+
+    def embed_prompts(self, inputs: Tensor) -> Tensor:
+        return self.caption_embedding(inputs)
+
+    def prompt_positions(self, mask: Tensor) -> Tensor:
+        """Captions end where the image begins, however short they are."""
+        places = torch.arange(
+            self.caption_length - mask.shape[1], self.caption_length, device=mask.device
+        )
+        return places.expand(len(mask), -1)
+
+    # Image tokens
+
+    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+        return self.language_model.get_input_embeddings()(tokens)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.output(features)
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.vq.quantize.embedding.weight
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(h, w) in pixels."""
+        return janus_vq.image_size(self.vq, self.grid)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
+        return janus_vq.encode(
+            self.vq, self.scale.to_pixels(images, self.image_size, self.vq.dtype)
+        )
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
+        return self.scale.to_images(janus_vq.decode(self.vq, tokens, self.grid))
+
+    # Disk
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json, the tensors under their published names (in safetensors), and the text encoder."""
+        from .llamagen_files import write
+
+        write(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> LlamaGenModel:
+        """Loads the folder described at the top of this file.
+
+        Raises:
+            ModelError: a file is missing or damaged, or does not fit; the message names it.
+        """
+        from .llamagen_files import read
+
+        return read(Path(folder), cls)
+
+
+def backbone_config(
+    *, codes: int, hidden: int, inner: int, layers: int, heads: int, inputs: int
+) -> LlamaConfig:
+    """The transformer's sizes; `inputs` is the longest sequence."""
+    values: dict[str, Any] = {
+        "vocab_size": codes,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": inputs,
+        "rms_norm_eps": 1e-5,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    return LlamaConfig(**values)

@@ -1,0 +1,256 @@
+"""LlamaGen's published files: their names and layers to those of transformers, and back. Runs no model.
+
+The original keeps queries, keys and values in one matrix and turns neighbouring pairs of a head's values; LlamaModel has
+three matrices and turns value i with value i + head_dim / 2, so the rows of queries and keys are put in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
+
+from ..errors import ModelError
+from .hub_files import load_part
+from .llamagen import LlamaGenModel, backbone_config
+from .model_files import read_object
+
+MODEL_TYPE = "llamagen_t2i"
+GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
+_TENSORS = ("model", "module", "state_dict")  # what the published training scripts call them
+
+# published name -> ours, on both sides of a layer's number
+_BLOCK = {
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w3": "mlp.up_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+_OUTSIDE = {
+    "tok_embeddings.weight": "language_model.embed_tokens.weight",
+    "norm.weight": "language_model.norm.weight",
+    "output.weight": "output.weight",
+    "cls_embedding.cap_proj.fc1.weight": "caption_embedding.fc1.weight",
+    "cls_embedding.cap_proj.fc2.weight": "caption_embedding.fc2.weight",
+    "cls_embedding.uncond_embedding": "caption_embedding.uncond_embedding",
+}
+_VQ = (
+    (r"encoder\.conv_blocks\.(\d+)\.res\.", r"encoder.down.\1.block."),
+    (r"encoder\.conv_blocks\.(\d+)\.", r"encoder.down.\1."),
+    (r"decoder\.conv_blocks\.(\d+)\.res\.", r"decoder.up.\1.block."),
+    (r"decoder\.conv_blocks\.(\d+)\.", r"decoder.up.\1."),
+    (r"coder\.mid\.0\.", r"coder.mid.block_1."),
+    (r"coder\.mid\.1\.", r"coder.mid.attn_1."),
+    (r"coder\.mid\.2\.", r"coder.mid.block_2."),
+)
+_VQ_BACK = (
+    (r"encoder\.down\.(\d+)\.block\.", r"encoder.conv_blocks.\1.res."),
+    (r"encoder\.down\.(\d+)\.", r"encoder.conv_blocks.\1."),
+    (r"decoder\.up\.(\d+)\.block\.", r"decoder.conv_blocks.\1.res."),
+    (r"decoder\.up\.(\d+)\.", r"decoder.conv_blocks.\1."),
+    (r"coder\.mid\.block_1\.", r"coder.mid.0."),
+    (r"coder\.mid\.attn_1\.", r"coder.mid.1."),
+    (r"coder\.mid\.block_2\.", r"coder.mid.2."),
+)
+_UNUSED = {"quantize.codebook_used", "freqs_cis"}  # a record of training, and a table
+
+
+def read(root: Path, model_class: type[LlamaGenModel]) -> LlamaGenModel:
+    """The model of a folder; see models/llamagen.py for its config.json."""
+    config = read_object(root / "config.json")
+    side, heads = (_whole_number(root, config, key) for key in ("grid", "heads"))
+    gpt, gpt_path = _tensors(root, config, "gpt", GPT)
+    vq, vq_path = _tensors(root, config, "vq", VQ)
+    codes, hidden = _shape(gpt, gpt_path, "tok_embeddings.weight")
+    caption = _shape(gpt, gpt_path, "cls_embedding.uncond_embedding")
+    inner, _ = _shape(gpt, gpt_path, "layers.0.feed_forward.w1.weight")
+    layers = len({name.split(".")[1] for name in gpt if name.startswith("layers.")})
+    if hidden % (4 * heads):
+        raise ModelError(
+            f"{root / 'config.json'}: heads: {heads} does not fit {gpt_path.name}; "
+            f"4 x heads must divide its width {hidden}"
+        )
+    model = model_class(
+        backbone_config(
+            codes=codes,
+            hidden=hidden,
+            inner=inner,
+            layers=layers,
+            heads=heads,
+            inputs=caption[0] + side * side,
+        ),
+        side,
+        (caption[0], caption[1]),
+        _vq_model(vq, vq_path, side, codes),
+        *_text_encoder(root, config),
+    )
+    ours = {name for name in model.state_dict() if not name.startswith(("vq.", "t5."))}
+    _load(model, from_published(gpt, heads), gpt_path, ours)
+    dtype = gpt["tok_embeddings.weight"].dtype
+    for name, parameter in model.named_parameters():  # not the rotary table, which is a buffer
+        if name in ours:
+            parameter.data = parameter.data.to(dtype)
+    return model.eval()
+
+
+def from_published(gpt: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
+    """The published tensors of the transformer under our names."""
+    found = {}
+    for name, tensor in gpt.items():
+        layer = re.fullmatch(r"layers\.(\d+)\.(.+)\.weight", name)
+        if layer is None:
+            found[_OUTSIDE.get(name, name)] = tensor
+            continue
+        front, part = f"language_model.layers.{layer[1]}", layer[2]
+        if part != "attention.wqkv":
+            found[f"{front}.{_BLOCK.get(part, part)}.weight"] = tensor
+            continue
+        queries, keys, values = tensor.chunk(3)
+        found[f"{front}.self_attn.q_proj.weight"] = _halves(queries, heads)
+        found[f"{front}.self_attn.k_proj.weight"] = _halves(keys, heads)
+        found[f"{front}.self_attn.v_proj.weight"] = values
+    return found
+
+
+def to_published(model: LlamaGenModel) -> dict[str, Tensor]:
+    """Inverse of `from_published`."""
+    heads = model.language_model.config.num_attention_heads
+    state = model.state_dict()
+    found = {published: state[ours] for published, ours in _OUTSIDE.items()}
+    for i in range(model.language_model.config.num_hidden_layers):
+        front = f"language_model.layers.{i}"
+        for published, ours in _BLOCK.items():
+            found[f"layers.{i}.{published}.weight"] = state[f"{front}.{ours}.weight"]
+        q, k, v = (state[f"{front}.self_attn.{x}_proj.weight"] for x in "qkv")
+        joined = torch.cat([_pairs(q, heads), _pairs(k, heads), v])
+        found[f"layers.{i}.attention.wqkv.weight"] = joined
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def write(model: LlamaGenModel, root: Path) -> None:
+    """Writes the folder that `read` reads."""
+    root.mkdir(parents=True, exist_ok=True)
+    save_file(to_published(model), root / GPT, {"format": "pt"})
+    vq = {_renamed(name, _VQ_BACK): t.contiguous() for name, t in model.vq.state_dict().items()}
+    save_file(vq, root / VQ, {"format": "pt"})
+    config = {"model_type": MODEL_TYPE, "grid": model.grid[0], "gpt": GPT, "vq": VQ}
+    config["heads"] = model.language_model.config.num_attention_heads
+    if model.t5 is not None and model.tokenizer is not None:
+        model.t5.save_pretrained(root / T5)
+        model.tokenizer.save_pretrained(root / T5)
+        config["t5"] = T5
+    (root / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _halves(weight: Tensor, heads: int) -> Tensor:
+    """Rows of each head: neighbouring pairs to first values, then second values."""
+    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _pairs(weight: Tensor, heads: int) -> Tensor:
+    """Inverse of `_halves`."""
+    return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+def _tensors(
+    root: Path, config: dict[str, Any], key: str, default: str
+) -> tuple[dict[str, Tensor], Path]:
+    """The tensors of a checkpoint, .safetensors or .pt (which is never unpickled freely)."""
+    path = root / str(config.get(key, default))
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; config.json names it as {key}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path), path
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: damaged, or more than tensors: {reason}") from None
+    inside = next((raw[k] for k in _TENSORS if k in raw), raw) if isinstance(raw, dict) else None
+    if not isinstance(inside, dict) or not all(isinstance(t, Tensor) for t in inside.values()):
+        raise ModelError(f"{path}: holds no tensors by name")
+    return inside, path
+
+
+def _vq_model(tensors: dict[str, Tensor], path: Path, side: int, codes: int) -> JanusVQVAE:
+    """The image tokenizer whose sizes the tensors tell."""
+    renamed = {_renamed(name, _VQ): tensor for name, tensor in tensors.items()}
+    found, width = _shape(renamed, path, "quantize.embedding.weight")
+    if found != codes:
+        raise ModelError(f"{path}: {found} codes; the transformer has {codes}")
+    base = _shape(renamed, path, "encoder.conv_in.weight")[0]
+    levels = 1 + max(int(n.split(".")[2]) for n in renamed if n.startswith("encoder.down."))
+    outs = [_shape(renamed, path, f"encoder.down.{i}.block.0.conv2.weight") for i in range(levels)]
+    blocks = {n.split(".")[4] for n in renamed if n.startswith("encoder.down.0.block.")}
+    config = JanusVQVAEConfig(
+        embed_dim=width,
+        num_embeddings=codes,
+        latent_channels=_shape(renamed, path, "quant_conv.weight")[1],
+        base_channels=base,
+        channel_multiplier=[out[0] // base for out in outs],
+        num_res_blocks=len(blocks),
+        num_patches=side,
+    )
+    vq = JanusVQVAE(config)
+    _load(vq, renamed, path, set(vq.state_dict()))
+    return vq.to(renamed["quantize.embedding.weight"].dtype).eval()
+
+
+def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, ours in rules:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _load(module: Any, tensors: dict[str, Tensor], path: Path, wanted: set[str]) -> None:
+    """Puts tensors into a module; all of `wanted` must be there, and fit."""
+    own = module.state_dict()
+    for name in sorted(wanted):
+        if name not in tensors:
+            raise ModelError(f"{path}: the tensor of {name} is missing")
+        if tensors[name].shape != own[name].shape:
+            found, needed = tuple(tensors[name].shape), tuple(own[name].shape)
+            raise ModelError(f"{path}: {name} has shape {found}; the model needs {needed}")
+    if unknown := sorted(set(tensors) - wanted - _UNUSED):
+        raise ModelError(f"{path}: the tensor {unknown[0]} belongs to another architecture")
+    module.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
+
+
+def _shape(tensors: dict[str, Tensor], path: Path, name: str) -> tuple[int, ...]:
+    if name not in tensors:
+        raise ModelError(f"{path}: the tensor {name} is missing; is this a LlamaGen checkpoint?")
+    return tuple(tensors[name].shape)
+
+
+def _whole_number(root: Path, config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if type(value) is not int or value < 1:
+        raise ModelError(
+            f"{root / 'config.json'}: {key}: {value!r} is not allowed; a whole number above 0"
+        )
+    return value
+
+
+def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
+    """The T5 encoder and its tokenizer, or two None where the folder names none."""
+    if "t5" not in config:
+        return None, None
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    folder = root / str(config["t5"])
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no text encoder here; config.json names it as t5")
+    tokenizer = load_part("tokenizer", folder, AutoTokenizer.from_pretrained)
+    return load_part(
+        "text encoder", folder, T5EncoderModel.from_pretrained, dtype="auto"
+    ), tokenizer

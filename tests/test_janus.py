@@ -1,0 +1,309 @@
+"""Janus against transformers' own: logits, greedy images under guidance, null branch, pixels, codes, damaged folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_checkpoints import TEXTS, tiny_janus, write_tiny_janus
+from torch import nn
+from torch.nn import functional as F
+from transformers import JanusForConditionalGeneration, JanusProcessor
+
+from t2i_credit.errors import ModelError
+from t2i_credit.interfaces import Prompt
+from t2i_credit.models import load_pretrained
+from t2i_credit.models.janus import JanusImageModel
+from t2i_credit.rollout import sample_rollout
+from t2i_credit.sampling import sample_to_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_janus(tmp_path_factory.mktemp("models") / "janus")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> JanusImageModel:
+    return load_pretrained(str(folder))
+
+
+@pytest.fixture(scope="module")
+def upstream(folder: Path) -> Any:
+    return JanusForConditionalGeneration.from_pretrained(folder).eval()
+
+
+def as_upstream(model: JanusImageModel, texts: list[str]) -> Any:
+    """What transformers' documentation feeds to `generate`."""
+    chats = [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in texts]
+    shown = [model.processor.apply_chat_template(c, add_generation_prompt=True) for c in chats]
+    return model.processor(text=shown, generation_mode="image", padding=True)
+
+
+# Equality ---------------------------------------------------------------------------------------------------------
+
+
+def test_prompts_are_encoded_as_the_processor_does(model: JanusImageModel) -> None:
+    ours, theirs = model.condition(TEXTS, None), as_upstream(model, TEXTS)
+    assert torch.equal(ours.inputs, theirs["input_ids"])
+    assert torch.equal(ours.attention_mask, theirs["attention_mask"].bool())
+
+
+def test_the_logits_are_those_of_janus_own_forward(model: JanusImageModel, upstream: Any) -> None:
+    inputs = as_upstream(model, TEXTS)
+    tokens = torch.randint(24, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        words = upstream.get_input_embeddings()(inputs["input_ids"])
+        image = upstream.prepare_embeddings_for_image_generation(tokens)
+        mask = torch.cat([inputs["attention_mask"], torch.ones(2, 16, dtype=torch.long)], 1)
+        out = upstream.model(inputs_embeds=torch.cat([words, image], 1), attention_mask=mask)
+        states = out.last_hidden_state[:, words.shape[1] - 1 : -1]
+        expected = upstream.model.generation_head(states)
+    state = model.expand(model.prefill(model.condition(TEXTS, None)), 1)
+    cached = [model.advance(state, None if t == 0 else tokens[:, t - 1])[0] for t in range(16)]
+    torch.testing.assert_close(torch.stack(cached, 1), expected, atol=1e-4, rtol=0)
+    scored = model(model.condition(TEXTS, None), tokens, want=["logprobs"])["logprobs"]
+    taken = expected.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+    torch.testing.assert_close(scored, taken, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]])
+@pytest.mark.parametrize("cfg_scale", [2.0, 5.0])
+def test_greedy_images_are_those_of_janus_own_generation(
+    model: JanusImageModel, upstream: Any, texts: list[str], cfg_scale: float
+) -> None:
+    expected = upstream.generate(
+        **as_upstream(model, texts),
+        generation_mode="image",
+        do_sample=False,
+        guidance_scale=cfg_scale,
+    )
+    prompts = [Prompt(text) for text in texts]
+    settings: dict[str, Any] = {"group_size": 1, "top_k": 1, "seed": 0}
+    ours = sample_rollout(model, prompts, cfg_scale=cfg_scale, **settings)
+    assert torch.equal(ours.tokens, expected)
+    plain = sample_rollout(model, prompts, cfg_scale=1.0, **settings)
+    assert not torch.equal(plain.tokens, expected)  # guidance matters
+    pixels = upstream.decode_image_tokens(expected).permute(0, 3, 1, 2)  # in [-1, 1]
+    torch.testing.assert_close(ours.images, (pixels / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0)
+
+
+def test_the_null_prompt_keeps_begin_and_image_start_and_attends_to_padding(
+    model: JanusImageModel,
+) -> None:
+    condition = model.condition(TEXTS, [None, None])
+    assert torch.equal(condition.attention_mask[:2], condition.attention_mask[2:])
+    for positive, null, mask in zip(
+        condition.inputs[:2], condition.inputs[2:], condition.attention_mask[:2], strict=True
+    ):
+        shown, kept = positive[mask], null[mask]
+        assert kept[0] == shown[0] == model.bos and kept[-1] == shown[-1] == model.image_start
+        assert (kept[1:-1] == model.pad).all() and len(kept) > 3
+
+
+def test_a_real_negative_prompt_is_encoded_like_a_positive_one(model: JanusImageModel) -> None:
+    condition = model.condition(TEXTS[:1], [TEXTS[1]])
+    alone = model.condition(TEXTS[1:], None)
+    assert torch.equal(condition.inputs[1], alone.inputs[0])
+    assert not torch.equal(condition.inputs[1], model.condition(TEXTS[:1], [""]).inputs[1])
+
+
+def test_the_text_head_never_runs(model: JanusImageModel) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the text head ran")
+
+    hook = model.janus.lm_head.register_forward_hook(refuse)
+    try:
+        rollout = sample_rollout(model, [Prompt(TEXTS[0])], group_size=2, cfg_scale=2.0, seed=0)
+        model(model.condition(TEXTS[:1], [None]), rollout.tokens, want=["negative_logprobs"])
+    finally:
+        hook.remove()
+
+
+def test_a_saved_folder_is_one_that_transformers_itself_loads(
+    model: JanusImageModel, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    again = JanusForConditionalGeneration.from_pretrained(tmp_path).eval()
+    processor = JanusProcessor.from_pretrained(tmp_path)
+    assert processor.chat_template == model.processor.chat_template
+    for name, tensor in model.janus.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_text_head_tied_to_the_embedding_is_loaded_and_saved_tied(tmp_path: Path) -> None:
+    model = load_pretrained(str(write_tiny_janus(tmp_path / "first", tied=True)))
+    model.save_pretrained(tmp_path / "second")
+    for loaded in (model, load_pretrained(str(tmp_path / "second"))):
+        head, embedding = loaded.janus.lm_head.weight, loaded.janus.get_input_embeddings().weight
+        assert head is embedding and embedding.requires_grad
+        assert torch.equal(embedding, model.janus.get_input_embeddings().weight)
+
+
+def test_images_of_a_janus_folder_are_sampled_into_files(folder: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"count": 2, "cfg_scale": 2.0, "temperature": 1.0, "seed": 0}
+    files = sample_to_folder(str(folder), TEXTS[0], None, **settings, out=tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.png"))) == len(files) - 1 == 3  # and the sheet
+
+
+# Codes ------------------------------------------------------------------------------------------------------------
+
+
+def test_encoding_finds_codes_by_direction_whatever_their_length(model: JanusImageModel) -> None:
+    vq = model.janus.model.vqmodel
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(24, (3, 16), generator=draw)
+    directions = F.normalize(vq.quantize.embedding.weight[tokens], dim=-1)
+    directions = directions + 0.02 * torch.randn(directions.shape, generator=draw)
+    latents = directions * (0.1 + 5 * torch.rand(3, 16, 1, generator=draw))
+    latents = latents.transpose(1, 2).unflatten(2, (4, 4))
+    hook = vq.quant_conv.register_forward_hook(lambda *_: latents)
+    try:
+        assert torch.equal(model.encode(torch.zeros(3, 3, 8, 8)), tokens)
+        found = vq.encode(torch.zeros(3, 3, 8, 8), return_dict=True).image_tokens
+        assert not torch.equal(found.reshape(3, 16), tokens)  # transformers' own goes by length too
+    finally:
+        hook.remove()
+
+
+def test_encoding_what_was_decoded_gives_the_codes_back() -> None:
+    janus, processor = tiny_janus(codes=4)
+    model = JanusImageModel(janus, processor)
+    vq, draw = janus.model.vqmodel, torch.Generator().manual_seed(0)
+    # A tokenizer that works, without training one: its convolutions see their own place only, every image has each code
+    # four times (so that norms and attention see the same set), and the encoder's last layer is the least-squares map
+    # from its features to the directions of the codes.
+    tokens = torch.stack([torch.randperm(16, generator=draw) % 4 for _ in range(8)])
+    with torch.no_grad():
+        for layer in vq.modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                centre = layer.weight[..., 1, 1].clone()
+                layer.weight.zero_()[..., 1, 1] = 3 * centre
+        features = vq.encoder(model.decode(tokens) * 2 - 1)
+        features = features.flatten(2).transpose(1, 2).flatten(0, 1)  # (8 * 16, 32)
+        features = torch.cat([features, torch.ones(len(features), 1)], 1)
+        wanted = F.normalize(vq.quantize.embedding.weight, dim=-1)[tokens].flatten(0, 1)
+        solution = torch.linalg.pinv(features) @ wanted  # few distinct rows: not of full rank
+        vq.quant_conv.weight.copy_(solution[:-1].T[..., None, None])
+        vq.quant_conv.bias.copy_(solution[-1])
+    fresh = torch.stack([torch.randperm(16, generator=draw) % 4 for _ in range(8)])
+    assert torch.equal(model.encode(model.decode(fresh)), fresh)
+
+
+# Damaged folders --------------------------------------------------------------------------------------------------
+
+
+def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
+    """What loading says of a changed copy of the folder."""
+    copy = tmp_path / "model"
+    shutil.copytree(original, copy)
+    change(copy)
+    with pytest.raises(ModelError) as caught:
+        load_pretrained(str(copy))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message.replace(f"{copy}/", "").replace(str(copy), "folder")
+
+
+def edited(file: str, *keys: str, value: Any) -> Callable[[Path], object]:
+    def edit(copy: Path) -> None:
+        content = json.loads((copy / file).read_text())
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        (copy / file).write_text(json.dumps(content))
+
+    return edit
+
+
+def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
+    shard = sorted(folder.glob("model-*.safetensors"))[3].name
+    message = refused(folder, tmp_path, lambda copy: (copy / shard).unlink())
+    assert message == f"{shard}: missing; model.safetensors.index.json names it"
+
+
+def test_a_damaged_shard_is_refused(folder: Path, tmp_path: Path) -> None:
+    shard = sorted(folder.glob("model-*.safetensors"))[3].name
+    message = refused(folder, tmp_path, lambda copy: (copy / shard).write_bytes(b"nonsense"))
+    assert message.startswith("folder: the model cannot be read: ")
+
+
+def test_a_folder_without_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    message = refused(
+        folder, tmp_path, lambda copy: (copy / "model.safetensors.index.json").unlink()
+    )
+    assert "the model has no weights" in message
+
+
+def test_a_tensor_that_no_shard_holds_is_named_and_never_left_random(
+    folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    name = "model.generation_aligner.fc1.weight"
+
+    def drop(copy: Path) -> None:
+        index = json.loads((copy / "model.safetensors.index.json").read_text())
+        shard = copy / index["weight_map"].pop(name)
+        tensors = load_file(shard)
+        del tensors[name]
+        save_file(tensors, shard, {"format": "pt"})
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    message = refused(folder, tmp_path, drop)
+    assert message == f"folder: the tensor {name} is missing (1 in all)"
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
+    message = refused(folder, tmp_path, lambda copy: (copy / "tokenizer.json").unlink())
+    assert message.startswith("folder: the processor cannot be read: ")
+
+
+def test_a_processor_without_image_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    def forget(copy: Path) -> None:
+        path = copy / "tokenizer_config.json"
+        config = json.loads(path.read_text())
+        for key in [k for k in config if k in ("boi_token", "extra_special_tokens")]:
+            del config[key]
+        config.pop("model_specific_special_tokens", None)
+        path.write_text(json.dumps(config))
+
+    message = refused(folder, tmp_path, forget)
+    assert message.startswith("folder: the processor cannot be read: ")
+
+
+def test_a_grid_that_does_not_fit_the_number_of_tokens_is_refused(
+    folder: Path, tmp_path: Path
+) -> None:
+    change = edited("config.json", "vision_config", "num_image_tokens", value=15)
+    assert "a grid of 4 x 4 does not fit vision_config.num_image_tokens, which says 15" in refused(
+        folder, tmp_path, change
+    )
+
+
+# The hub ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hub_id_in_the_local_cache_is_loaded_without_a_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--Janus-Tiny"
+    shutil.copytree(folder, repository / "snapshots" / "0123abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    assert load_pretrained("someone/Janus-Tiny").grid == (4, 4)
+
+
+def test_a_hub_id_that_cannot_be_reached_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="not in the local cache, and the hub cannot be reached"):
+        load_pretrained("someone/Janus-Tiny")
