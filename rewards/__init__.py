@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,13 +19,15 @@ from .aesthetic import aesthetic
 from .clip import clip
 from .geneval import geneval
 from .preference import hpsv2, pickscore
+from .remote import remote
 
-REWARDS: dict[str, Callable[..., RewardFn]] = {
+REWARDS: dict[str, Callable[..., Any]] = {
     "geneval": geneval,
     "clip": clip,
     "aesthetic": aesthetic,
     "pickscore": pickscore,
     "hpsv2": hpsv2,
+    "remote": remote,
 }
 
 
@@ -50,18 +53,24 @@ class WeightedReward:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total (B,) and its parts before weighting {name: (B,)}, float32.
 
+        A reward may answer with parts of its own, as this one does: they are kept as "name/part", and not added up.
+
         Raises:
             TrainingError: a part returns another number of rewards, or one that is not finite.
         """
         values: dict[str, Tensor] = {}
         total = torch.zeros(len(prompts), device=images.device)
         for name, (weight, reward) in self.parts.items():
-            part = reward(images, prompts).float().to(images.device)
+            scored: Any = reward(images, prompts)
+            part, details = scored if isinstance(scored, tuple) else (scored, {})
+            part = part.float().to(images.device)
             if part.shape != (len(prompts),):
                 shape = tuple(part.shape)
                 raise TrainingError(f"reward {name}: shape {shape} for {len(prompts)} images")
             if not bool(torch.isfinite(part).all()):
                 raise TrainingError(f"reward {name}: not finite for an image of this batch")
             values[name] = part
+            for key, detail in details.items():
+                values[f"{name}/{key}"] = detail.float().to(images.device)
             total = total + weight * part
         return total, values

@@ -2,43 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from ..config_plugins import find_plugin
 from ..errors import PromptError
-from ..geneval import Detection, judge, validate_spec
+from ..geneval import Detection, judge, keep, validate_spec
 from ..interfaces import Prompt
 from ..pixels import to_uint8
+from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
+from .detectors import DETECTORS, FLOOR, Detector, Found
 
-Detect = Callable[[Any], list[dict[str, list[Detection]]]]
+Threshold = Annotated[float, Field(ge=FLOOR, lt=1)]
 
 
 class GenevalReward:
     """Range [0, 1]. Needs a `spec` with every prompt.
 
     Attributes:
-        detect: images (B, h, w, 3) uint8 to one {class: detections} per image.
-        classes: the class names that `detect` knows.
+        detector: who finds the objects.
+        load_classifier: who names their colours, where the detector does not; called when first needed.
         partial: the share of passed checks instead of the strict verdict.
+        threshold, counting_threshold: see `geneval.judge`.
     """
 
-    def __init__(self, detect: Detect, classes: Sequence[str], partial: bool) -> None:
-        self.detect, self.classes, self.partial = detect, classes, partial
+    def __init__(
+        self,
+        detector: Detector,
+        load_classifier: Callable[[], ColorClassifier],
+        *,
+        partial: bool,
+        threshold: float = 0.3,
+        counting_threshold: float = 0.9,
+    ) -> None:
+        self.detector, self.load_classifier = detector, load_classifier
+        self.partial = partial
+        self.thresholds: dict[str, Any] = {
+            "threshold": threshold,
+            "counting_threshold": counting_threshold,
+        }
+        self._classifier: ColorClassifier | None = None
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises PromptError if a prompt has no record, or one that the detector cannot judge."""
+        """Raises UserError if a prompt has no record or one that cannot be judged, or the colours' CLIP is missing."""
+        classes = getattr(self.detector, "classes", None)
+        named = getattr(self.detector, "colors", None)
+        asked = False
         for prompt in prompts:
-            where = f"prompt {prompt.text!r}"
-            validate_spec(_record(prompt), classes=self.classes, where=where)
+            where, record = f"prompt {prompt.text!r}", _record(prompt)
+            validate_spec(record, classes=classes, where=where)
+            for color in [c["color"] for c in record["include"] if "color" in c]:
+                asked = True
+                if color not in (named or COLORS):
+                    allowed = ", ".join(named or COLORS)
+                    raise PromptError(f"{where}: unknown color {color!r} (allowed: {allowed})")
+        if asked and named is None:
+            self._color_classifier()
+
+    @torch.no_grad()
+    def find(self, images: Tensor, specs: Sequence[Mapping[str, Any]]) -> list[Found]:
+        """What is seen on each image of the classes that its record names, with the colours that it asks for.
+
+        Args:
+            images: (B, 3, h, w) in [0, 1].
+            specs: B GenEval records.
+        """
+        found = self.detector(images, [_classes(spec) for spec in specs])
+        asked = [
+            (image, name, detection)
+            for image, spec in enumerate(specs)
+            for name, detection in self._uncolored(found[image], spec)
+        ]
+        if not asked:
+            return found
+        pixels = to_uint8(images)
+        crops = [masked_crop(pixels[image], d.box, d.mask) for image, _, d in asked]
+        colors = self._color_classifier()(crops, [name for _, name, _ in asked])
+        # a detector may list one object under several images or classes
+        seen = {(i, name, id(d)): c for (i, name, d), c in zip(asked, colors, strict=True)}
+        return [
+            {
+                name: [replace(d, color=seen.get((i, name, id(d)), d.color)) for d in objects]
+                for name, objects in image.items()
+            }
+            for i, image in enumerate(found)
+        ]
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        found = self.detect(to_uint8(images))
-        verdicts = [judge(d, _record(p)) for d, p in zip(found, prompts, strict=True)]
+        specs = [_record(prompt) for prompt in prompts]
+        found = self.find(images, specs)
+        verdicts = [judge(d, s, **self.thresholds) for d, s in zip(found, specs, strict=True)]
         values = [v.score if self.partial else float(v.correct) for v in verdicts]
         return torch.tensor(values, dtype=torch.float32)
+
+    def _uncolored(self, found: Found, spec: Mapping[str, Any]) -> list[tuple[str, Detection]]:
+        """The objects, with their class, whose colour the verdict will ask for and nobody has named."""
+        kept = keep(found, spec["tag"], **self.thresholds)
+        asked: list[tuple[str, Detection]] = []
+        for clause in spec["include"]:
+            if "color" in clause:
+                objects = kept.get(clause["class"], [])[: clause["count"]]
+                enough = len(objects) == clause["count"]
+                asked += [(clause["class"], d) for d in objects if enough and d.color is None]
+        return asked
+
+    def _color_classifier(self) -> ColorClassifier:
+        if self._classifier is None:
+            self._classifier = self.load_classifier()
+        return self._classifier
+
+
+def _classes(spec: Mapping[str, Any]) -> list[str]:
+    """The classes that a record names."""
+    clauses = (*spec["include"], *spec.get("exclude", ()))
+    return list(dict.fromkeys(clause["class"] for clause in clauses))
 
 
 def _record(prompt: Prompt) -> dict[str, Any]:
@@ -50,8 +132,36 @@ def _record(prompt: Prompt) -> dict[str, Any]:
     return dict(prompt.spec)
 
 
-def geneval(*, detector: Literal["shapes"] = "shapes", partial: bool = False) -> GenevalReward:
-    """Builds the reward. `detector`: who finds the objects; `partial`: the share of passed checks in [0, 1]."""
-    from ..shapes.detector import classes, detect
+def geneval(
+    *,
+    detector: str = "shapes",
+    model: str | None = None,
+    partial: bool = False,
+    threshold: Threshold = 0.3,
+    counting_threshold: Threshold = 0.9,
+    color_model: str = "ViT-L-14",
+    color_pretrained: str = "openai",
+    device: str | None = None,
+    batch_size: Annotated[int, Field(ge=1)] = 16,
+) -> GenevalReward:
+    """Builds the reward.
 
-    return GenevalReward(detect, classes(), partial)
+    Args:
+        detector: shapes, mask2former, owlv2, grounding_dino, or package.module:function (see `detectors`).
+        model: its hub id or folder; None = its usual checkpoint.
+        partial: the share of passed checks in [0, 1] instead of 0 or 1.
+        threshold, counting_threshold: least confidence of an object; GenEval's are 0.3 and 0.9.
+        color_model, color_pretrained: the CLIP that names colours, as open_clip calls it; not loaded if the detector
+            names them itself, or if no prompt asks.
+        device: None = a GPU if there is one.
+        batch_size: images per forward pass of the detector.
+    """
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    build = find_plugin(detector, DETECTORS, "geneval.detector")
+    return GenevalReward(
+        build(model=model, device=where, batch_size=batch_size),
+        lambda: load_color_classifier(color_model, color_pretrained, where),
+        partial=partial,
+        threshold=threshold,
+        counting_threshold=counting_threshold,
+    )

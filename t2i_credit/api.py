@@ -116,6 +116,37 @@ def shapes_detector() -> Callable[..., Any]:
     return detect
 
 
+def load_detector(
+    name: str = "shapes", **params: Any
+) -> tuple[Callable[..., Any], Sequence[str] | None]:
+    """The detector of an evaluation: whatever the geneval reward can be built with.
+
+    Args:
+        name: shapes, mask2former, owlv2, grounding_dino, or package.module:function (a builder); "mask2former@FOLDER"
+            takes the weights of a folder or hub id.
+        params: other parameters of that reward: model, color_model, color_pretrained, device, batch_size.
+
+    Returns:
+        images (N, h, w, 3) uint8 and their N records to one {class: detections} per image, and the classes that it
+        knows (None = any).
+
+    Raises:
+        UserError: it is unknown, or cannot be loaded.
+    """
+    from .pixels import from_uint8
+    from .rewards import REWARDS
+
+    kind, _, model = name.partition("@")
+    given = {"detector": kind, **({"model": model} if model else {}), **params}
+    builder = REWARDS["geneval"]
+    reward = builder(**check_params(builder, given, "detector"))
+
+    def detect(images: Any, specs: Sequence[Mapping[str, Any]]) -> Any:
+        return reward.find(from_uint8(images), specs)
+
+    return detect, getattr(reward.detector, "classes", None)
+
+
 def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:
     """What the detector sees on each sample, with masks, and whether the prompt names it."""
     from .pixels import to_uint8

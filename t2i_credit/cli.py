@@ -365,6 +365,39 @@ def pretrain(
 
 
 @app.command()
+def serve_reward(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; others than this machine's need a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 8765,
+    token: Annotated[
+        str | None, typer.Option(help="what clients must know; better in $T2I_CREDIT_REWARD_TOKEN")
+    ] = None,
+    max_megabytes: Annotated[
+        float, typer.Option(help="of a request, packed and unpacked", min=1)
+    ] = 256,
+) -> None:
+    """Serves the reward of a configuration to `reward: {remote: {url: ...}}` of others.
+
+    Example: t2i-credit serve-reward shapes/grpo --port 8765
+    """
+    from . import api, console
+    from .config import load_config
+    from .reward_server import create_app, listen, serve
+    from .reward_wire import token_or_environment
+
+    settings = load_config(config, overrides or [])
+    token = token_or_environment(token, "--token")
+    listener = listen(host, port, token=token)
+    reward, names = api.build_reward(settings), list(settings.reward)
+    application = create_app(reward, names=names, token=token, max_megabytes=max_megabytes)
+    console.say(f"serving {', '.join(names)} on http://{host}:{listener.getsockname()[1]}")
+    serve(application, listener)
+
+
+@app.command()
 def config(
     name: Annotated[
         str | None, typer.Argument(help="a file or recipe; left out = all keys")
