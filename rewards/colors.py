@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..config_messages import one_line
-from ..errors import ModelError
+from .clip_source import OFFLINE, one_line_errors, open_clip_source
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 BACKGROUND = "#999"
 BATCH = 16  # crops per forward pass
+WHO = "geneval, colours"  # in messages
 
 
 def masked_crop(
@@ -100,7 +100,7 @@ def load_color_classifier(
     """GenEval's classifier over any CLIP of open_clip.
 
     Args:
-        model: an architecture such as ViT-L-14, hf-hub:owner/name, or local-dir:folder.
+        model: an architecture such as ViT-L-14, a hub id, or a folder.
         pretrained: a tag or a file, for an architecture; the others bring their own weights.
 
     Raises:
@@ -114,19 +114,13 @@ def _load_clip(model: str, pretrained: str | None, device: torch.device) -> tupl
     """A CLIP, its preprocessing and its tokenizer."""
     import open_clip
 
-    weights = None if model.startswith(("hf-hub:", "local-dir:")) else pretrained
-    try:
+    tag = pretrained if model in open_clip.list_models() else None
+    name, weights = open_clip_source(model, tag, WHO)
+    with one_line_errors(WHO, f"{name} with {weights}" if weights else name, OFFLINE):
         clip, preprocess = open_clip.create_model_from_pretrained(
-            model, weights, device=device, force_quick_gelu=needs_quick_gelu(model, weights)
+            name, weights, device=device, force_quick_gelu=needs_quick_gelu(name, weights)
         )
-        tokenizer = open_clip.get_tokenizer(model)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        shown = f"{model}, weights {weights}" if weights else model
-        raise ModelError(
-            f"colour classifier {shown}: cannot be loaded ({one_line(error)[:160]}); expected is an architecture of "
-            "open_clip with a tag or file of weights, such as ViT-L-14 and openai, or local-dir:FOLDER with "
-            "open_clip_config.json and open_clip_model.safetensors"
-        ) from error
+        tokenizer = open_clip.get_tokenizer(name)
     return clip.eval(), preprocess, tokenizer
 
 

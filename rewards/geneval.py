@@ -16,9 +16,9 @@ from ..geneval import Detection, judge, keep, validate_spec
 from ..interfaces import Prompt
 from ..pixels import to_uint8
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
-from .detectors import DETECTORS, FLOOR, Detector, Found
+from .detectors import DETECTORS, Detector, Found
 
-Threshold = Annotated[float, Field(ge=FLOOR, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class GenevalReward:
@@ -28,7 +28,7 @@ class GenevalReward:
         detector: who finds the objects.
         load_classifier: who names their colours, where the detector does not; called when first needed.
         partial: the share of passed checks instead of the strict verdict.
-        threshold, counting_threshold: see `geneval.judge`.
+        judging: which objects count; see `geneval.keep`.
     """
 
     def __init__(
@@ -37,15 +37,10 @@ class GenevalReward:
         load_classifier: Callable[[], ColorClassifier],
         *,
         partial: bool,
-        threshold: float = 0.3,
-        counting_threshold: float = 0.9,
+        judging: Mapping[str, Any],
     ) -> None:
         self.detector, self.load_classifier = detector, load_classifier
-        self.partial = partial
-        self.thresholds: dict[str, Any] = {
-            "threshold": threshold,
-            "counting_threshold": counting_threshold,
-        }
+        self.partial, self.judging = partial, judging
         self._classifier: ColorClassifier | None = None
 
     def check(self, prompts: Sequence[Prompt]) -> None:
@@ -96,13 +91,13 @@ class GenevalReward:
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         specs = [_record(prompt) for prompt in prompts]
         found = self.find(images, specs)
-        verdicts = [judge(d, s, **self.thresholds) for d, s in zip(found, specs, strict=True)]
+        verdicts = [judge(d, s, **self.judging) for d, s in zip(found, specs, strict=True)]
         values = [v.score if self.partial else float(v.correct) for v in verdicts]
         return torch.tensor(values, dtype=torch.float32)
 
     def _uncolored(self, found: Found, spec: Mapping[str, Any]) -> list[tuple[str, Detection]]:
         """The objects, with their class, whose colour the verdict will ask for and nobody has named."""
-        kept = keep(found, spec["tag"], **self.thresholds)
+        kept = keep(found, spec["tag"], **self.judging)
         asked: list[tuple[str, Detection]] = []
         for clause in spec["include"]:
             if "color" in clause:
@@ -137,8 +132,10 @@ def geneval(
     detector: str = "shapes",
     model: str | None = None,
     partial: bool = False,
-    threshold: Threshold = 0.3,
-    counting_threshold: Threshold = 0.9,
+    threshold: Share = 0.3,
+    counting_threshold: Share = 0.9,
+    max_objects: Annotated[int, Field(ge=1)] = 16,
+    nms_threshold: Share | None = None,
     color_model: str = "ViT-L-14",
     color_pretrained: str = "openai",
     device: str | None = None,
@@ -150,7 +147,7 @@ def geneval(
         detector: shapes, mask2former, owlv2, grounding_dino, or package.module:function (see `detectors`).
         model: its hub id or folder; None = its usual checkpoint.
         partial: the share of passed checks in [0, 1] instead of 0 or 1.
-        threshold, counting_threshold: least confidence of an object; GenEval's are 0.3 and 0.9.
+        threshold, counting_threshold, max_objects, nms_threshold: which objects count, see `geneval.judge`.
         color_model, color_pretrained: the CLIP that names colours, as open_clip calls it; not loaded if the detector
             names them itself, or if no prompt asks.
         device: None = a GPU if there is one.
@@ -162,6 +159,10 @@ def geneval(
         build(model=model, device=where, batch_size=batch_size),
         lambda: load_color_classifier(color_model, color_pretrained, where),
         partial=partial,
-        threshold=threshold,
-        counting_threshold=counting_threshold,
+        judging={
+            "threshold": threshold,
+            "counting_threshold": counting_threshold,
+            "max_objects": max_objects,
+            "nms_threshold": nms_threshold,
+        },
     )

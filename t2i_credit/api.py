@@ -109,26 +109,19 @@ def build_reward(config: Config) -> Any:
     return WeightedReward(parts)
 
 
-def shapes_detector() -> Callable[..., Any]:
-    """The detector of the embedded world: images (N, h, w, 3) uint8 to detections."""
-    from .shapes.detector import detect
-
-    return detect
-
-
 def load_detector(
     name: str = "shapes", **params: Any
-) -> tuple[Callable[..., Any], Sequence[str] | None]:
+) -> tuple[Callable[..., Any], Callable[[Sequence[Prompt]], None]]:
     """The detector of an evaluation: whatever the geneval reward can be built with.
 
     Args:
         name: shapes, mask2former, owlv2, grounding_dino, or package.module:function (a builder); "mask2former@FOLDER"
             takes the weights of a folder or hub id.
-        params: other parameters of that reward: model, color_model, color_pretrained, device, batch_size.
+        params: other parameters of that reward, such as threshold or color_model.
 
     Returns:
-        images (N, h, w, 3) uint8 and their N records to one {class: detections} per image, and the classes that it
-        knows (None = any).
+        images (N, h, w, 3) uint8 and their N records to one {class: detections} per image; and what raises UserError
+        for prompts that it cannot judge.
 
     Raises:
         UserError: it is unknown, or cannot be loaded.
@@ -139,12 +132,12 @@ def load_detector(
     kind, _, model = name.partition("@")
     given = {"detector": kind, **({"model": model} if model else {}), **params}
     builder = REWARDS["geneval"]
-    reward = builder(**check_params(builder, given, "detector"))
+    reward: Any = builder(**check_params(builder, given, "detector"))
 
     def detect(images: Any, specs: Sequence[Mapping[str, Any]]) -> Any:
         return reward.find(from_uint8(images), specs)
 
-    return detect, getattr(reward.detector, "classes", None)
+    return detect, reward.check
 
 
 def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:

@@ -3,14 +3,13 @@ the loop is evaluate.py's, the files are judging_work.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import api
 from .errors import UserError
 from .evaluate import Detect, check_prompts
-from .geneval import validate_spec
 from .image_folder import is_image_folder, read_folder
 from .interfaces import Prompt
 from .judging_names import evaluation_name, folder_name, identity, place_of, run_of, trained_on
@@ -68,9 +67,10 @@ def evaluate_model(
         UserError: whatever is wrong, in one line.
     """
     protocol = Protocol(**{"cfg_scale": CFG_SCALE, **settings})
-    detect, classes = find_detector(protocol)
+    detect, check = find_detector(protocol)
     prompts = load_prompts(source) if source else evaluation_prompts(split, per_task)
-    _check(prompts, classes)
+    check_prompts(prompts)
+    check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
     warnings = [line for line in [trained_on(model, prompts)] if line]
     for line in warnings:
@@ -117,8 +117,9 @@ def evaluate_folder(
     prompts = load_prompts(source) if source else None
     folder = read_folder(images, prompts=prompts, images_per_prompt=images_per_prompt)
     folder, protocol, about = origin_of(folder, settings)
-    detect, classes = find_detector(protocol)
-    _check(folder.prompts, classes)
+    detect, check = find_detector(protocol)
+    check_prompts(folder.prompts)
+    check(folder.prompts)
     about |= {"prompts": source or str(images)}
     warnings = []
     if folder.ignored:
@@ -166,24 +167,15 @@ def evaluate_named(
     return evaluate_model(model, against, split=split, per_task=per_task, out=out, **settings)
 
 
-def find_detector(protocol: Protocol) -> tuple[Detect, Collection[str] | None]:
-    """Who finds the objects, and the classes that it knows (None = any).
+def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt]], None]]:
+    """Who finds the objects, and what raises UserError for prompts that it cannot judge; see `api.load_detector`.
 
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, or weights that cannot be loaded.
     """
-    from .shapes.detector import classes
-
-    if protocol.detector != "shapes":
-        raise UserError(f"detector: {protocol.detector!r} is not known; allowed is shapes")
-    return api.shapes_detector(), classes()
-
-
-def _check(prompts: Sequence[Prompt], classes: Collection[str] | None) -> None:
-    """Raises PromptError unless every prompt has a record that the detector can judge."""
-    check_prompts(prompts)
-    for prompt in prompts:
-        validate_spec(prompt.spec or {}, classes=classes, where=f"prompt {prompt.text!r}")
+    keys = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
+    settings = protocol.to_dict()
+    return api.load_detector(protocol.detector, **{key: settings[key] for key in keys})
 
 
 def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:

@@ -79,7 +79,7 @@ def rollout_metrics(
     found = {
         "reward": float(rewards.mean()),
         **{
-            f"{'heldout' if name in heldout else 'reward'}/{name}": float(part.mean())
+            f"{'heldout' if name.split('/')[0] in heldout else 'reward'}/{name}": float(part.mean())
             for name, part in parts.items()
         },
         **{f"reward_normalized/{name}": float(part.mean()) for name, part in normalized.items()},

@@ -140,8 +140,9 @@ def test_mask2former_and_clip_are_a_reward_of_the_configuration(clip: Path, tmp_
 
 def test_an_evaluation_sees_what_the_reward_sees(clip: Path, tmp_path: Path) -> None:
     folder = str(tiny_detectors.write_mask2former(tmp_path / "m", only=0))
-    detect, classes = load_detector(f"mask2former@{folder}", color_model=f"local-dir:{clip}")
-    assert classes is not None and "computer mouse" in classes
+    detect, check = load_detector(f"mask2former@{folder}", color_model=f"local-dir:{clip}")
+    with pytest.raises(PromptError, match="unknown class 'circle'"):
+        check([record({"class": "circle", "count": 1})])
     spec = {"tag": "colors", "include": [{"class": "person", "count": 1, "color": "red"}]}
     pixels = torch.randint(0, 256, (2, 32, 48, 3)).byte().numpy()
     found = detect(pixels, [spec] * 2)
@@ -176,7 +177,7 @@ def test_a_missing_clip_is_told_before_training_and_only_if_colours_are_asked_fo
 ) -> None:
     reward = geneval(detector=HALVES, color_model=f"local-dir:{tmp_path / 'nothing'}")
     reward.check([record({"class": "cat", "count": 1}, tag="single_object")])
-    with pytest.raises(ModelError, match=r"colour classifier local-dir:.*cannot be loaded"):
+    with pytest.raises(ModelError, match=r"geneval, colours: .*open_clip_config\.json: missing"):
         reward.check([record({"class": "cat", "count": 1, "color": "red"})])
 
 
@@ -186,7 +187,7 @@ def test_a_missing_clip_is_told_before_training_and_only_if_colours_are_asked_fo
         ({"detector": "mask2fromer"}, r"geneval\.detector.*did you mean mask2former"),
         ({"detector": "no_module:fn"}, r"geneval\.detector.*cannot be imported"),
         ({"detector": "shapes", "model": "x"}, "the shapes detector has no weights"),
-        ({"threshold": 0.01}, r"reward\.geneval\.threshold.*0\.05"),
+        ({"threshold": 1.5}, r"reward\.geneval\.threshold.*less than or equal to 1"),
         ({"batch_size": 0}, r"reward\.geneval\.batch_size"),
         ({"colors": "x"}, r"reward\.geneval\.colors.*unknown key"),
     ],

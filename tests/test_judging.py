@@ -41,7 +41,7 @@ def evaluate(model: str | None = "painter", images: Path | None = None, **more: 
 
 def finding(detect: Any) -> Any:
     """In place of `find_detector`."""
-    return lambda protocol: (detect, None)
+    return lambda protocol: (detect, lambda prompts: None)
 
 
 def undated(path: Path) -> dict[str, Any]:
@@ -188,13 +188,13 @@ def test_new_images_at_the_same_place_are_judged_anew(
 def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(UserError, match="detector: 'shape' is not known; allowed is shapes"):
+    with pytest.raises(UserError, match="detector: unknown name 'shape'; did you mean shapes"):
         evaluate(detector="shape")
     folder = evaluate(out=Path("out")).path.with_suffix("")
     blind = finding(lambda pixels, specs: [{} for _ in pixels])
     monkeypatch.setattr(judging, "find_detector", blind)
     report = evaluate(images=folder, detector="blind@me/eye")
-    assert report.path == Path("evaluations/train-cfg2-t1-seed4-blind-me-eye.json")
+    assert report.path == Path("evaluations/train-cfg1.6-t1-seed4-blind-me-eye.json")
     assert report.evaluation.protocol.detector == "blind@me/eye"
     assert report.evaluation.summary()["overall"]["correct"] == 0.0
     with pytest.raises(UserError, match="detector is shapes before and blind@me/eye after"):
