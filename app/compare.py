@@ -174,7 +174,8 @@ def pictures_value(
         return components.note(
             "No prompt in common", "These runs have not recorded a prompt that can be compared."
         )
-    rows, views, troubles = [], [], []
+    rows: list[dict[str, Any]] = []
+    views, troubles = [], []
     for reader in readers:
         try:
             steps = reader.steps()

@@ -61,7 +61,7 @@ class Emu3ImageModel(LlamaImageModel):
         emu3.model.vqmodel.requires_grad_(False)
 
     @property
-    def language_model(self) -> Any:  # type: ignore[override]
+    def language_model(self) -> Any:
         return self.emu3.model.text_model
 
     # Text

@@ -36,7 +36,8 @@ class JanusImageModel(LlamaImageModel):
         self, janus: JanusForConditionalGeneration, processor: JanusProcessor | None
     ) -> None:
         super().__init__()
-        self.janus, self.processor = janus, processor
+        self.janus = janus
+        self.processor: Any = processor  # None only where nothing is encoded or saved
         side = janus.model.vqmodel.config.num_patches
         self.grid = (side, side)
         self.codebook_size = janus.model.vqmodel.config.num_embeddings
@@ -53,7 +54,7 @@ class JanusImageModel(LlamaImageModel):
             janus.lm_head.requires_grad_(False)
 
     @property
-    def language_model(self) -> Any:  # type: ignore[override]
+    def language_model(self) -> Any:
         return self.janus.model.language_model
 
     # Text

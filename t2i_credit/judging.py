@@ -168,7 +168,11 @@ def evaluate_named(
 
 
 def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt]], None]]:
-    """The detector of a protocol, and the check of the prompts that it is to judge; see `api.load_detector`."""
+    """Who finds the objects, and what raises UserError for prompts that it cannot judge; see `api.load_detector`.
+
+    Raises:
+        UserError: an unknown name, or weights that cannot be loaded.
+    """
     keys = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
     settings = protocol.to_dict()
     return api.load_detector(protocol.detector, **{key: settings[key] for key in keys})

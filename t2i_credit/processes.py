@@ -74,7 +74,7 @@ def gather_rows(rows: Tensor, prompts: int, accelerator: Any) -> Tensor:
 
 def gather_rollout(part: Rollout, prompts: Sequence[Prompt], accelerator: Any) -> Rollout:
     """The rollout of this process's share to that of all prompts, on every process."""
-    columns = {
+    columns: dict[str, Any] = {
         field.name: gather_rows(getattr(part, field.name), len(prompts), accelerator)
         for field in fields(part)
         if isinstance(getattr(part, field.name), Tensor)

@@ -113,7 +113,7 @@ def test_a_class_that_is_not_wanted_is_not_reported(
 # Open vocabulary --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", DETECTORS.keys() - {"shapes"})
+@pytest.mark.parametrize("kind", sorted(DETECTORS.keys() - {"shapes"}))
 def test_what_is_seen_on_an_image_does_not_depend_on_its_batch(
     kind: str, folders: dict[str, Path], images: Tensor
 ) -> None:
