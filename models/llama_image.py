@@ -20,7 +20,7 @@ from ..interfaces import Reference
 from ..logprobs import STATISTICS, token_statistics
 from .decoding import DecodingState, PromptCondition, causal_mask, expanded_cache
 
-_NEEDS_NEGATIVE = {"negative_logprobs", "full_kl"}
+_NEEDS_NEGATIVE = {"negative_logprobs", "full_kl", "code_shift"}
 
 
 class LlamaImageModel(nn.Module):
@@ -43,6 +43,11 @@ class LlamaImageModel(nn.Module):
         return next(self.language_model.parameters()).device
 
     # What a subclass says
+
+    @property
+    def codebook(self) -> Tensor:
+        """(V, C) code vectors of the image tokenizer."""
+        raise NotImplementedError
 
     def embed_prompts(self, inputs: Tensor) -> Tensor:
         """A condition's inputs (N, L, ...) to input embeddings (N, L, D)."""
@@ -252,6 +257,7 @@ class LlamaImageModel(nn.Module):
             cfg_scale=cfg_scale,
             temperature=temperature,
             reference=reference,
+            codebook=self.codebook,
             chunk_rows=max(1, self.logits_at_once // self.codebook_size),
         )
 

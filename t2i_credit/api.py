@@ -252,12 +252,16 @@ def forward_passes(parts: Parts) -> int:
     config, needs = parts.config, parts.credit.fields_needed(**parts.config.credit.params)
     guided = config.rollout.cfg_scale != 1
     both = guided and config.loss.policy == "guided"
-    negative = bool({"negative_logprobs", "full_kl"} & needs)
+    negative = bool({"negative_logprobs", "full_kl", "code_shift"} & needs)
     decode = 2 if guided or negative else 1
     policy = 2 if both else 1
     held = config.loss.kl_coef > 0 or "ref_logprobs" in needs
     reference = policy * (held + ("hellinger" in needs))
-    apart = {"full_kl", *({"guided_entropy"} if guided else ())} & needs  # of both branches
+    apart = {
+        "full_kl",
+        "code_shift",
+        *({"guided_entropy"} if guided else ()),
+    } & needs  # of both branches
     other_branch = 2 if apart else int("negative_logprobs" in needs)
     refresh = other_branch if config.credit.refresh and not both else 0
     updates = config.loss.updates_per_rollout

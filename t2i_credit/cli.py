@@ -116,7 +116,7 @@ def evaluate(
     cfg_scale: Annotated[float | None, typer.Option(help="guidance, 1 = none; 1.6")] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
-    detector: Annotated[str, typer.Option(help="a name, or package.module:function")] = "shapes",
+    detector: Annotated[str, typer.Option(help="who finds the objects")] = "shapes",
     protocol: Annotated[
         list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
     ] = None,
@@ -286,6 +286,109 @@ def export(
     from .export import export as write
 
     console.say(f"model: {write(run, out, push=push)}")
+
+
+@app.command()
+def compare(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...", help="two or more, and overrides for all"
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="runs of each recipe, at least 2")] = 5,
+    first_seed: Annotated[int, typer.Option(help="the seeds count up from here", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="folder of all runs and results")] = Path("comparison"),
+    base: Annotated[str | None, typer.Option(help="the model that all begin from")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="method that sets the target; left out = grpo")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
+    prompts: Annotated[int, typer.Option(help="evaluation: prompts per task", min=1)] = 50,
+    images: Annotated[int, typer.Option(help="evaluation: images per prompt", min=1)] = 4,
+    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 2.0,
+    plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
+) -> None:
+    """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
+
+    Example: t2i-credit compare shapes/grpo shapes/gcpo --seeds 5 --workers 2 --out comparisons/first
+    """
+    from . import comparing, console
+    from .compare import method_rows, pair_rows
+    from .compare_runs import EvaluationPlan
+
+    named = [word for word in recipes if "=" not in word]
+    overrides = [word for word in recipes if "=" in word]
+    runs = comparing.runs_of(
+        named, seeds=seeds, first_seed=first_seed, out=out, base=base, overrides=overrides
+    )
+    if plan:
+        rows, hours = comparing.plan_rows(runs, workers)
+        console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
+        return
+    evaluation = EvaluationPlan(prompts=prompts, images=images, cfg_scale=cfg_scale)
+    found = comparing.compare_runs(
+        runs, evaluation=evaluation, baseline=baseline, workers=workers, say=console.say
+    )
+    console.rows("Methods", method_rows(found))
+    console.rows("Paired differences over seeds", pair_rows(found))
+    console.say(f"written: {out / 'comparison.json'}, comparison.md, comparison.png")
+
+
+@app.command()
+def truth(
+    model: ModelArg,
+    overrides: Overrides = None,
+    credit: Annotated[
+        list[str] | None, typer.Option(help="NAME[,key=value...]; repeat for more; left out = all")
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="localisation, causality, specificity, gradients; left out = all"),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="prompts per task")] = 8,
+    images: Annotated[int, typer.Option(help="images per prompt")] = 4,
+    share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
+    repeats: Annotated[int, typer.Option(help="independent redraws")] = 1,
+    batches: Annotated[int, typer.Option(help="independent batches of the gradients")] = 24,
+    coverage: Annotated[
+        float, typer.Option(help="share of a cell that puts its token on an object")
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(help="of prompts and noise")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of truth.json, .md and .png")] = Path("truth"),
+) -> None:
+    """Measures whether credit is right: where it lies, what it decides, and whether it cleans the gradient.
+
+    Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
+    """
+    from . import console, measuring
+    from .truth_report import about, tables
+
+    with console.bar("measuring") as progress:
+        found = measuring.truth_of(
+            model,
+            recipe=like,
+            overrides=overrides or [],
+            credits=credit or [],
+            out=out,
+            progress=progress,
+            **({"measures": tuple(measure)} if measure else {}),
+            per_task=prompts,
+            images=images,
+            share=share,
+            repeats=repeats,
+            coverage=coverage,
+            batches=batches,
+            seed=seed,
+        )
+    console.say(about(found))
+    for title, rows in tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
 
 
 @app.command()

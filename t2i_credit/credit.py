@@ -23,6 +23,7 @@ from .credit_contrast import ContrastKind as ContrastKind
 from .credit_contrast import ShapeKind, contrast, power_rank, proportional, softmax_shape
 from .credit_group import critical_mask, critical_tokens, similarity, similarity_kl_weight
 from .credit_rows import row_mean_one, row_softmax
+from .credit_visual import VisualKind, visual_evidence, visual_fields
 from .errors import UserError
 from .logprobs import entropy as entropy_in_nats
 from .logprobs import hellinger as hellinger  # public here too
@@ -30,7 +31,15 @@ from .logprobs import hellinger as hellinger  # public here too
 # What an entry may declare in `needs`, each (B, T): kept by the rollout; of the rollout's whole groups; computed anew at
 # each update (policy_logprobs and ref_logprobs: of the taken tokens, in the policy's own form).
 ROLLOUT_FIELDS = frozenset(
-    {"logprobs", "negative_logprobs", "full_kl", "entropy", "guided_entropy"}
+    {
+        "logprobs",
+        "negative_logprobs",
+        "full_kl",
+        "entropy",
+        "guided_entropy",
+        "code_spread",
+        "code_shift",
+    }
 )
 GROUP_FIELDS = frozenset({"group_similarity", "opposed_similarity", "entropy_gradient"})
 UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy", "policy_logprobs", "ref_logprobs"})
@@ -187,15 +196,22 @@ def _assign_guidance_contrast(
         kind=kind,
         full_kl=fields.get("full_kl"),
     )
+    return apply_strength(
+        _shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
+    )
+
+
+def _shaped(
+    evidence: Tensor, mask: Tensor, shape: ShapeKind, *, top: float, mass: float, temperature: float
+) -> Tensor:
+    """Evidence (B, T) to weights of row mean 1."""
     if shape == "power_rank":
-        credit = power_rank(evidence, mask, top=top, mass=mass)
-    elif shape == "proportional":
-        credit = proportional(evidence, mask)
-    elif shape == "softmax":
-        credit = softmax_shape(evidence, mask, temperature=temperature)
-    else:
-        raise UserError(f"shape is {shape!r}; allowed are power_rank, proportional, softmax")
-    return apply_strength(credit, mask, strength)
+        return power_rank(evidence, mask, top=top, mass=mass)
+    if shape == "proportional":
+        return proportional(evidence, mask)
+    if shape == "softmax":
+        return softmax_shape(evidence, mask, temperature=temperature)
+    raise UserError(f"shape is {shape!r}; allowed are power_rank, proportional, softmax")
 
 
 def _contrast_fields(parameters: Mapping[str, Any]) -> frozenset[str]:
@@ -221,6 +237,38 @@ def _entropy_fields(parameters: Mapping[str, Any]) -> frozenset[str]:
     return frozenset({"guided_entropy" if parameters.get("guided", False) else "entropy"})
 
 
+def _assign_entropy_rank(
+    fields: Mapping[str, Tensor],
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    guided: bool = False,
+    top: float = 0.4,
+    mass: float = 0.8,
+    strength: float = 1.0,
+) -> Tensor:
+    evidence = fields["guided_entropy" if guided else "entropy"]
+    return apply_strength(power_rank(evidence, mask, top=top, mass=mass), mask, strength)
+
+
+def _assign_visual(
+    fields: Mapping[str, Tensor],
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    kind: VisualKind = "spread",
+    shape: ShapeKind = "power_rank",
+    top: float = 0.4,
+    mass: float = 0.8,
+    temperature: float = 1.0,
+    strength: float = 1.0,
+) -> Tensor:
+    evidence = visual_evidence(fields.get("code_spread"), fields.get("code_shift"), mask, kind=kind)
+    return apply_strength(
+        _shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
+    )
+
+
 def _assign_distribution_guided(
     fields: Mapping[str, Tensor],
     mask: Tensor,
@@ -243,8 +291,14 @@ def _assign_critical_tokens(
     fraction: float = 0.1,
     strength: float = 1.0,
 ) -> Tensor:
-    names = ("entropy_gradient", "group_similarity", "policy_logprobs", "ref_logprobs")
-    credit = critical_tokens(*(fields[name] for name in names), mask, fraction=fraction)
+    credit = critical_tokens(
+        fields["entropy_gradient"],
+        fields["group_similarity"],
+        fields["policy_logprobs"],
+        fields["ref_logprobs"],
+        mask,
+        fraction=fraction,
+    )
     return apply_strength(credit, mask, strength)
 
 
@@ -285,6 +339,18 @@ CREDIT: dict[str, CreditEntry] = {
         description="the tokens that the policy was least sure about",
         paper="Beyond the 80/20 Rule, 2506.01939",
         needs=_entropy_fields,
+    ),
+    "entropy_rank": CreditEntry(
+        assign=_assign_entropy_rank,
+        description="tokens by the rank of the policy's entropy: no cut, unlike top_entropy",
+        paper="ours",
+        needs=_entropy_fields,
+    ),
+    "visual": CreditEntry(
+        assign=_assign_visual,
+        description="tokens whose choice decides what the picture looks like",
+        paper="ours",
+        needs=visual_fields,
     ),
     "distribution_guided": CreditEntry(
         assign=_assign_distribution_guided,

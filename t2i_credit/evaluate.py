@@ -79,21 +79,20 @@ def evaluate(
     per_call = max(1, protocol.batch_size // group)  # sample_rollout splits a group that is too big
     found = list(journal.found) if journal else []
     kept = []
+    sampling = protocol.sampling()
+    seed, template = sampling.pop("seed"), sampling.pop("template")
     with _evaluation_mode(model):
         for first in range(len(found), len(prompts), per_call):
             part = prompts[first : first + per_call]
             rollout = sample_rollout(
                 model,
-                [_worded(prompt, protocol.template) for prompt in part],
+                [_worded(prompt, template) for prompt in part],
                 group_size=group,
-                cfg_scale=protocol.cfg_scale,
-                temperature=protocol.temperature,
-                top_k=protocol.top_k,
-                top_p=protocol.top_p,
-                seed=derive_seed(EVALUATION_DOMAIN, protocol.seed),
+                seed=derive_seed(EVALUATION_DOMAIN, seed),
                 batch_size=protocol.batch_size,
                 first_sample=first * group,
                 negative_branch=False,
+                **sampling,
             )
             tokens = rollout.tokens.cpu().numpy().reshape(len(part), group, -1)
             pixels = to_uint8(rollout.images)
@@ -208,9 +207,8 @@ def _evaluation_mode(model: Any) -> Iterator[None]:
             module.training = mode
 
 
-def _worded(prompt: Prompt, template: str | None) -> Prompt:
+def _worded(prompt: Prompt, template: str) -> Prompt:
     """The prompt as the generator reads it."""
-    assert template is not None, "images of unknown origin are not sampled"
     return replace(prompt, text=template.replace("{prompt}", prompt.text))
 
 

@@ -182,8 +182,9 @@ def write_prompt_file(
         PromptError: a file or word is wrong, or not a single prompt is left.
         RunError: the disk refuses.
     """
-    for source in [*not_in, *([names] if names else [])]:
-        if Path(source).exists() and out.exists() and out.samefile(source):
+    sources = [*map(Path, not_in), *([names] if names else [])]
+    for source in sources:
+        if source.exists() and out.exists() and out.samefile(source):
             raise PromptError(f"{out}: is also read from; write to another file")
     words = Words(_names(names) if names else COCO_NAMES, colors, relations)
     avoided = [prompt for path in not_in for prompt in load_prompts(path)]

@@ -118,7 +118,7 @@ class ImageTokenModel(Protocol):
             condition: P prompts; row b of `tokens` belongs to prompt b // (B // P).
             tokens: (B, T) codes.
             want: names out of logprobs, negative_logprobs, guided_logprobs, entropy, guided_entropy, full_kl,
-                hellinger, guided_hellinger (the last two need `reference`).
+                code_spread, code_shift, hellinger, guided_hellinger (the last two need `reference`).
             cfg_scale, temperature: of the guided distribution.
 
         Returns:
@@ -160,6 +160,8 @@ class Rollout:
         images: (B, 3, h, w) in [0, 1].
         full_kl: (B, T) KL(positive || negative) over all codes, if asked for.
         guided_entropy: (B, T) nats, of the guided distribution, if asked for.
+        code_spread: (B, T) how different the likely codes of the positive branch look, if asked for.
+        code_shift: (B, T) how far the negative prompt moves their mean look, if asked for.
         gold: (B,) bool, True = a golden reference and not a sample of the model.
     """
 
@@ -175,6 +177,8 @@ class Rollout:
     images: Tensor
     full_kl: Tensor | None = None
     guided_entropy: Tensor | None = None
+    code_spread: Tensor | None = None
+    code_shift: Tensor | None = None
     gold: Tensor = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

@@ -3,12 +3,11 @@ the loop is evaluate.py's, the files are judging_work.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import api
-from .config import find_plugin
 from .errors import UserError
 from .evaluate import Detect, check_prompts
 from .geneval import validate_spec
@@ -20,7 +19,6 @@ from .prompts import load_prompts
 from .protocol import SAMPLING, Protocol
 
 __all__ = [
-    "DETECTORS",
     "Report",
     "evaluate_folder",
     "evaluate_model",
@@ -29,16 +27,6 @@ __all__ = [
 ]
 
 CFG_SCALE = 1.6
-
-
-def _shapes() -> tuple[Detect, Collection[str] | None]:
-    from .shapes.detector import classes
-
-    return api.shapes_detector(), classes()
-
-
-# name -> a function that loads it: the detector, and the classes that it knows (None = any)
-DETECTORS: dict[str, Callable[[], tuple[Detect, Collection[str] | None]]] = {"shapes": _shapes}
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
@@ -80,7 +68,7 @@ def evaluate_model(
         UserError: whatever is wrong, in one line.
     """
     protocol = Protocol(**{"cfg_scale": CFG_SCALE, **settings})
-    detect, classes = find_detector(protocol.detector)
+    detect, classes = find_detector(protocol)
     prompts = load_prompts(source) if source else evaluation_prompts(split, per_task)
     _check(prompts, classes)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
@@ -129,7 +117,7 @@ def evaluate_folder(
     prompts = load_prompts(source) if source else None
     folder = read_folder(images, prompts=prompts, images_per_prompt=images_per_prompt)
     folder, protocol, about = origin_of(folder, settings)
-    detect, classes = find_detector(protocol.detector)
+    detect, classes = find_detector(protocol)
     _check(folder.prompts, classes)
     about |= {"prompts": source or str(images)}
     warnings = []
@@ -178,11 +166,17 @@ def evaluate_named(
     return evaluate_model(model, against, split=split, per_task=per_task, out=out, **settings)
 
 
-def find_detector(name: str) -> tuple[Detect, Collection[str] | None]:
-    """The detector of a name: an entry of DETECTORS, or of a user's own package.module:function, which is called with
-    images (N, h, w, 3) uint8 and N records and returns N times {class: detections}."""
-    found = find_plugin(name, DETECTORS, "detector")
-    return found() if name in DETECTORS else (found, None)
+def find_detector(protocol: Protocol) -> tuple[Detect, Collection[str] | None]:
+    """Who finds the objects, and the classes that it knows (None = any).
+
+    Raises:
+        UserError: an unknown name.
+    """
+    from .shapes.detector import classes
+
+    if protocol.detector != "shapes":
+        raise UserError(f"detector: {protocol.detector!r} is not known; allowed is shapes")
+    return api.shapes_detector(), classes()
 
 
 def _check(prompts: Sequence[Prompt], classes: Collection[str] | None) -> None:

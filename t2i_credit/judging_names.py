@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +71,8 @@ def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
 
 def folder_name(images: Path, protocol: Protocol) -> str:
     """The folder's own name, the detector, and a mark of all that is unusual about the judging."""
-    name = f"{images.resolve().name}-{protocol.detector.replace(':', '.')}"
+    detector = re.sub(r"[^\w.-]+", "-", protocol.detector)
+    name = f"{images.resolve().name}-{detector}"
     return name + _mark(protocol, ("detector", *SAMPLING))
 
 

@@ -106,7 +106,7 @@ class Work:
         if folder and journal:
             if not journal.found:
                 clear_images(folder)
-            sampling = {key: getattr(self.protocol, key) for key in SAMPLING}
+            sampling = self.protocol.sampling()
             negatives = [prompt.negative for prompt in self.prompts]
             write_protocol(folder, {"about": about, "sampling": sampling, "negatives": negatives})
         found = evaluate(

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .interfaces import Reference
@@ -58,6 +59,27 @@ def hellinger(logits: Tensor, ref_logits: Tensor) -> Tensor:
     root_p = (logits.float().log_softmax(-1) / 2).exp()
     root_q = (ref_logits.float().log_softmax(-1) / 2).exp()
     return ((root_p - root_q).square().sum(-1) / 2).clamp(max=1.0)
+
+
+def code_spread(logits: Tensor, codebook: Tensor) -> Tensor:
+    """How different the pictures of the likely codes look: (..., V) and (V, C) to (...) float32 in [0, 1].
+
+    With unit code vectors e: 1 - |E e|^2, half the mean squared distance of two codes drawn from the distribution. An
+    entropy counts codes that look alike as different; this does not.
+    """
+    unit = functional.normalize(codebook.float(), dim=-1)
+    mean = logits.float().softmax(-1) @ unit
+    return (1.0 - mean.square().sum(-1)).clamp(0.0, 1.0)
+
+
+def code_shift(logits: Tensor, negative_logits: Tensor, codebook: Tensor) -> Tensor:
+    """How far the negative prompt moves the look of the next token: two (..., V) and (V, C) to (...) float32 in [0, 4].
+
+    |E e - E- e|^2 with unit code vectors e, under the positive and under the negative prompt.
+    """
+    unit = functional.normalize(codebook.float(), dim=-1)
+    difference = logits.float().softmax(-1) - negative_logits.float().softmax(-1)
+    return (difference @ unit).square().sum(-1)
 
 
 def guided_logits(
@@ -108,6 +130,7 @@ def token_statistics(
     cfg_scale: float = 1.0,
     temperature: float = 1.0,
     reference: Reference | None = None,
+    codebook: Tensor | None = None,
     chunk_rows: int = 1024,
 ) -> dict[str, Tensor]:
     """Per-token statistics of the positive, negative and guided distributions, chunk by chunk.
@@ -127,6 +150,7 @@ def token_statistics(
         head: maps features (..., D) to logits (..., V).
         cfg_scale, temperature: s and the temperature of the guided distribution.
         reference: the frozen side of hellinger and guided_hellinger; never receives a gradient.
+        codebook: (V, C), for code_spread and code_shift.
         chunk_rows: token positions per chunk.
 
     Returns:
@@ -136,7 +160,7 @@ def token_statistics(
         ValueError: an unknown name, or a missing input that a wanted name needs.
     """
     names = tuple(dict.fromkeys(want))
-    _check_inputs(names, cfg_scale, negative_features, reference)
+    _check_inputs(names, cfg_scale, negative_features, reference, codebook)
     if not names:
         return {}
     assert positive_features.shape[:-1] == tokens.shape, (positive_features.shape, tokens.shape)
@@ -148,7 +172,7 @@ def token_statistics(
         ref_positive: Tensor | None,
         ref_negative: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        policy = _Branches(head, positive, negative, cfg_scale, temperature)
+        policy = _Branches(head, positive, negative, cfg_scale, temperature, codebook)
         frozen_head = _without_grad(reference)
         frozen = _Branches(frozen_head, ref_positive, ref_negative, cfg_scale, temperature)
         return tuple(_STATISTIC[name](taken, policy, frozen) for name in names)
@@ -188,12 +212,19 @@ class _Branches:
         negative_features: Tensor | None,
         cfg_scale: float,
         temperature: float,
+        codebook: Tensor | None = None,
     ) -> None:
+        self._codebook = codebook
         self._head = head
         self._features = features
         self._negative_features = negative_features
         self._cfg_scale = cfg_scale
         self._temperature = temperature
+
+    @property
+    def codebook(self) -> Tensor:
+        assert self._codebook is not None
+        return self._codebook
 
     @cached_property
     def positive(self) -> Tensor:
@@ -223,6 +254,10 @@ _STATISTIC: dict[str, Callable[[Tensor, _Branches, _Branches], Tensor]] = {
     "entropy": lambda taken, policy, frozen: entropy(policy.positive),
     "guided_entropy": lambda taken, policy, frozen: entropy(policy.guided),
     "full_kl": lambda taken, policy, frozen: full_kl(policy.positive, policy.negative),
+    "code_spread": lambda taken, policy, frozen: code_spread(policy.positive, policy.codebook),
+    "code_shift": lambda taken, policy, frozen: code_shift(
+        policy.positive, policy.negative, policy.codebook
+    ),
     "hellinger": lambda taken, policy, frozen: hellinger(policy.positive, frozen.positive),
     "guided_hellinger": lambda taken, policy, frozen: hellinger(policy.guided, frozen.guided),
 }
@@ -243,6 +278,7 @@ def _check_inputs(
     cfg_scale: float,
     negative_features: Tensor | None,
     reference: Reference | None,
+    codebook: Tensor | None,
 ) -> None:
     """Refuses unknown names and missing inputs before anything is computed."""
     unknown = [name for name in names if name not in _STATISTIC]
@@ -250,7 +286,10 @@ def _check_inputs(
         raise ValueError(f"unknown statistics {unknown}; known are {list(STATISTICS)}")
     guided = cfg_scale != 1.0
     for name in names:
-        both = name in ("negative_logprobs", "full_kl") or (guided and name.startswith("guided_"))
+        both = name in ("negative_logprobs", "full_kl", "code_shift")
+        both = both or (guided and name.startswith("guided_"))
+        if name.startswith("code_") and codebook is None:
+            raise ValueError(f"{name} needs the codebook")
         if both and negative_features is None:
             raise ValueError(f"{name} at cfg_scale {cfg_scale} needs negative_features")
         if name.endswith("hellinger"):

@@ -106,6 +106,10 @@ class Protocol:
         """{setting: value}."""
         return asdict(self)
 
+    def sampling(self) -> dict[str, Any]:
+        """The settings that decide about the images."""
+        return {name: getattr(self, name) for name in SAMPLING}
+
     def judging(self) -> dict[str, Any]:
         """The thresholds, as `geneval.judge` takes them."""
         return {name: getattr(self, name) for name in JUDGING if name != "detector"}

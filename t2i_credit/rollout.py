@@ -15,6 +15,8 @@ from torch import Tensor
 
 from .errors import UserError
 from .interfaces import Condition, ImageTokenModel, Prompt, Rollout
+from .logprobs import code_shift as code_shift_of
+from .logprobs import code_spread as code_spread_of
 from .logprobs import full_kl as full_kl_of
 from .logprobs import guided_logits
 
@@ -70,6 +72,8 @@ def sample_rollout(
     first_sample: int = 0,
     guided_entropy: bool = False,
     negative_branch: bool = True,
+    code_spread: bool = False,
+    code_shift: bool = False,
 ) -> Rollout:
     """Samples `group_size` images of each prompt under guidance g = u + cfg_scale (c - u).
 
@@ -89,6 +93,7 @@ def sample_rollout(
         first_sample: number of the first sample in the whole batch, where this call makes a part of it.
         guided_entropy: also keep the entropy of the guided distribution.
         negative_branch: False drops the negative branch where cfg_scale is 1 and nothing needs it.
+        code_spread, code_shift: also keep how much each token could change the look (see logprobs.py).
 
     Returns:
         A rollout of B = P*G samples on the model's device.
@@ -97,7 +102,7 @@ def sample_rollout(
         UserError: a setting out of range.
     """
     _check(prompts, group_size, cfg_scale, temperature, top_k, top_p, batch_size, seed)
-    negative_branch = negative_branch or cfg_scale != 1.0 or full_kl
+    negative_branch = negative_branch or cfg_scale != 1.0 or full_kl or code_shift
     condition = model.condition(
         [p.text for p in prompts], [p.negative for p in prompts] if negative_branch else None
     )
@@ -108,6 +113,8 @@ def sample_rollout(
         "top_p": top_p,
         "full_kl": full_kl,
         "guided_entropy": guided_entropy,
+        "code_spread": code_spread,
+        "code_shift": code_shift,
     }
     parts = []
     for index, samples in _batches(len(prompts), group_size, batch_size):
@@ -159,6 +166,8 @@ def _sample(
     top_p: float,
     full_kl: bool,
     guided_entropy: bool,
+    code_spread: bool = False,
+    code_shift: bool = False,
     keep: bool = True,
 ) -> dict[str, Tensor]:
     """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T).
@@ -178,6 +187,11 @@ def _sample(
         kept = {"tokens": tokens}
         if keep:
             kept |= _kept(tokens, positive, negative, guided_logprobs, full_kl, guided_entropy)
+            if code_spread:
+                kept["code_spread"] = code_spread_of(positive, model.codebook)
+            if code_shift:
+                assert negative is not None
+                kept["code_shift"] = code_shift_of(positive, negative, model.codebook)
             kept["sampling_logprobs"] = (
                 _taken(sampling, tokens) if truncated else kept["guided_logprobs"]
             )

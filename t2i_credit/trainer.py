@@ -31,6 +31,7 @@ from .processes import gather_rollout, gather_rows, my_share
 from .prompts import PromptBatches, spread_over_tasks
 from .rollout import derive_seed, sample_rollout
 from .run_folder import RunWriter
+from .truth_localisation import live_localisation
 from .update import PolicyUpdate, learning_rate
 
 SILENT_STEPS = 10  # steps without any spread in the rewards before the user is warned
@@ -138,7 +139,7 @@ class Trainer:
             advantages = self.advantage(trained.target, trained.rollout.group_size)
             metrics = self._rollout_metrics(sampled) | counts
             if self._keeps(step):
-                self._write_samples(step, trained)
+                metrics |= self._write_samples(step, trained)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, step)
             with self._timed("update"):
@@ -170,6 +171,8 @@ class Trainer:
                 batch_size=settings.batch_size,
                 full_kl="full_kl" in needs,
                 guided_entropy="guided_entropy" in needs,
+                code_spread="code_spread" in needs,
+                code_shift="code_shift" in needs,
                 negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
                 first_sample=mine.start * settings.group_size,
             )
@@ -207,8 +210,10 @@ class Trainer:
         every, total = self.config.log.samples_every, self.config.train.steps
         return step == 1 or step % every == 0 or step == total
 
-    def _write_samples(self, step: int, trained: Scored) -> None:
-        """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step."""
+    def _write_samples(self, step: int, trained: Scored) -> dict[str, float]:
+        """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step.
+
+        Returns where their credit lies, if objects are known."""
         size = trained.rollout.group_size
         groups = len(trained.rollout) // size
         wanted = min(self.config.log.groups, groups)
@@ -232,6 +237,7 @@ class Trainer:
                 kind=kind,
                 full_kl=kept.full_kl,
             )
+        objects = self.describe(kept) if self.describe else None
         self.run.write_step(
             step,
             kept,
@@ -244,9 +250,13 @@ class Trainer:
             credit=credit,
             token_advantages=token_advantages(advantages, credit),
             contrast=raw,
-            objects=self.describe(kept) if self.describe else None,
+            objects=objects,
             probes=len(self.probes) * size,
         )
+        if objects is None:
+            return {}
+        height, width = kept.images.shape[-2:]
+        return live_localisation(credit, objects, self.sampler.grid, (height, width))
 
     def _track(self, step: int, metrics: Mapping[str, float]) -> None:
         try:

@@ -186,7 +186,7 @@ class PolicyUpdate:
     def _takes_another_branch(self, statistic: str) -> bool:
         """Whether the model runs a branch for it that the policy has not."""
         guided = statistic.startswith("guided_") and self.config.rollout.cfg_scale != 1
-        both = guided or statistic in ("negative_logprobs", "full_kl")
+        both = guided or statistic in ("negative_logprobs", "full_kl", "code_shift")
         return both and not self.both_branches
 
     def _pass(

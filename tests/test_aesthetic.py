@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 from tiny_clips import ARCHITECTURE, WIDTH, some_images, tiny_open_clip
 from torch import nn
 
+from t2i_credit.api import build_reward
+from t2i_credit.config import parse_config
 from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.rewards import WeightedReward
@@ -78,6 +80,17 @@ def test_it_shares_the_tower_and_the_embedding_of_a_batch_with_the_clip_reward(t
     total, values = WeightedReward(parts)(some_images(3, 32, 32), PROMPTS)
     assert sizes == [3]
     assert torch.allclose(total, values["clip"] + 0.1 * values["aesthetic"])
+
+
+def test_a_configuration_builds_the_weighted_sum_of_both(tiny):
+    params, folder = tiny
+    save_file(original_head(WIDTH).state_dict(), folder / "head.safetensors")
+    head = str(folder / "head.safetensors")
+    sections = {"clip": {"weight": 2.0, **params}, "aesthetic": {"head": head, **params}}
+    reward, images = build_reward(parse_config({"reward": sections})), some_images(3, 32, 32)
+    total, parts = reward(images, PROMPTS)
+    assert list(parts) == ["clip", "aesthetic"]
+    assert torch.allclose(total, 2.0 * parts["clip"] + parts["aesthetic"])
 
 
 def test_a_head_of_laions_size_does_not_fit_a_narrow_clip(tiny, tmp_path):

@@ -39,6 +39,11 @@ def evaluate(model: str | None = "painter", images: Path | None = None, **more: 
     return judging.evaluate_named(model if images is None else None, images, **given)
 
 
+def finding(detect: Any) -> Any:
+    """In place of `find_detector`."""
+    return lambda protocol: (detect, None)
+
+
 def undated(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
     for about in (value["about"], value.get("against", {})):
@@ -83,7 +88,7 @@ def test_a_killed_evaluation_with_a_comparison_ends_as_if_it_had_not_been(
 
         out = Path(f"killed{die_at}")
         with monkeypatch.context() as patch:
-            patch.setitem(judging.DETECTORS, "shapes", lambda: (dying, None))
+            patch.setattr(judging, "find_detector", finding(dying))
             with pytest.raises(KeyboardInterrupt):
                 evaluate(against="other", out=out, batch_size=4)
             assert not list(out.glob("*.json"))
@@ -169,7 +174,7 @@ def test_new_images_at_the_same_place_are_judged_anew(
         return detect(pixels)
 
     with monkeypatch.context() as patch:
-        patch.setitem(judging.DETECTORS, "shapes", lambda: (dying, None))
+        patch.setattr(judging, "find_detector", finding(dying))
         with pytest.raises(KeyboardInterrupt):
             evaluate(images=folder, batch_size=2)
     first = folder / "00000/samples/0000.png"
@@ -180,18 +185,20 @@ def test_new_images_at_the_same_place_are_judged_anew(
     assert report.evaluation.records == evaluate(images=folder, out=Path("new")).evaluation.records
 
 
-def test_a_users_own_detector_is_called_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "blind_eye.py").write_text(
-        "def see(images, specs):\n    return [{} for _ in images]\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    report = evaluate(detector="blind_eye:see")
-    assert report.evaluation.summary()["overall"]["correct"] == 0.0
-    assert report.evaluation.protocol.detector == "blind_eye:see"
-    with pytest.raises(UserError, match="detector: unknown name 'shape'; did you mean shapes"):
+    with pytest.raises(UserError, match="detector: 'shape' is not known; allowed is shapes"):
         evaluate(detector="shape")
+    folder = evaluate(out=Path("out")).path.with_suffix("")
+    blind = finding(lambda pixels, specs: [{} for _ in pixels])
+    monkeypatch.setattr(judging, "find_detector", blind)
+    report = evaluate(images=folder, detector="blind@me/eye")
+    assert report.path == Path("evaluations/train-cfg2-t1-seed4-blind-me-eye.json")
+    assert report.evaluation.protocol.detector == "blind@me/eye"
+    assert report.evaluation.summary()["overall"]["correct"] == 0.0
+    with pytest.raises(UserError, match="detector is shapes before and blind@me/eye after"):
+        evaluate(images=folder, detector="blind@me/eye", against=str(folder.with_suffix(".json")))
 
 
 def test_evaluating_a_run_writes_into_it_and_warns_of_prompts_that_it_was_trained_on() -> None:

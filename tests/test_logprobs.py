@@ -48,6 +48,10 @@ def features_of(seed: int) -> torch.Tensor:
     return drawn(BATCH, TOKENS, WIDTH, seed=seed)
 
 
+def codebook_of() -> torch.Tensor:
+    return drawn(CODES, 4, seed=8)
+
+
 def plain_statistics(tokens, positive, negative, head, ref_positive, ref_negative, ref_head):
     """The definitions, written with whole (B, T, V) distributions in float64."""
 
@@ -62,6 +66,10 @@ def plain_statistics(tokens, positive, negative, head, ref_positive, ref_negativ
     def taken(log_p):
         return log_p.gather(-1, tokens[..., None])[..., 0]
 
+    unit = codebook_of().double()
+    unit = unit / unit.norm(dim=1, keepdim=True)
+    look, negative_look = c.exp() @ unit, u.exp() @ unit
+
     def overlap(log_p, log_q):
         return 1 - (log_p.exp() * log_q.exp()).sqrt().sum(-1)
 
@@ -72,6 +80,8 @@ def plain_statistics(tokens, positive, negative, head, ref_positive, ref_negativ
         "entropy": -(c.exp() * c).sum(-1),
         "guided_entropy": -(g.exp() * g).sum(-1),
         "full_kl": (c.exp() * (c - u)).sum(-1),
+        "code_spread": 1 - (look**2).sum(-1),
+        "code_shift": ((look - negative_look) ** 2).sum(-1),
         "hellinger": overlap(c, ref_c),
         "guided_hellinger": overlap(g, ref_g),
     }
@@ -91,6 +101,7 @@ def compute(want, *, chunk_rows=7, requires_grad=True):
         cfg_scale=SCALE,
         temperature=TEMPERATURE,
         reference=reference,
+        codebook=codebook_of(),
         chunk_rows=chunk_rows,
     )
     calls = list(head.calls)

@@ -79,11 +79,12 @@ def test_every_module_of_a_mapped_folder_is_in_the_wheel(
 
 
 @in_one_worker
-def test_every_recipe_and_embedded_file_is_in_the_wheel(wheel_files: set[str]) -> None:
+def test_every_recipe_page_and_embedded_file_is_in_the_wheel(wheel_files: set[str]) -> None:
     files = shipped("models", "*") | shipped("rewards", "*")
     embedded = {name for name in files if "/embedded/" in name}
     embedded = {name for name in embedded if "/." not in name and "__pycache__" not in name}
-    assert shipped("configs", "*.yaml") | embedded | {"t2i_credit/py.typed"} <= wheel_files
+    page = {f"t2i_credit/report.{kind}" for kind in ("html", "css", "js")}
+    assert shipped("configs", "*.yaml") | embedded | page | {"t2i_credit/py.typed"} <= wheel_files
 
 
 @in_one_worker

@@ -1,0 +1,297 @@
+"""Methods compared over seeds: every run's numbers, paired differences with intervals, comparison.json, table, plots.
+
+Learns about training from the run folders alone; compare_runs.py makes them. The final score is that of an evaluation
+on prompts' noise that no training saw; curves are of the strict training reward.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from .atomic import write_atomic, write_json
+from .compare_plots import draw
+from .compare_runs import EvaluationPlan, Run, check_runs, finish_runs
+from .compare_statistics import (
+    area_under,
+    mean_interval,
+    paired_difference,
+    paired_ratio,
+    prediction_interval,
+    running_mean,
+    samples_to_reach,
+    window_of,
+)
+from .errors import RunError
+from .run_reader import RunReader
+
+FORMAT = 1
+# Figures of a run that are compared by their difference, and how the table calls them.
+FIGURES = {
+    "held_in": "held-in",
+    "held_out": "held-out",
+    "area": "area under the reward curve",
+    "final_reward": "final training reward",
+}
+TRUTH = "truth/"  # live credit-truth metrics of a run begin so
+
+Say = Callable[[str], None]
+
+
+def compare(
+    runs: Sequence[Run],
+    evaluation: EvaluationPlan,
+    *,
+    baseline: str,
+    forward_passes: Mapping[str, int],
+    workers: int = 1,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Finishes all runs and writes comparison.json, comparison.md and comparison.png into their folder.
+
+    Args:
+        runs: of `plan_runs`.
+        evaluation: how the final models are evaluated.
+        baseline: the method whose final reward is the target of the others.
+        forward_passes: {method: per image token and step}.
+        workers: runs at a time.
+        say: called with a line after each run.
+
+    Returns:
+        the content of comparison.json.
+
+    Raises:
+        RunError: the folder holds other runs, or one failed.
+    """
+    check_runs(runs)
+    finish_runs(runs, evaluation, workers=workers, say=say)
+    found = results(runs, evaluation, baseline=baseline, forward_passes=forward_passes)
+    folder = runs[0].path.parent
+    curves = {
+        method: [curve(run) for run in runs if run.method == method] for method in found["methods"]
+    }
+    write_atomic(folder / "comparison.png", draw(found, curves))
+    write_atomic(folder / "comparison.md", markdown(found).encode())
+    write_json(folder / "comparison.json", found)
+    return found
+
+
+def results(
+    runs: Sequence[Run],
+    evaluation: EvaluationPlan,
+    *,
+    baseline: str,
+    forward_passes: Mapping[str, int],
+) -> dict[str, Any]:
+    """All numbers of finished runs; see `compare`."""
+    methods = list(dict.fromkeys(run.method for run in runs))
+    target = fmean(_final_reward(curve(run)[1]) for run in runs if run.method == baseline)
+    figures = [run_figures(run, evaluation, target) for run in runs]
+    by_method = {m: [f for f in figures if f["method"] == m] for m in methods}
+    for found in by_method.values():
+        found.sort(key=lambda f: f["seed"])
+    settings = runs[0].config
+    return {
+        "format": FORMAT,
+        "base": settings.model.name,
+        "seeds": sorted({run.seed for run in runs}),
+        "steps": settings.train.steps,
+        "samples_per_step": settings.prompts.per_step * settings.rollout.group_size,
+        "evaluation": vars(evaluation),
+        "baseline": baseline,
+        "target": target,
+        "methods": {
+            method: _method(found) | {"forward_passes": forward_passes[method]}
+            for method, found in by_method.items()
+        },
+        "differences": [
+            _pair(a, b, by_method)
+            for a, b in itertools.combinations(_ordered(methods, baseline), 2)
+        ],
+        "runs": figures,
+    }
+
+
+def curve(run: Run) -> tuple[list[float], list[float]]:
+    """(samples, reward) of every step of a run."""
+    lines = RunReader(run.path).metrics()
+    if not lines:
+        raise RunError(f"{run.path}: holds no metrics")
+    return [line["samples"] for line in lines], [line["reward"] for line in lines]
+
+
+def _final_reward(rewards: Sequence[float]) -> float:
+    """Mean training reward of the last tenth of a run."""
+    return running_mean(rewards, window_of(len(rewards)))[-1]
+
+
+def run_figures(run: Run, evaluation: EvaluationPlan, target: float) -> dict[str, Any]:
+    """The numbers of one finished run."""
+    reader = RunReader(run.path)
+    samples, rewards = curve(run)
+    scores = {}
+    for split in ("train", "heldout"):
+        value = evaluation.found(run.path, split)
+        if value is None:
+            raise RunError(f"{run.path}: has no evaluation of {split} prompts")
+        scores[split] = {task: row["correct"] for task, row in value["summary"].items()}
+    lines = reader.metrics()
+    reached = samples_to_reach(samples, rewards, target, window_of(len(rewards)))
+    truth = {
+        key: fmean(line[key] for line in lines if line.get(key) is not None)
+        for key in dict.fromkeys(key for line in lines for key in line)
+        if key.startswith(TRUTH) and any(line.get(key) is not None for line in lines)
+    }
+    return {
+        "method": run.method,
+        "seed": run.seed,
+        "run": run.path.name,
+        "held_in": scores["train"]["overall"],
+        "held_out": scores["heldout"]["overall"],
+        "tasks": {task: value for task, value in scores["train"].items() if task != "overall"},
+        "area": area_under(samples, rewards),
+        "final_reward": _final_reward(rewards),
+        "to_target": reached._asdict(),
+        "samples": samples[-1],
+        "seconds_per_step": median(line["time/step"] for line in lines),
+        "truth": truth,
+    }
+
+
+def _method(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A method's numbers over its seeds."""
+    summary: dict[str, Any] = {}
+    for key in FIGURES:
+        values = [run[key] for run in found]
+        summary[key] = {
+            "mean": mean_interval(values)[0],
+            "interval": mean_interval(values)[1:],
+            "new_seed": prediction_interval(values)[1:],
+        }
+    tasks = found[0]["tasks"]
+    summary["tasks"] = {t: mean_interval([run["tasks"][t] for run in found]) for t in tasks}
+    summary["to_target"] = {
+        "median": median(run["to_target"]["samples"] for run in found),
+        "censored": sum(run["to_target"]["censored"] for run in found),
+        "runs": len(found),
+    }
+    summary["seconds_per_step"] = median(run["seconds_per_step"] for run in found)
+    keys = dict.fromkeys(key for run in found for key in run["truth"])
+    summary["truth"] = {
+        key: mean_interval([run["truth"][key] for run in found])
+        for key in keys
+        if all(key in run["truth"] for run in found)
+    }
+    return summary
+
+
+def _ordered(methods: Sequence[str], baseline: str) -> list[str]:
+    """The methods with the baseline last, so that differences read "method - baseline"."""
+    return [*(m for m in methods if m != baseline), baseline]
+
+
+def _pair(a: str, b: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Paired differences of every figure over the seeds, and the ratio of samples to the target."""
+    pair: dict[str, Any] = {"a": a, "b": b}
+    for key in FIGURES:
+        ours, theirs = ([run[key] for run in found[method]] for method in (a, b))
+        pair[key] = paired_difference(ours, theirs, (f"{a} above {b}", f"{b} above {a}"))._asdict()
+    needed = [[run["to_target"]["samples"] for run in found[method]] for method in (a, b)]
+    censored = [sum(run["to_target"]["censored"] for run in found[m]) for m in (a, b)]
+    # how many times fewer samples a needs than b; for a censored run its end stands in
+    speed = paired_ratio(needed[1], needed[0], (f"{a} faster", f"{b} faster"))
+    pair["speed"] = speed._asdict() | {"censored": censored}
+    return pair
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """Two tables: methods, and paired differences."""
+    seeds = found["seeds"]
+    lines = [
+        f"# Comparison on {found['base']}",
+        "",
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {found['steps']} steps of "
+        f"{found['samples_per_step']} images. Means over seeds with 95% t-intervals; in parentheses the 95% "
+        f"interval for a new seed. Target: {found['baseline']}'s final training reward, {found['target']:.3f}.",
+        "",
+        _line(_METHOD_COLUMNS),
+        "|" + "---|" * len(_METHOD_COLUMNS),
+        *(_line(row.values()) for row in method_rows(found)),
+        "",
+        _line(_PAIR_COLUMNS),
+        "|" + "---|" * len(_PAIR_COLUMNS),
+        *(_line(row.values()) for row in pair_rows(found)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_METHOD_COLUMNS = (
+    "method",
+    "held-in [95%] (new seed)",
+    "held-out [95%]",
+    "area [95%]",
+    "samples to target",
+    "s a step",
+    "passes",
+    "credit truth",
+)
+_PAIR_COLUMNS = ("pair", "held-in", "held-out", "area", "samples, times fewer")
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row per method, for a person."""
+    rows = []
+    for name, method in found["methods"].items():
+        new = method["held_in"]["new_seed"]
+        reached = method["to_target"]
+        censored = reached["censored"]
+        told = f"{reached['median']:,.0f}"
+        told += f" ({censored} of {reached['runs']} runs never reached it)" if censored else ""
+        truth = [
+            f"{key.removeprefix(TRUTH)} {value[0]:.3f}" for key, value in method["truth"].items()
+        ]
+        cells = (
+            name,
+            f"{_with_interval(method['held_in'])} ({new[0]:.3f} to {new[1]:.3f})",
+            _with_interval(method["held_out"]),
+            _with_interval(method["area"]),
+            told,
+            f"{method['seconds_per_step']:.2f}",
+            str(method["forward_passes"]),
+            ", ".join(truth) or "-",
+        )
+        rows.append(dict(zip(_METHOD_COLUMNS, cells, strict=True)))
+    return rows
+
+
+def _with_interval(summary: Mapping[str, Any]) -> str:
+    low, high = summary["interval"]
+    return f"{summary['mean']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row per pair of methods, for a person."""
+    rows = []
+    for pair in found["differences"]:
+        cells = [f"{pair['a']} - {pair['b']}"]
+        for key in ("held_in", "held_out", "area"):
+            row = pair[key]
+            cells.append(
+                f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['words']}"
+            )
+        speed = pair["speed"]
+        cells.append(
+            f"{speed['mean']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}], {speed['words']}"
+        )
+        rows.append(dict(zip(_PAIR_COLUMNS, cells, strict=True)))
+    return rows

@@ -1,0 +1,85 @@
+"""The picture of a comparison: reward against samples, final scores by task, held-out scores. Computes no statistic."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .compare_statistics import mean_interval, running_mean, window_of
+
+Curve = tuple[list[float], list[float]]  # samples, reward of every step
+
+
+def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> bytes:
+    """A PNG.
+
+    Args:
+        found: the content of comparison.json.
+        curves: {method: one curve per seed}.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    colors = dict(zip(curves, colormaps["tab10"].colors * 2, strict=False))
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 2.5))
+    _draw_curves(left, found, curves, colors)
+    tasks = {name: method["tasks"] for name, method in found["methods"].items()}
+    _draw_bars(middle, tasks, colors, "held-in, share of images that are right")
+    overall = {
+        name: {
+            told: (method[key]["mean"], *method[key]["interval"])
+            for key, told in (("held_in", "held-in"), ("held_out", "held-out"))
+        }
+        for name, method in found["methods"].items()
+    }
+    _draw_bars(right, overall, colors, "overall")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _draw_curves(
+    axis: Any,
+    found: Mapping[str, Any],
+    curves: Mapping[str, Sequence[Curve]],
+    colors: Mapping[str, Any],
+) -> None:
+    """Running means with 95% bands over seeds, where every seed has the step."""
+    for name, runs in curves.items():
+        steps = min(len(samples) for samples, _ in runs)
+        samples = np.mean([samples[:steps] for samples, _ in runs], axis=0)
+        smooth = [running_mean(rewards, window_of(len(rewards)))[:steps] for _, rewards in runs]
+        bands = np.asarray([mean_interval(column) for column in zip(*smooth, strict=True)])
+        axis.plot(samples, bands[:, 0], color=colors[name], label=name)
+        axis.fill_between(
+            samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.18, linewidth=0
+        )
+    axis.axhline(found["target"], color="0.6", linestyle=":", linewidth=1)
+    axis.set_xlabel("images sampled")
+    axis.set_title("training reward, 95% bands over seeds", fontsize=10)
+    axis.grid(color="0.92")
+    axis.legend(fontsize=8, frameon=False)
+
+
+def _draw_bars(
+    axis: Any,
+    heights: Mapping[str, Mapping[str, Sequence[float]]],
+    colors: Mapping[str, Any],
+    title: str,
+) -> None:
+    """Grouped bars with intervals: {method: {group: (mean, low, high)}}."""
+    groups = list(next(iter(heights.values())))
+    width = 0.8 / len(heights)
+    for i, (name, values) in enumerate(heights.items()):
+        places = np.arange(len(groups)) + (i - (len(heights) - 1) / 2) * width
+        means, lows, highs = np.asarray([values[group] for group in groups]).T
+        axis.bar(places, means, width * 0.92, color=colors[name])
+        axis.vlines(places, lows, highs, color="0.25", linewidth=1)
+    axis.set_xticks(range(len(groups)), groups, fontsize=8, rotation=20)
+    axis.set_ylim(0, 1)
+    axis.set_title(title, fontsize=10)
+    axis.grid(axis="y", color="0.92")

@@ -1,0 +1,137 @@
+"""A comparison by name: recipes, seeds and a base model to runs, their plan, their results. The numbers are compare.py's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import api
+from .compare import compare
+from .compare_runs import EvaluationPlan, Run, check_runs, plan_runs
+from .compare_statistics import require_seeds
+from .config import Config, find_plugin
+from .credit import CREDIT
+from .errors import ConfigError, RunError
+from .update import as_entry
+
+TIMED_STEP, TIMED_STEPS = 2, 3  # the first step warms up, the last one keeps samples
+
+
+def runs_of(
+    recipes: Sequence[str],
+    *,
+    seeds: int,
+    first_seed: int,
+    out: Path,
+    base: str | None,
+    overrides: Sequence[str],
+) -> list[Run]:
+    """Every run of a comparison.
+
+    Raises:
+        UserError: too few seeds, recipes that cannot be compared, or a folder that holds other runs.
+    """
+    require_seeds(seeds)
+    runs = plan_runs(recipes, range(first_seed, first_seed + seeds), out, base, overrides)
+    check_runs(runs)
+    return runs
+
+
+def baseline_of(runs: Sequence[Run], baseline: str | None) -> str:
+    """The method that sets the target: the one that was named, else grpo, else the first.
+
+    Raises:
+        ConfigError: it is none of the methods.
+    """
+    methods = list(dict.fromkeys(run.method for run in runs))
+    if baseline is None:
+        return "grpo" if "grpo" in methods else methods[0]
+    if baseline not in methods:
+        raise ConfigError(f"--baseline: {baseline!r} is not compared; {', '.join(methods)} are")
+    return baseline
+
+
+def compare_runs(
+    runs: Sequence[Run],
+    *,
+    evaluation: EvaluationPlan,
+    baseline: str | None = None,
+    workers: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Trains and evaluates what is left and writes the comparison; see `compare`.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    target = baseline_of(runs, baseline)
+    if workers < 1:
+        raise ConfigError(f"--workers: {workers} is not allowed; at least 1")
+    for config in _one_of_each(runs).values():
+        reward = api.build_reward(config)
+        reward.check(api.load_prompt_set(config))
+    try:
+        runs[0].path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        folder = runs[0].path.parent
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    passes = {method: _passes(config) for method, config in _one_of_each(runs).items()}
+    return compare(
+        runs, evaluation, baseline=target, forward_passes=passes, workers=workers, say=say
+    )
+
+
+def plan_rows(runs: Sequence[Run], workers: int) -> tuple[list[dict[str, str]], float]:
+    """One row per run with its expected time, from a timed step of each method, and the hours of all that is left.
+
+    Evaluations are not counted, nor what runs side by side take from each other.
+    """
+    seconds = {method: timed_step(config) for method, config in _one_of_each(runs).items()}
+    rows, total = [], 0.0
+    for run in runs:
+        left = run.steps_left()
+        needed = left * seconds[run.method]
+        total += needed
+        rows.append(
+            {
+                "run": run.path.name,
+                "state": run.state(),
+                "steps left": str(left),
+                "s a step": f"{seconds[run.method]:.2f}",
+                "minutes left": f"{needed / 60:.1f}",
+            }
+        )
+    return rows, total / 3600 / max(1, min(workers, len(runs)))
+
+
+def timed_step(config: Config) -> float:
+    """Seconds of one training step, measured in a run that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        update = {
+            "train": config.train.model_copy(
+                update={"steps": TIMED_STEPS, "out": folder, "name": "timed", "trackers": ()}
+            ),
+            "optim": config.optim.model_copy(update={"warmup_steps": 0}),
+            "log": config.log.model_copy(update={"samples_every": TIMED_STEPS, "probes": 0}),
+        }
+        seconds: dict[int, float] = {}
+        api.train(
+            config.model_copy(update=update),
+            report=lambda step, metrics: seconds.update({step: metrics["time/step"]}),
+            warn=lambda line: None,
+        )
+    return seconds[TIMED_STEP]
+
+
+def _one_of_each(runs: Sequence[Run]) -> dict[str, Config]:
+    return {run.method: run.config for run in reversed(runs)}
+
+
+def _passes(config: Config) -> int:
+    """Forward passes per image token and step, without loading a model."""
+    entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
+    return api.forward_passes(
+        api.Parts(config, None, None, None, [], lambda rewards, size: rewards, entry)
+    )

@@ -1,0 +1,138 @@
+"""What a truth measurement compares: credit assigners by name, and baselines that any credit must beat. Judges none.
+
+Shapes: B samples, T = H*W image tokens in raster order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import find_plugin, parse_config
+from .config_yaml import parse_yaml
+from .credit import CREDIT, CreditEntry
+from .errors import ConfigError
+from .interfaces import Rollout
+from .update import as_entry
+
+BASELINES = ("uniform", "random", "entropy", "centre")
+_KEPT = frozenset(f.name for f in fields(Rollout))
+
+
+@dataclass(frozen=True)
+class Assigner:
+    """One credit entry under given parameters.
+
+    Attributes:
+        name: as `--credit` takes it: "guidance_contrast,kind=gain".
+        entry, params: of the credit table.
+    """
+
+    name: str
+    entry: CreditEntry
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The rollout fields that it reads."""
+        return self.entry.fields_needed(**self.params)
+
+    def __call__(self, rollout: Rollout, advantages: Tensor) -> Tensor:
+        """(B, T) credit, row mean 1."""
+        found = {name: getattr(rollout, name) for name in self.needs}
+        return self.entry.assign(found, rollout.mask, advantages, **self.params)
+
+
+def parse_assigner(text: str) -> Assigner:
+    """`NAME[,key=value...]`, NAME out of the credit table or package.module:function.
+
+    Raises:
+        ConfigError: an unknown name, key or value, or one that cannot be measured without a reference model.
+    """
+    where = f"--credit {text}"
+    name, *rest = text.split(",")
+    section: dict[str, Any] = {"name": name}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"{where}: {part!r}: write key=value, such as kind=gain")
+        section[key] = parse_yaml(value.encode(), where)
+    credit = parse_config({"credit": section}, where=where).credit
+    assigner = Assigner(text, as_entry(find_plugin(name, CREDIT, where)), credit.params)
+    if problem := _unmeasurable(assigner):
+        raise ConfigError(f"{where}: {problem}")
+    return assigner
+
+
+def default_assigners() -> tuple[list[Assigner], dict[str, str]]:
+    """Every entry of the credit table but `uniform`, once for each choice of its `kind`; and those left out: why."""
+    found, left_out = [], {}
+    for name, entry in CREDIT.items():
+        if name == "uniform":
+            continue
+        for kind in typing.get_args(typing.get_type_hints(entry.assign).get("kind")) or (None,):
+            params = {} if kind is None else {"kind": kind}
+            label = name if kind is None or kind == _default_kind(entry) else f"{name},kind={kind}"
+            assigner = Assigner(label, entry, params)
+            if problem := _unmeasurable(assigner):
+                left_out[label] = problem
+            else:
+                found.append(assigner)
+    return found, left_out
+
+
+def _default_kind(entry: CreditEntry) -> Any:
+    return inspect.signature(entry.assign).parameters["kind"].default
+
+
+def _unmeasurable(assigner: Assigner) -> str | None:
+    if assigner.entry.needs_reference:
+        return "needs a reference model, which a single policy has not left yet"
+    if missing := sorted(assigner.needs - _KEPT):
+        return f"needs {', '.join(missing)}, which a rollout does not keep"
+    return None
+
+
+def rollout_needs(assigners: Sequence[Assigner]) -> frozenset[str]:
+    """The rollout fields that any of them reads."""
+    return frozenset().union(*(assigner.needs for assigner in assigners))
+
+
+def scores_of(
+    assigners: Sequence[Assigner],
+    rollout: Rollout,
+    advantages: Tensor,
+    grid: tuple[int, int],
+    *,
+    seed: int,
+) -> dict[str, Tensor]:
+    """{name: (B, T) float32 on the CPU, at least 0}: the baselines first, then every assigner.
+
+    `entropy` is that of the positive branch, `random` is uniform noise, `centre` falls linearly with the distance
+    from the image centre (a baseline of pictures; no credit may know positions).
+    """
+    ones = torch.ones(rollout.tokens.shape)
+    found = {
+        "uniform": ones,
+        "random": torch.rand(ones.shape, generator=torch.Generator().manual_seed(seed)),
+        "entropy": rollout.entropy.cpu(),
+        "centre": centre_closeness(grid).expand_as(ones),
+    }
+    for assigner in assigners:
+        found[assigner.name] = assigner(rollout, advantages).cpu()
+    return found
+
+
+def centre_closeness(grid: tuple[int, int]) -> Tensor:
+    """(T,) in [0, 1], 1 minus the distance of a token's centre from the image centre, in half diagonals."""
+    height, width = grid
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    distance = np.hypot(rows / height - 0.5, columns / width - 0.5) / np.hypot(0.5, 0.5)
+    return torch.from_numpy(1.0 - distance).float().flatten()

@@ -1,0 +1,171 @@
+"""A truth measurement as files: truth.json, a table in Markdown and a plot. Measures nothing."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .atomic import write_atomic, write_json
+from .errors import RunError
+
+FILES = ("truth.json", "truth.md", "truth.png")
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def write_report(found: Mapping[str, Any], folder: Path) -> None:
+    """Writes all three files, the JSON last.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    write_atomic(folder / "truth.png", _plot(found))
+    write_atomic(folder / "truth.md", markdown(found).encode())
+    write_json(folder / "truth.json", found)
+
+
+def tables(found: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """{title: rows}: one table per measure, one row per credit or baseline, 95% intervals in brackets."""
+    shown_tables = {}
+    for title, columns in _columns(found).items():
+        names = list(dict.fromkeys(name for values in columns.values() for name in values))
+        shown_tables[title] = [
+            {"credit": name} | {key: shown(values.get(name)) for key, values in columns.items()}
+            for name in names
+        ]
+    return shown_tables
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The tables with a line about how they were measured."""
+    lines = [f"# Credit truth of {found['model']}", "", about(found)]
+    for title, rows in tables(found).items():
+        head = list(rows[0])
+        lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def about(found: Mapping[str, Any]) -> str:
+    """What was measured on how much, in one line."""
+    parts = [f"policy {found['policy']}, guidance {found['cfg_scale']:g}"]
+    if "images" in found:
+        parts.append(
+            f"{found['images']} images of {found['prompts']} prompts, mean reward {found['reward']:.3f}"
+        )
+    if "localisation" in found:
+        measured = found["localisation"]
+        parts.append(
+            f"objects on {measured['area'][0]:.2f} of the tokens in {measured['samples']} images"
+        )
+    if "causality" in found:
+        changed = [found["causality"][b]["kept"]["changed"] for b in ("positive", "negative")]
+        parts.append(
+            f"{changed[0]:.1f} tokens changed by the positive prompt, {changed[1]:.1f} by the negative"
+        )
+    if found.get("specificity"):
+        parts.append(f"{found['specificity']['samples']} images with both objects")
+    if "gradients" in found:
+        measured = found["gradients"]
+        parts.append(f"{measured['batches']} batches of {measured['samples']} images")
+    return "; ".join(parts) + ". 95% intervals in brackets."
+
+
+def shown(interval: Sequence[float | None] | None) -> str:
+    """ "0.512 [0.401, 0.623]", or a dash where there is no number."""
+    if interval is None or any(end is None or math.isnan(end) for end in interval):
+        return "-"
+    value, low, high = (f"{end:.4g}" if abs(end or 0) < 0.1 else f"{end:.3f}" for end in interval)
+    return "-" if value == "inf" else f"{value} [{low}, {high}]"
+
+
+_CAUSALITY = {
+    "highest": "drop, highest credit",
+    "lowest": "drop, lowest credit",
+    "ratio": "times random",
+    "ahead_of_entropy": "ahead of entropy",
+}
+_OTHERS = {
+    "localisation": {
+        "auroc": "AUROC",
+        "mass": "share of credit on objects",
+        "pointing": "top token on an object",
+    },
+    "specificity": {
+        "removed": "AUROC of the object that the negative lacks",
+        "named": "AUROC of the object that it names",
+        "apart": "AUROC of the first against the second",
+    },
+    "gradients": {
+        "snr": "signal-to-noise ratio of one batch",
+        "snr_ahead": "ahead of uniform",
+        "direction": "cosine of expected gradients with uniform's",
+        "large": "cosine with the large batch",
+    },
+}
+
+
+def _columns(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """{title: {column: {assigner: interval}}} of what was measured."""
+    columns = {}
+    for measure, titles in _OTHERS.items():
+        if found.get(measure):
+            columns[measure] = _picked(found[measure]["assigners"], titles)
+    for branch, modes in found.get("causality", {}).items():
+        for mode, measured in modes.items():
+            title = f"causality, {branch} redraw, others {_MODE[mode]}"
+            columns[title] = _picked(measured["assigners"], _CAUSALITY)
+    return columns
+
+
+_MODE = {"kept": "kept", "continued": "sampled on"}
+
+
+def _picked(assigners: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    picked = {
+        title: {name: row[key] for name, row in assigners.items() if row.get(key)}
+        for key, title in titles.items()
+    }
+    return {title: values for title, values in picked.items() if values}
+
+
+def _plot(found: Mapping[str, Any]) -> bytes:
+    """A panel per measure with its first figure: the assigners as points with their intervals."""
+    from matplotlib.figure import Figure
+
+    panels = {title: next(iter(columns.items())) for title, columns in _columns(found).items()}
+    names = list(dict.fromkeys(name for _, values in panels.values() for name in values))
+    wide = min(3, len(panels))
+    high = -(-len(panels) // wide)
+    figure = Figure(
+        figsize=(2.0 + 4.0 * wide, high * (1.1 + 0.26 * len(names))), layout="constrained"
+    )
+    axes = figure.subplots(high, wide, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (title, (column, values)) in zip(axes, panels.items(), strict=False):
+        for name, interval in values.items():
+            if not all(map(math.isfinite, interval)):
+                continue
+            place = len(names) - names.index(name)
+            axis.plot(interval[1:], [place, place], color="0.45", linewidth=1.5)
+            axis.plot(interval[:1], [place], "o", color="tab:blue", markersize=5)
+        axis.set_title(f"{title}\n{column}", fontsize=9)
+        axis.set_yticks(range(len(names), 0, -1), names, fontsize=8)
+        axis.grid(axis="x", color="0.92")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

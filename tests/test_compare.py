@@ -1,0 +1,236 @@
+"""Comparisons: what cannot be compared, a comparison killed and taken up again, and its numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import recipe
+
+from t2i_credit import api, cli, comparing
+from t2i_credit.compare import markdown, results
+from t2i_credit.compare_runs import EvaluationPlan, Run, check_runs, plan_runs
+from t2i_credit.compare_statistics import NO_DIFFERENCE
+from t2i_credit.config_yaml import write_yaml
+from t2i_credit.errors import ConfigError, RunError, UserError
+from t2i_credit.run_folder import RunWriter
+
+EVALUATION = EvaluationPlan(prompts=1, images=2, cfg_scale=2.0)
+
+
+def recipes(folder: Path, **changes: dict[str, Any]) -> list[str]:
+    """Files of two methods on the tiny model, two steps long; `changes` are sections of the second."""
+    train = {"steps": 2, "checkpoint_every": 1}
+    files = []
+    for name, sections in (
+        ("grpo", {}),
+        ("late", {"credit": {"name": "toys:late_tokens"}} | changes),
+    ):
+        found = recipe(folder, **{**sections, "train": train | sections.get("train", {})})
+        files.append(folder / f"{name}.yaml")
+        files[-1].write_text(write_yaml(found))
+    return [str(file) for file in files]
+
+
+# What is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train": {"steps": 3}}, "train.steps is 2 in .*grpo.yaml and 3 in .*late.yaml"),
+        ({"prompts": {"per_step": 3}}, "prompts.per_step is 2 in .* and 3 in"),
+        ({"prompts": {"negative": "blue"}}, "prompts.negative is None in .* and 'blue' in"),
+        ({"rollout": {"group_size": 2}}, "rollout.group_size is 4 in .* and 2 in"),
+        ({"model": {"name": "other"}}, "model.name is '.*model' in .* and 'other' in"),
+        ({"reward": {"geneval": {}}}, "reward is .*bright.* in .* and .*geneval"),
+    ],
+)
+def test_recipes_that_differ_in_model_prompts_reward_or_budget_are_refused_by_key(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^compare: {told}") as error:
+        plan_runs(recipes(tmp_path, **changes), [0, 1], tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_an_override_can_make_recipes_comparable(tmp_path: Path) -> None:
+    files = recipes(tmp_path, train={"steps": 3})
+    runs = plan_runs(files, [0, 1], tmp_path / "out", overrides=["train.steps=4"])
+    assert {run.config.train.steps for run in runs} == {4}
+
+
+def test_one_seed_one_recipe_and_one_name_twice_are_refused(tmp_path: Path) -> None:
+    files = recipes(tmp_path)
+    asked: dict[str, Any] = {"first_seed": 0, "out": tmp_path, "base": None, "overrides": []}
+    with pytest.raises(UserError, match="interval over seeds takes at least 2"):
+        comparing.runs_of(files, seeds=1, **asked)
+    with pytest.raises(ConfigError, match="1 recipe given; at least 2"):
+        comparing.runs_of(files[:1], seeds=2, **asked)
+    with pytest.raises(ConfigError, match="its name 'grpo' is taken by"):
+        comparing.runs_of([files[0], "shapes/grpo"], seeds=2, **asked)
+    runs = comparing.runs_of(files, seeds=2, **asked)
+    with pytest.raises(ConfigError, match="--baseline: 'gcpo' is not compared; grpo, late are"):
+        comparing.baseline_of(runs, "gcpo")
+
+
+def test_the_seed_decides_prompts_and_noise_and_is_the_same_for_all_methods(tmp_path: Path) -> None:
+    runs = plan_runs(recipes(tmp_path), [5, 6], tmp_path / "out", base="shapes")
+    found = [(r.method, r.config.train.seed, r.config.prompts.seed, r.path.name) for r in runs]
+    assert found == [
+        ("grpo", 5, 5, "grpo-seed5"),
+        ("late", 5, 5, "late-seed5"),
+        ("grpo", 6, 6, "grpo-seed6"),
+        ("late", 6, 6, "late-seed6"),
+    ]
+    assert {run.config.model.name for run in runs} == {"shapes"}
+
+
+def test_a_folder_with_runs_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    (run, *_) = runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
+    config = run.config.model_dump(mode="json")
+    writing = RunWriter.create(run.path, config=config, environment={}, total=2)
+    with writing, pytest.raises(RunError, match=f"process {os.getpid()} is writing this run"):
+        check_runs(runs)
+    check_runs(runs)
+    others = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out", overrides=["optim.lr=0.5"])
+    with pytest.raises(RunError, match=r"optim.lr was 0.01 when this run began and is 0.5 now"):
+        check_runs(others)
+
+
+# A whole comparison -----------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    files = recipes(tmp_path)
+    first, second, *others = plan_runs(files, [0, 1], out)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # as the first run is done
+        runs = [first, second, *others]
+        comparing.compare_runs(runs, evaluation=EVALUATION, workers=1, say=stop)
+    assert first.state() == "finished" and not (out / "comparison.json").exists()
+    assert [run.state() for run in others] == ["missing", "missing"]
+    before = (first.path / "environment.json").read_bytes()
+    with pytest.raises(KeyboardInterrupt):  # a half run: its first step is saved
+        api.train(second.config, report=lambda step, _: stop() if step == 2 else None)
+    assert second.state() == "stopped" and second.steps_left() == 1
+
+    words = [
+        "compare",
+        *files,
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+        "--prompts",
+        "1",
+        "--images",
+        "2",
+    ]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", *words, "--workers", "2"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code in (0, None)
+    assert (first.path / "environment.json").read_bytes() == before  # not so much as resumed
+    resumed = json.loads((second.path / "environment.json").read_text())["resumed"]
+    assert [start["step"] for start in resumed] == [1]
+    found = json.loads((out / "comparison.json").read_text())
+    names = ["grpo-seed0", "late-seed0", "grpo-seed1", "late-seed1"]
+    assert [run["run"] for run in found["runs"]] == names
+    assert found["seeds"] == [0, 1] and found["baseline"] == "grpo"
+    assert found["methods"]["grpo"]["forward_passes"] == 4  # guided: two to sample, two to train
+    (pair,) = found["differences"]
+    assert (pair["a"], pair["b"]) == ("late", "grpo")
+    assert pair["held_in"]["words"] == NO_DIFFERENCE  # neither draws shapes: 0 against 0
+    # the first step is the same under both: the same prompts, the same noise
+    curves = {run: _metrics(out / run) for run in ("grpo-seed1", "late-seed1", "grpo-seed0")}
+    assert curves["grpo-seed1"][0]["reward"] == curves["late-seed1"][0]["reward"]
+    assert curves["grpo-seed1"][0]["reward"] != curves["grpo-seed0"][0]["reward"]
+    assert (out / "comparison.png").stat().st_size > 5000
+    assert "late - grpo" in (out / "comparison.md").read_text()
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_fails_is_told_in_one_line_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = recipes(tmp_path)
+    capsys.readouterr()  # what making the model printed
+    out = tmp_path / "out"
+    words = [*files, "--seeds", "2", "--out", str(out), "reward.toys:broken.after=0"]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count("\n") == 1
+    assert "grpo-seed0: step 1: reward toys:broken: not finite" in message
+    assert not (out / "comparison.json").exists()
+    late = out / "logs" / "late-seed0.log"
+    assert not late.exists() or not late.read_text()  # no other was begun
+
+
+# Its numbers ------------------------------------------------------------------------------------------------------
+
+
+def finished(run: Run, rewards: list[float], held_in: float, held_out: float) -> None:
+    """A run folder as training and evaluation leave it, with the given numbers."""
+    config = run.config.model_dump(mode="json")
+    with RunWriter.create(run.path, config=config, environment={}, total=len(rewards)) as writer:
+        for step, reward in enumerate(rewards, 1):
+            line = {"reward": reward, "samples": 8 * step, "time/step": 0.5 * step}
+            writer.append_metrics(step, line | ({"truth/auroc": 0.6} if step == 2 else {}))
+    for split, score in (("train", held_in), ("heldout", held_out)):
+        row = {"correct": score, "prompts": 1}
+        protocol = {"images_per_prompt": 2, "cfg_scale": 2.0, "seed": 0}
+        value = {"protocol": protocol, "summary": {"colors": row, "overall": row}}
+        RunWriter(run.path).write_evaluation(f"{split}-cfg2-t1-seed0", value, [])
+
+
+def test_the_numbers_of_a_comparison_are_those_of_its_runs(tmp_path: Path) -> None:
+    runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
+    finished(runs[0], [0.0, 0.2, 0.4], 0.5, 0.1)  # grpo, seed 0
+    finished(runs[1], [0.0, 0.4, 0.5], 0.60, 0.2)  # late, seed 0
+    finished(runs[2], [0.2, 0.4, 0.6], 0.7, 0.2)  # grpo, seed 1
+    finished(runs[3], [0.2, 0.5, 0.4], 0.81, 0.1)  # late, seed 1
+    found = results(runs, EVALUATION, baseline="grpo", forward_passes={"grpo": 4, "late": 5})
+    assert found["target"] == pytest.approx(0.5)  # mean of grpo's last rewards, 0.4 and 0.6
+    grpo, late = found["methods"]["grpo"], found["methods"]["late"]
+    assert grpo["held_in"]["mean"] == pytest.approx(0.6)
+    assert grpo["area"]["mean"] == pytest.approx((0.2 + 0.4) / 2)
+    # late reaches 0.5 after 24 and 16 samples; grpo never with seed 0, after 24 with seed 1
+    assert late["to_target"] == {"median": 20, "censored": 0, "runs": 2}
+    assert grpo["to_target"] == {"median": 24, "censored": 1, "runs": 2}
+    assert late["seconds_per_step"] == pytest.approx(1.0) and late["forward_passes"] == 5
+    assert late["truth"]["truth/auroc"][0] == pytest.approx(0.6)
+    (pair,) = found["differences"]
+    # 0.10 and 0.11: standard deviation 0.0070711, half-width 12.7062 * 0.0070711 / sqrt(2)
+    assert pair["held_in"]["mean"] == pytest.approx(0.105)
+    assert pair["held_in"]["low"] == pytest.approx(0.105 - 0.063531, abs=1e-5)
+    assert pair["held_in"]["words"] == "late above grpo"
+    assert pair["held_out"]["words"] == NO_DIFFERENCE
+    assert pair["speed"]["mean"] == pytest.approx((24 / 24 * 24 / 16) ** 0.5)
+    assert pair["speed"]["censored"] == [0, 1]
+    table = markdown(found)
+    assert "1 of 2 runs never reached it" in table and "+0.105 [+0.041, +0.169]" in table
+
+
+def test_the_plan_has_every_run_with_the_time_of_a_step(tmp_path: Path) -> None:
+    runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
+    finished(runs[0], [0.0, 0.2], 0.5, 0.1)
+    rows, hours = comparing.plan_rows(runs, workers=2)
+    assert [row["state"] for row in rows] == ["finished", "missing", "missing", "missing"]
+    assert [row["steps left"] for row in rows] == ["0", "2", "2", "2"]
+    assert 0 < hours < 1
+    assert not runs[1].path.exists()

@@ -1,0 +1,377 @@
+"""The four truth measures: on toys whose answer is known, and the whole command on the shipped generator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import PROMPTS, WideConfig, tiny_model
+from typer.testing import CliRunner
+
+from t2i_credit import cli
+from t2i_credit.config import parse_config
+from t2i_credit.credit import ContrastKind
+from t2i_credit.errors import ConfigError, PromptError, UserError
+from t2i_credit.interfaces import Prompt, Rollout
+from t2i_credit.prompts import save_prompts
+from t2i_credit.rollout import sample_rollout, sampling_noise
+from t2i_credit.truth import TruthSettings, truth_prompts
+from t2i_credit.truth_assigners import (
+    Assigner,
+    centre_closeness,
+    default_assigners,
+    parse_assigner,
+    scores_of,
+)
+from t2i_credit.truth_causality import change_counts, continued, ranked, redraw
+from t2i_credit.truth_gradients import GradientStore, policy_gradients
+from t2i_credit.truth_localisation import live_localisation, localisation, object_tokens
+from t2i_credit.truth_specificity import one_object_texts, specificity
+
+pytestmark = pytest.mark.xdist_group("embedded")
+
+SAMPLING: dict[str, Any] = {"cfg_scale": 2.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+
+
+def wide_rollout(seed: int = 3, **fields: bool) -> tuple[Any, Rollout]:
+    """A toy generator of 2 x 3 tokens and four images of each of its prompts."""
+    model = tiny_model(WideConfig)
+    return model, sample_rollout(model, PROMPTS, group_size=4, cfg_scale=2.0, seed=seed, **fields)
+
+
+def thing(
+    name: str, mask: Any = None, box: Any = (0, 0, 0, 0), prompted: bool = True
+) -> dict[str, Any]:
+    return {"name": name, "mask": mask, "box": box, "prompted": prompted}
+
+
+# Localisation -----------------------------------------------------------------------------------------------------
+
+
+def test_a_token_lies_on_an_object_that_covers_enough_of_its_cell() -> None:
+    mask = np.zeros((4, 6), dtype=bool)  # 2 x 3 cells of 2 x 2 pixels
+    mask[0, 5] = True  # a quarter of cell (0, 2)
+    mask[2:4, 0] = True  # half of cell (1, 0)
+    found = [[thing("circle", mask), thing("ring", np.ones((4, 6)), prompted=False)]]
+    quarter = object_tokens(found, (2, 3), (4, 6), coverage=0.25)
+    assert quarter.tolist() == [[False, False, True, True, False, False]]
+    half = object_tokens(found, (2, 3), (4, 6), coverage=0.5)
+    assert half.tolist() == [[False, False, False, True, False, False]]
+
+
+def test_an_object_without_a_mask_counts_by_its_box() -> None:
+    found = object_tokens([[thing("circle", box=(2.0, 0.0, 6.0, 2.0))]], (2, 3), (4, 6))
+    assert found.tolist() == [[False, True, True, False, False, False]]
+
+
+def test_the_centre_of_a_grid_that_is_not_square_is_its_middle() -> None:
+    # one row of three: the outer centres lie a third of the width off, 0.4714 half diagonals
+    assert centre_closeness((1, 3)).tolist() == pytest.approx([0.5286, 1.0, 0.5286], abs=1e-4)
+    tall = centre_closeness((3, 2)).reshape(3, 2)
+    assert tall[1].min() > tall[0].max() and tall[0].tolist() == pytest.approx(tall[2].tolist())
+
+
+def test_localisation_compares_every_credit_with_the_baselines() -> None:
+    on = torch.tensor([[True, False, False], [False, False, True], [True, True, True]])
+    scores = {"uniform": torch.ones(3, 3), "right": on.float(), "wrong": (~on).float()}
+    found = localisation(scores, on, 1, ["uniform"])
+    assert found["samples"] == 2  # the third image is all object
+    assert found["area"] == pytest.approx([1 / 3] * 3)
+    assert found["assigners"]["right"]["auroc"] == [1.0, 1.0, 1.0]
+    assert found["assigners"]["right"]["auroc_ahead"]["uniform"] == [0.5, 0.5, 0.5]
+    assert found["assigners"]["wrong"]["mass"] == [0.0, 0.0, 0.0]
+    assert found["assigners"]["uniform"]["pointing"] == pytest.approx([1 / 3] * 3)
+
+
+def test_a_training_step_tells_where_its_credit_lies_if_anything_was_found() -> None:
+    mask = np.zeros((4, 6), dtype=bool)
+    mask[0:2, 0:2] = True  # the first of 2 x 3 tokens
+    credit = torch.tensor([[3.0, 1.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    found = live_localisation(credit, [[thing("ring", mask)], []], (2, 3), (4, 6))
+    expected = {"truth/auroc": 1.0, "truth/mass": 0.5, "truth/area": 1 / 6, "truth/pointing": 1.0}
+    assert found == pytest.approx(expected)
+    assert live_localisation(credit, [[], []], (2, 3), (4, 6)) == {}
+
+
+# Causality --------------------------------------------------------------------------------------------------------
+
+
+def test_sampling_on_without_a_change_gives_the_original_back() -> None:
+    model, rollout = wide_rollout(seed=3)
+    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
+    noise = sampling_noise(3, 0, *rollout.tokens.shape)
+    nothing = torch.zeros_like(rollout.mask)
+    again = continued(model, condition, rollout.tokens, nothing, noise, **SAMPLING)
+    assert torch.equal(again, rollout.tokens)
+
+
+def test_a_change_leaves_what_came_before_it_and_what_was_given() -> None:
+    model, rollout = wide_rollout(seed=3)
+    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
+    noise = sampling_noise(3, 0, *rollout.tokens.shape)
+    changed, forced = rollout.tokens.clone(), torch.zeros_like(rollout.mask)
+    changed[:, 2], forced[:, 2] = (changed[:, 2] + 1) % 32, True
+    after = continued(model, condition, changed, forced, noise, **SAMPLING)
+    assert torch.equal(after[:, :3], changed[:, :3])
+    assert (after[:, 3:] != rollout.tokens[:, 3:]).any()
+
+
+def test_both_branches_draw_the_same_where_both_prompts_are_the_same() -> None:
+    model, rollout = wide_rollout()
+    noise = torch.rand(*rollout.tokens.shape, 1, dtype=torch.float64).expand(-1, -1, 2)
+    texts = [p.text for p in PROMPTS]
+    found = redraw(model, model.condition(texts, texts), rollout.tokens, noise)
+    assert torch.equal(found["positive"], found["negative"])
+    assert (found["positive"] != rollout.tokens).any()
+    other = redraw(model, model.condition(texts, [None] * 4), rollout.tokens, noise)
+    assert torch.equal(other["positive"], found["positive"])
+    assert not torch.equal(other["negative"], found["negative"])
+
+
+def test_only_tokens_that_really_change_are_picked_and_equally_many_for_every_score() -> None:
+    changeable = torch.tensor([[True, True, True, True, False], [True, True, False, False, False]])
+    counts = change_counts(changeable, 0.6)  # 3 of 5, but at most half of the 4 and of the 2
+    assert counts.tolist() == [2, 1]
+    score = torch.tensor([[1.0, 4.0, 3.0, 2.0, 9.0], [2.0, 1.0, 9.0, 9.0, 9.0]])
+    top = ranked(score, changeable, counts, highest=True, seed=0)
+    assert top.tolist() == [[False, True, True, False, False], [True, False, False, False, False]]
+    low = ranked(score, changeable, counts, highest=False, seed=0)
+    assert low.tolist() == [[True, False, False, True, False], [False, True, False, False, False]]
+
+
+def test_ties_are_broken_at_random() -> None:
+    tied = torch.ones(200, 4)
+    picked = ranked(tied, tied.bool(), torch.ones(200), highest=True, seed=1)
+    assert picked.sum(1).eq(1).all()
+    # 50 each on average, standard deviation 6.1
+    assert (picked.sum(0) - 50).abs().max() < 25
+
+
+# Specificity ------------------------------------------------------------------------------------------------------
+
+
+def record(*clauses: dict[str, Any], tag: str = "two_object") -> dict[str, Any]:
+    return {"tag": tag, "include": [{"count": 1, **clause} for clause in clauses]}
+
+
+def test_two_objects_become_two_prompts_of_one() -> None:
+    clauses = ({"class": "circle", "color": "red"}, {"class": "ring", "color": "orange"})
+    prompt = Prompt("a card with a red circle and an orange ring", spec=record(*clauses))
+    assert one_object_texts(prompt) == ["a card with a red circle", "a card with an orange ring"]
+    plain = Prompt("a ring and a cross", spec=record({"class": "ring"}, {"class": "cross"}))
+    assert one_object_texts(plain) == ["a ring", "a cross"]
+
+
+def test_prompts_without_two_objects_of_their_own_have_no_such_texts() -> None:
+    one = Prompt("a photo of a ring", spec=record({"class": "ring"}))
+    position = record({"class": "ring"}, {"class": "cross", "position": ["above", 0]})
+    assert one_object_texts(one) is None
+    assert one_object_texts(Prompt("a cross above a ring", spec=position)) is None
+    assert one_object_texts(Prompt("a red circle and a ring")) is None
+
+
+def test_credit_that_follows_the_negative_prompt_is_found_specific() -> None:
+    model = tiny_model(WideConfig)
+    clauses = ({"class": "circle", "color": "red"}, {"class": "square", "color": "blue"})
+    prompt = Prompt("a photo of a red circle and a blue square", spec=record(*clauses))
+    rollout = sample_rollout(model, [prompt], group_size=2, cfg_scale=2.0, seed=0)
+    height, width = rollout.images.shape[-2:]
+    left, right = np.zeros((2, height, width), dtype=bool)
+    left[:, : width // 3], right[:, -(width // 3) :] = True, True
+    objects = [[thing("circle", left), thing("square", right)]] * 2
+    seen: list[torch.Tensor] = []
+
+    def follows(fields: Any, mask: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+        """All credit on the left at the first call (the circle is removed), on the right at the second."""
+        seen.append(fields["negative_logprobs"])
+        credit = torch.zeros(mask.shape)
+        credit[:, [0, 3] if len(seen) == 1 else [2, 5]] = 3.0
+        return credit
+
+    entry = parse_assigner("guidance_contrast").entry
+    spy = Assigner("spy", type(entry)(assign=follows, description="", paper="", needs=entry.needs))
+    found = specificity(
+        model,
+        rollout,
+        torch.zeros(2),
+        objects,
+        [spy],
+        cfg_scale=2.0,
+        temperature=1.0,
+        batch_prompts=8,
+    )
+    assert found is not None and found["samples"] == 4
+    row = found["assigners"]["spy"]
+    assert row["removed"][0] == 1.0 and row["apart"][0] == 1.0
+    assert row["named"][0] == pytest.approx(0.25)  # 2 on the other object against 2 credited, 2 not
+    assert not torch.equal(seen[0], seen[1])  # each turn has its own negative prompt
+    assert not torch.equal(seen[0], rollout.negative_logprobs)
+
+
+# Gradients --------------------------------------------------------------------------------------------------------
+
+
+def test_stored_gradients_keep_their_products() -> None:
+    draw = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.randn(3, 5000, generator=draw) * torch.tensor([[1.0], [1e-6], [1e4]]) for _ in "ab"
+    )
+    store = GradientStore()
+    for i in range(3):
+        store.add("a", a[i])
+        store.add("b", b[i])
+    lengths = np.outer(a.norm(dim=1), b.norm(dim=1))
+    error = (store.products("a", "b") - (a @ b.T).double().numpy()) / lengths
+    assert np.abs(error).max() < 1e-4
+    assert np.diag(store.products("a", "a")) == pytest.approx(a.square().sum(1).numpy(), rel=1e-3)
+
+
+def test_the_uniform_gradient_is_the_policy_gradient_and_credit_changes_it() -> None:
+    model, rollout = wide_rollout()
+    advantages = torch.linspace(-1, 1, len(rollout))
+    config = parse_config({"loss": {"policy": "conditional"}})
+    late = torch.zeros(rollout.tokens.shape)
+    late[:, -1] = 6.0
+    found = policy_gradients(
+        model, rollout, advantages, {"uniform": rollout.mask.float(), "late": late}, config
+    )
+    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
+    logprobs = model(condition, rollout.tokens, want=["logprobs"])["logprobs"]
+    loss = -(advantages[:, None] * logprobs).mean()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    whole = torch.cat(
+        [
+            torch.zeros(p.numel()) if g is None else g.flatten()
+            for g, p in zip(gradients, trained, strict=True)
+        ]
+    )
+    assert torch.allclose(found["uniform"], whole, atol=1e-7)
+    assert torch.nn.functional.cosine_similarity(found["late"], whole, dim=0) < 0.95
+
+
+# Names ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_contrast_is_compared_and_what_needs_a_reference_is_left_out() -> None:
+    found, left_out = default_assigners()
+    names = [assigner.name for assigner in found]
+    for kind in ContrastKind.__args__:  # type: ignore[attr-defined]
+        assert ("guidance_contrast" if kind == "k3" else f"guidance_contrast,kind={kind}") in names
+    assert "uniform" not in names and "top_entropy" in names
+    assert "reference" in left_out["distribution_guided"]
+
+
+def test_scores_are_the_baselines_and_the_credits_of_a_rollout() -> None:
+    model, rollout = wide_rollout()
+    contrast = parse_assigner("guidance_contrast,kind=abs,shape=proportional")
+    found = scores_of([contrast], rollout, torch.zeros(len(rollout)), model.grid, seed=0)
+    assert list(found) == ["uniform", "random", "entropy", "centre", contrast.name]
+    difference = (rollout.logprobs - rollout.negative_logprobs).abs()
+    expected = difference * 6 / difference.sum(1, keepdim=True)
+    assert torch.allclose(found[contrast.name], expected, rtol=1e-4)
+    assert all(score.shape == rollout.tokens.shape for score in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("guidance_kontrast", "guidance_kontrast"),
+        ("guidance_contrast,kind=k4", "k4"),
+        ("guidance_contrast,kind", "write key=value"),
+        ("distribution_guided", "needs a reference"),
+    ],
+)
+def test_a_credit_that_cannot_be_measured_is_one_line(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as error:
+        parse_assigner(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"share": 1.0}, "--share: 1.0; above 0, below 1"),
+        ({"images": 1}, "--images: 1; at least 2"),
+        ({"batches": 2}, "--batches: 2; at least 3"),
+        ({"measures": ("causality", "beauty")}, "--measure: 'beauty' is not allowed"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_line(setting: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        TruthSettings(**setting)
+
+
+def test_prompts_are_drawn_task_by_task_and_need_records() -> None:
+    specs = [record({"class": "ring"}, tag=tag) for tag in ("colors", "counting") for _ in range(5)]
+    prompts = [Prompt(f"prompt {i}", spec=spec) for i, spec in enumerate(specs)]
+    chosen = truth_prompts(prompts, 2, seed=0)
+    assert [p.spec["tag"] for p in chosen] == ["colors"] * 2 + ["counting"] * 2  # type: ignore[index]
+    assert chosen == truth_prompts(prompts, 2, seed=0) != truth_prompts(prompts, 2, seed=1)
+    with pytest.raises(
+        PromptError, match="'a ring': no spec, so the masks of its objects are unknown"
+    ):
+        truth_prompts([*prompts, Prompt("a ring")], 2, seed=0)
+
+
+# The command ------------------------------------------------------------------------------------------------------
+
+SMALL = ["--prompts", "1", "--images", "2", "--batches", "3"]
+SMALL_STEP = ["prompts.per_step=2", "rollout.group_size=2"]
+
+
+def test_the_command_measures_the_shipped_generator(tmp_path: Path) -> None:
+    credits = ["--credit", "guidance_contrast", "--credit", "top_entropy,rho=0.5"]
+    arguments = ["truth", "shapes", *SMALL_STEP, *SMALL, *credits, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "truth.json").read_text())
+    assert found["images"] == 6 * 2 and found["policy"] == "guided"
+    names = {"guidance_contrast", "top_entropy,rho=0.5"}
+    assert names < set(found["localisation"]["assigners"])
+    kept = found["causality"]["positive"]["kept"]
+    assert set(kept["assigners"]) == {"random", "entropy", *names}
+    assert kept["changed"] <= round(0.2 * 36)
+    assert set(found["specificity"]["assigners"]) == names
+    assert found["gradients"]["batches"] == 3 and found["gradients"]["samples"] == 4
+    assert found["gradients"]["assigners"]["uniform"]["large"] is None  # too few batches
+    table = (tmp_path / "out" / "truth.md").read_text()
+    assert "## localisation" in table and "top_entropy,rho=0.5" in table
+    assert (tmp_path / "out" / "truth.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        (Prompt("a red circle"), "no spec"),
+        (
+            Prompt("a photo of a clock", spec=record({"class": "clock"}, tag="single_object")),
+            "'clock'",
+        ),
+    ],
+)
+def test_prompts_without_masks_are_refused_in_one_line_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, prompt: Prompt, told: str
+) -> None:
+    save_prompts([prompt], tmp_path / "prompts.jsonl")
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "t2i-credit",
+            "truth",
+            "shapes",
+            f"prompts.source={tmp_path}/prompts.jsonl",
+            "--out",
+            str(out),
+        ],
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and told in message and message.count("\n") == 1
+    assert not out.exists()
