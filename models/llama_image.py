@@ -42,20 +42,12 @@ class LlamaImageModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.language_model.parameters()).device
 
-<<<<<<< HEAD
-=======
-    # What a subclass says
-
->>>>>>> refs/heads/models
     @property
     def codebook(self) -> Tensor:
         """(V, C) code vectors of the image tokenizer."""
         raise NotImplementedError
-<<<<<<< HEAD
 
     # What a subclass says
-=======
->>>>>>> refs/heads/models
 
     def embed_prompts(self, inputs: Tensor) -> Tensor:
         """A condition's inputs (N, L, ...) to input embeddings (N, L, D)."""
