@@ -76,11 +76,13 @@ def theme() -> Any:
 
 
 def head() -> str:
-    """The colours as variables, before everything: Gradio narrows what `css` says to the inside of the page."""
+    """The colours as variables, before everything: Gradio narrows what `css` says to the inside of the page, and paints
+    the ground once, in the colour of the first paint."""
     light, dark = (
         ";".join(f"--t2i-{name}:{pair[mode]}" for name, pair in COLOURS.items()) for mode in (0, 1)
     )
-    return f"<style>:root{{{light}}} .dark{{{dark}}}</style>"
+    ground = "body{background:var(--t2i-paper)!important}"
+    return f"<style>:root{{{light}}} .dark{{{dark}}} {ground}</style>"
 
 
 def css() -> str:

@@ -8,7 +8,7 @@ Shapes: P prompts in a step, G samples each, B samples, whole groups at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -152,7 +152,8 @@ class GroupCollector:
         counts["gold_missing"] = counts.get("gold_missing", 0) + int(failed.sum()) - len(rows)
         if len(rows) == 0:
             return scored
-        _, judged = self.judge(step, rollout.select(rows))
+        references = replace(rollout.select(rows), group_size=1)
+        _, judged = self.judge(step, references)
         parts = {n: part.index_copy(0, rows, judged[n]) for n, part in scored.parts.items()}
         rewards = scored.rewards.index_fill(0, rows, settings.gold_reward)
         return Scored(rollout, rewards, parts, {}, rewards)

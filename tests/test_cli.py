@@ -40,7 +40,7 @@ def test_help_answers_without_heavy_imports():
 
 def test_every_verb_ends_its_help_with_an_example():
     for command in cli.app.registered_commands:
-        text = say(command.callback.__name__.replace("_", "-"), "--help")
+        text = say(command.name or command.callback.__name__.replace("_", "-"), "--help")
         assert "Example: t2i-credit" in " ".join(text.split()), command.callback.__name__
 
 

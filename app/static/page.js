@@ -10,11 +10,11 @@
     if (kept) dress(kept === "dark");
     const button = element.querySelector(".theme");
     button.hidden = false; // not before it does something
-    button.addEventListener("click", () => {
+    button.onclick = () => {
       const dark = !document.body.classList.contains("dark");
       dress(dark);
       localStorage.setItem(KEY, dark ? "dark" : "light");
-    });
+    }; // a property: the page may set it up twice
   };
 
   // A hidden component whose value is {name, mime, data} becomes a download.
