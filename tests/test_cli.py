@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from t2i_credit import cli, demo
 from t2i_credit.config import list_recipes
 from t2i_credit.model_card import CFG_SCALES, TEMPERATURES, reconstruction_scores
+from t2i_credit.run_folder import RunReader
 
 pytestmark = pytest.mark.xdist_group("embedded")  # one worker loads the generator once
 
@@ -113,6 +115,13 @@ def test_config_prints_every_recipe_and_key():
     output = say("config")
     assert "credit.kind" in output and all(name in output for name in list_recipes())
     assert "kind: k3" in say("config", "shapes/gcpo")
+
+
+def test_the_demo_draws_the_step_with_the_most_to_see(run):
+    reader = RunReader(run)
+    sums = {n: sum(abs(s["advantage"]) for s in reader.samples(n)) for n in reader.steps()}
+    assert len(sums) > 1
+    assert sums[demo.telling_step(Path(run))] == max(sums.values())
 
 
 def test_the_card_tells_the_whole_table_and_its_best_cell():
