@@ -4,7 +4,7 @@ each run with its credit."""
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import gradio as gr
 
 from ..errors import RunError, UserError
 from ..heatmap import common_scale
-from ..run_reader import RunReader
+from ..run_reader import RunReader, dotted
 from . import components
 from .figures import Metrics, comparison_figure, task_bars
 from .payload import check_record, plain, sample_payload, scale_payload, view_of
@@ -132,7 +132,7 @@ def by_method(readers: Sequence[RunReader]) -> dict[str, list[RunReader]]:
     groups: dict[str, list[RunReader]] = {}
     for reader in readers:
         try:
-            settings = flat(reader.config())
+            settings = dotted(reader.config())
         except UserError:
             settings = {"": reader.path.name}
         key = repr(sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS))
@@ -210,15 +210,6 @@ def pictures_value(
     rows = [{**row, "scale": scale} for row in rows]
     key = f"{prompt}:{[(row['prompt'], row['says']) for row in rows]}"
     return plain({"groups": rows, "map": "token_advantages", "key": key})
-
-
-def flat(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        found |= flat(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
-    return found
 
 
 def _seed(reader: RunReader) -> Any:

@@ -438,21 +438,12 @@ def _warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) ->
     """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
     import yaml
 
-    from .run_folder import RunReader
+    from .run_reader import RunReader, dotted
 
-    before, now = _flat(RunReader(path).config()), _flat(yaml.safe_load(to_yaml(config)))
+    before, now = dotted(RunReader(path).config()), dotted(yaml.safe_load(to_yaml(config)))
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key):
             warn(f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now")
-
-
-def _flat(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        found |= _flat(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
-    return found
 
 
 def check_run_folder(config: Config, *, resume: bool) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from .atomic import write_atomic
 from .config import Config, load_config, to_yaml
 from .errors import ConfigError, RunError
-from .run_reader import RunReader
+from .run_reader import RunReader, dotted
 
 SPLITS = ("train", "heldout")
 # What the recipes of a comparison must agree on, beside the sections model and reward.
@@ -190,7 +190,7 @@ def check_runs(runs: Sequence[Run]) -> None:
         if not run.path.exists():
             continue
         reader = RunReader(run.path)
-        theirs, ours = _flat(reader.config()), _flat(run.config.model_dump(mode="json"))
+        theirs, ours = dotted(reader.config()), dotted(run.config.model_dump(mode="json"))
         for key in ours:
             if key in theirs and theirs[key] != ours[key]:
                 raise RunError(
@@ -200,14 +200,6 @@ def check_runs(runs: Sequence[Run]) -> None:
         status = reader.status()
         if status.state == "running":
             raise RunError(f"{run.path}: process {status.pid} is writing this run; wait or stop it")
-
-
-def _flat(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        found |= _flat(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
-    return found
 
 
 def is_complete(run: Run, evaluation: EvaluationPlan) -> bool:

@@ -54,14 +54,14 @@ def make_world_model(
     """
     from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 
-    if world == "shapes-rewards":
-        return make_rewards(out, work, scale=scale, seed=seed, progress=progress)
-    if world != "shapes":
+    if world not in ("shapes", "shapes-rewards"):
         raise ModelError(f"world {world!r} is not known; known: shapes, shapes-rewards")
     if out.exists():
         raise ModelError(f"{out}: exists; name another --out, or delete it")
     if not scale > 0:
         raise ModelError(f"--scale: {scale} is not allowed; above 0")
+    if world == "shapes-rewards":
+        return make_rewards(out, work, scale=scale, seed=seed, progress=progress)
     plan = PretrainPlan(seed=seed)
     plan = replace(
         plan,

@@ -82,7 +82,7 @@ def pretrain(model: Any, work: Path, plan: PretrainPlan, progress: Progress) -> 
 # Shared by both loops ---------------------------------------------------------------------------------------------
 
 
-def _schedule(step: int, steps: int, peak: float, warmup: int = 200) -> float:
+def schedule(step: int, steps: int, peak: float, warmup: int = 200) -> float:
     """Linear warm-up, then a cosine to a hundredth."""
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -90,7 +90,7 @@ def _schedule(step: int, steps: int, peak: float, warmup: int = 200) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def _resumable(
+def resumable(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     folder: Path,
@@ -123,7 +123,7 @@ def _resumable(
             prune(folder, keep=2)
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, step: int) -> None:
+def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, step: int) -> None:
     if not torch.isfinite(loss):
         raise FloatingPointError(f"step {step}: the loss is {loss.item()}")
     for group in optimizer.param_groups:
@@ -149,7 +149,7 @@ def train_tokenizer(model: Any, folder: Path, plan: PretrainPlan, progress: Prog
         with torch.no_grad():
             _revive(codes, vq.encode(first).latents, torch.ones(len(codes), dtype=torch.bool), 0)
     used = torch.zeros(len(codes))
-    for step in _resumable(vq, optimizer, folder, plan.tokenizer_steps, plan, used):
+    for step in resumable(vq, optimizer, folder, plan.tokenizer_steps, plan, used):
         images = fresh_scenes(plan.tokenizer_batch, rng_for(plan.seed, 1, step))
         patches = model.to_patches(images)
         latents = vq.encode(patches).latents
@@ -157,8 +157,8 @@ def train_tokenizer(model: Any, folder: Path, plan: PretrainPlan, progress: Prog
         drawn = vq.decode(quantized, force_not_quantize=True).sample
         error = drawn - patches
         loss = error.abs().mean() + error.square().mean() + 0.5 * commit
-        lr = _schedule(step, plan.tokenizer_steps, plan.tokenizer_lr)
-        _step(optimizer, loss, lr, step)
+        lr = schedule(step, plan.tokenizer_steps, plan.tokenizer_lr)
+        take_step(optimizer, loss, lr, step)
         with torch.no_grad():
             codes.div_(codes.norm(dim=1, keepdim=True).clamp(min=1e-6))
             used += torch.bincount(index.flatten(), minlength=len(codes))
@@ -247,7 +247,7 @@ def train_transformer(
     )
     steps = plan.transformer_steps
     curated = round(plan.curated_share * steps)
-    for step in _resumable(trained, optimizer, folder, steps, plan):
+    for step in resumable(trained, optimizer, folder, steps, plan):
         rng = rng_for(plan.seed, 3, step)
         rows = rng.integers(len(corpus.tokens), size=plan.transformer_batch)
         captions = corpus.truths if step < curated else corpus.captions
@@ -260,7 +260,7 @@ def train_transformer(
         tokens = torch.from_numpy(corpus.tokens[rows].astype(np.int64))
         logprobs = model(condition, tokens, want=["logprobs"])["logprobs"]
         loss = -logprobs.mean()
-        _step(optimizer, loss, _schedule(step, steps, plan.transformer_lr), step)
+        take_step(optimizer, loss, schedule(step, steps, plan.transformer_lr), step)
         if (step + 1) % 50 == 0:
             progress("transformer", step + 1, steps, {"loss": loss.item()})
     trained.requires_grad_(True).eval()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from .atomic import write_folder_atomic
 from .geneval import TASKS
 from .pixels import from_uint8
-from .pretrain import Progress, _resumable, _schedule, _step, rng_for
+from .pretrain import Progress, resumable, rng_for, schedule, take_step
 from .shapes import grammar
 from .shapes.examples import FLAWS, examples, rated_scenes, rating, true_captions
 from .shapes.scene import SIZE
@@ -187,7 +187,7 @@ def train_clip(
     model.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(model.parameters(), plan.clip_lr, (0.9, 0.98), weight_decay=0.05)
     steps = plan.clip_steps
-    for step in _resumable(model, optimizer, folder, steps, plan):
+    for step in resumable(model, optimizer, folder, steps, plan):
         batch = examples(plan.clip_batch, plan.flawed_share, rng_for(plan.seed, 11, step))
         pixels = from_uint8([e.image for e in batch]) * 2 - 1
         drawn = model.encode_image(pixels, normalize=True)
@@ -195,7 +195,7 @@ def train_clip(
         scale = model.logit_scale.clamp(max=np.log(100)).exp()
         logits = scale * drawn @ written.T
         loss = contrastive_loss(logits, torch.from_numpy(true_captions(batch)))
-        _step(optimizer, loss, _schedule(step, steps, plan.clip_lr), step)
+        take_step(optimizer, loss, schedule(step, steps, plan.clip_lr), step)
         if (step + 1) % 50 == 0:
             right = (logits.argmax(0) == torch.arange(len(batch))).float().mean()
             progress("clip", step + 1, steps, {"loss": loss.item(), "top1": right.item()})
@@ -222,11 +222,11 @@ def train_head(model: Any, folder: Path, plan: RewardsPlan, progress: Progress) 
     head.eval()  # no dropout: a linear map of so few numbers needs none
     optimizer = torch.optim.AdamW(head.parameters(), plan.head_lr, weight_decay=0.0)
     steps = plan.head_steps
-    for step in _resumable(head, optimizer, folder, steps, plan):
+    for step in resumable(head, optimizer, folder, steps, plan):
         rows = rng_for(plan.seed, 13, step).integers(len(ratings), size=plan.head_batch)
         error = head(embeddings[rows]).squeeze(-1) - ratings[rows]
         loss = error.square().mean()
-        _step(optimizer, loss, _schedule(step, steps, plan.head_lr), step)
+        take_step(optimizer, loss, schedule(step, steps, plan.head_lr), step)
         if (step + 1) % 50 == 0:
             progress("head", step + 1, steps, {"loss": loss.item()})
     return head.requires_grad_(False)

@@ -16,7 +16,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from .atomic import write_atomic, write_folder_atomic, write_json
-from .errors import ModelError
 from .interfaces import Prompt
 from .pixels import from_uint8
 from .pretrain import rng_for
@@ -37,17 +36,10 @@ def make_rewards(
     Args:
         out: the folder to write; must not exist. Complete or absent.
         work: checkpoints; None = beside `out`.
-        scale: multiplies the steps of both stages and the head's scenes.
+        scale: above 0; multiplies the steps of both stages and the head's scenes.
         seed: of weights and scenes.
         progress: (stage, done, of, latest values).
-
-    Raises:
-        ModelError: `out` exists, or the scale is not above 0.
     """
-    if out.exists():
-        raise ModelError(f"{out}: exists; name another --out, or delete it")
-    if not scale > 0:
-        raise ModelError(f"--scale: {scale} is not allowed; above 0")
     plan = RewardsPlan(seed=seed)
     plan = replace(
         plan,

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,3 +319,12 @@ def _alive(pid: int) -> bool:
     ):  # Linux: a dead child that nobody waited for still has its number
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
+
+
+def dotted(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
+    """A configuration's nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        found |= dotted(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
+    return found
