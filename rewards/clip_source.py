@@ -35,7 +35,7 @@ def open_clip_source(model: str, pretrained: str | None, reward: str) -> tuple[s
             + _nearest(model, open_clip.list_models())
         )
     if model == "embedded":
-        folder, lack = EMBEDDED / "clip", "make it with t2i-credit pretrain shapes-rewards"
+        folder, lack = EMBEDDED / "clip", "make it with t2i-credit pretrain shapes"
     elif model.startswith(HUB):
         return model, None
     elif model.startswith(LOCAL) or Path(model).is_dir():

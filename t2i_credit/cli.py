@@ -420,10 +420,15 @@ def export(
 
 @app.command()
 def pretrain(
-    world: Annotated[
-        str, typer.Argument(help="shapes, or shapes-rewards (its CLIP and aesthetic head)")
-    ],
-    out: Annotated[Path, typer.Option(help="the model folder to write")] = Path("pretrained"),
+    world: Annotated[str, typer.Argument(help="shapes")],
+    out: Annotated[Path, typer.Option(help="the folder to write the generator to")] = Path(
+        "pretrained"
+    ),
+    rewards_out: Annotated[
+        Path | None,
+        typer.Option(help="the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="generator or rewards; left out = both")] = None,
     work: Annotated[
         Path | None, typer.Option(help="checkpoints, to resume from; left out = OUT.work")
     ] = None,
@@ -432,16 +437,26 @@ def pretrain(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
 ) -> None:
-    """Trains the embedded generator, or the embedded reward models, from nothing; run it again to resume.
+    """Trains the embedded generator and its reward models from nothing; run it again to resume.
 
     Example: t2i-credit pretrain shapes --out my-shapes
     """
     from . import console
-    from .model_card import make_world_model
+    from .model_card import make_world
 
     with console.stages() as progress:
-        folder = make_world_model(world, out, work, scale=scale, seed=seed, progress=progress)
-    console.say(f"model: {folder}")
+        folders = make_world(
+            world,
+            out,
+            rewards_out=rewards_out,
+            only=only,
+            work=work,
+            scale=scale,
+            seed=seed,
+            progress=progress,
+        )
+    for folder in folders:
+        console.say(f"written: {folder}")
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from . import api, console, judging
@@ -78,6 +79,17 @@ def telling_step(path: Path) -> int:
     )
 
 
+def heldout_line(metrics: list[dict[str, Any]], window: int = 20) -> str:
+    """The rewards that were logged and not trained on: their means over the first and the last steps of a run."""
+    first, last = metrics[:window], metrics[-window:]
+    found = []
+    for key in (key for key in metrics[-1] if key.startswith("heldout/")):
+        means = [fmean(step[key] for step in steps if key in step) for steps in (first, last)]
+        found.append(f"{key.removeprefix('heldout/')} {means[0]:.3f} -> {means[1]:.3f}")
+    steps = f"first and last {min(window, len(metrics))} steps"
+    return f"never trained on, {steps}: {', '.join(found)}"
+
+
 def base_card() -> dict[str, Any]:
     """The measured figures of the embedded generator's model card.
 
@@ -127,6 +139,7 @@ def _tell(
     console.say(
         f"tokens that differ between two images of a prompt: {spread[0]:.2f} -> {spread[1]:.2f}"
     )
+    console.say(heldout_line(RunReader(path).metrics()))
     console.say(f"took {seconds / 60:.1f} minutes\n")
     console.say(f"contact sheet  {sheet}")
     console.say(f"film           {film}")

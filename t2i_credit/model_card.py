@@ -16,7 +16,7 @@ from .errors import ModelError
 from .evaluate import Protocol, evaluate, grid_table
 from .geneval import TASKS, judge
 from .intervals import best_cell
-from .judging import evaluation_prompts
+from .judging import CFG_SCALE, evaluation_prompts
 from .pixels import from_uint8, to_uint8
 from .pretrain import PretrainPlan, pretrain, rng_for
 from .reward_card import make_rewards
@@ -26,42 +26,67 @@ from .shapes.scene import render
 
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
-RECIPE_CFG = 1.6
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
-def make_world_model(
+def make_world(
     world: str,
     out: Path,
-    work: Path | None,
     *,
-    scale: float,
-    seed: int,
+    rewards_out: Path | None = None,
+    only: str | None = None,
+    work: Path | None = None,
+    scale: float = 1.0,
+    seed: int = 0,
     progress: Progress,
-) -> Path:
-    """Trains and measures the generator of a world, or its reward models; called again after a stop, it goes on.
+) -> list[Path]:
+    """Trains and measures a world's generator and its reward models; called again after a stop, it goes on.
 
     Args:
-        world: "shapes", or "shapes-rewards" for its CLIP and aesthetic head.
-        out: the model folder to write; must not exist.
+        world: "shapes".
+        out: the folder to write the generator to.
+        rewards_out: the folder to write its CLIP and aesthetic head to; None = OUT-rewards.
+        only: "generator" or "rewards"; None = both, or the one whose folder does not exist yet.
         work: checkpoints and corpus; None = beside `out`.
-        scale: multiplies the steps of every stage.
+        scale: above 0; multiplies the steps of every stage.
         seed: of weights, scenes and captions.
         progress: (stage, done, of, latest values).
 
-    Raises:
-        ModelError: an unknown world, or `out` exists.
-    """
-    from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+    Returns:
+        The folders that were written, each complete or absent at any time.
 
-    if world not in ("shapes", "shapes-rewards"):
-        raise ModelError(f"world {world!r} is not known; known: shapes, shapes-rewards")
-    if out.exists():
-        raise ModelError(f"{out}: exists; name another --out, or delete it")
+    Raises:
+        ModelError: an unknown world or part, a scale that is not above 0, or nothing is left to write.
+    """
+    if world != "shapes":
+        raise ModelError(f"world {world!r} is not known; known: shapes")
+    if only not in (None, "generator", "rewards"):
+        raise ModelError(f"--only: {only!r} is not allowed; allowed: generator, rewards")
     if not scale > 0:
         raise ModelError(f"--scale: {scale} is not allowed; above 0")
-    if world == "shapes-rewards":
-        return make_rewards(out, work, scale=scale, seed=seed, progress=progress)
+    wanted = {
+        "generator": out,
+        "rewards": rewards_out or out.with_name(out.name + "-rewards"),
+    }
+    if only:
+        wanted = {only: wanted[only]}
+    missing = {part: folder for part, folder in wanted.items() if not folder.exists()}
+    if not missing:
+        found = " and ".join(str(folder) for folder in wanted.values())
+        raise ModelError(f"{found}: exists; name another --out, or delete it")
+    work = work or out.with_name(out.name + ".work")
+    if "generator" in missing:
+        make_generator(out, work, scale=scale, seed=seed, progress=progress)
+    if "rewards" in missing:
+        folder = missing["rewards"]
+        make_rewards(folder, work / "rewards", scale=scale, seed=seed, progress=progress)
+    return list(missing.values())
+
+
+def make_generator(out: Path, work: Path, *, scale: float, seed: int, progress: Progress) -> None:
+    """Trains and measures the embedded generator; see `make_world`."""
+    from .models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+
     plan = PretrainPlan(seed=seed)
     plan = replace(
         plan,
@@ -72,10 +97,9 @@ def make_world_model(
     torch.manual_seed(seed)
     model = EmbeddedModel(EmbeddedConfig(), build_text_tokenizer(_words()))
     began = time.perf_counter()
-    pretrain(model, work or out.with_name(out.name + ".work"), plan, progress)
+    pretrain(model, work, plan, progress)
     minutes = (time.perf_counter() - began) / 60
     publish(model, out, _story(plan, minutes), progress)
-    return out
 
 
 def publish(model: Any, out: Path, story: str, progress: Progress) -> None:
@@ -121,7 +145,7 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
         return lambda done, of: progress(stage, done, of, {})
 
     prompts = evaluation_prompts("train", 50)
-    base = Protocol(images_per_prompt=4, cfg_scale=RECIPE_CFG)
+    base = Protocol(images_per_prompt=4, cfg_scale=CFG_SCALE)
     eight = replace(base, images_per_prompt=8, seed=1)
     heldin = evaluate(
         model, evaluation_prompts("train", 100), detect, eight, progress=bar("held-in")
@@ -139,7 +163,7 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     )
     return {
         "reconstruction": reconstruction_scores(model),
-        "cfg_scale": RECIPE_CFG,
+        "cfg_scale": CFG_SCALE,
         "heldin": heldin,
         "heldout": heldout,
         "table": table,

@@ -29,13 +29,13 @@ Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 def make_rewards(
-    out: Path, work: Path | None, *, scale: float, seed: int, progress: Progress
-) -> Path:
+    out: Path, work: Path, *, scale: float, seed: int, progress: Progress
+) -> None:
     """Trains and measures the embedded CLIP and aesthetic head; called again after a stop, it goes on.
 
     Args:
         out: the folder to write; must not exist. Complete or absent.
-        work: checkpoints; None = beside `out`.
+        work: checkpoints.
         scale: above 0; multiplies the steps of both stages and the head's scenes.
         seed: of weights and scenes.
         progress: (stage, done, of, latest values).
@@ -47,7 +47,6 @@ def make_rewards(
         head_scenes=max(50, round(plan.head_scenes * scale)),
         head_steps=max(5, round(plan.head_steps * scale)),
     )
-    work = work or out.with_name(out.name + ".work")
     began = time.perf_counter()
     pretrain_rewards(work / "written", work, plan, progress)
     minutes = (time.perf_counter() - began) / 60
@@ -56,7 +55,6 @@ def make_rewards(
         shutil.copytree(work / "written", draft, dirs_exist_ok=True)
         write_json(draft / "scores.json", scores)
         write_atomic(draft / "README.md", card_text(scores, _story(plan, minutes)).encode())
-    return out
 
 
 def measure(
@@ -193,7 +191,7 @@ def _story(plan: RewardsPlan, minutes: float) -> str:
     """How the command made the models."""
     flaws = ", ".join(FLAWS.values())
     return (
-        f"```\nt2i-credit pretrain shapes-rewards --seed {plan.seed}\n```\n\n"
+        f"```\nt2i-credit pretrain shapes --only rewards --seed {plan.seed}\n```\n\n"
         f"CLIP: {plan.clip_steps:,} steps of {plan.clip_batch} scenes, rendered afresh for every step, with true captions; a "
         "caption that is true of another image of its batch does not count as wrong for it. "
         f"{plan.flawed_share:.0%} of the scenes are spoiled (t2i_credit/shapes/spoil.py) and their captions say so ({flaws}). "

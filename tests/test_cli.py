@@ -117,6 +117,12 @@ def test_config_prints_every_recipe_and_key():
     assert "kind: k3" in say("config", "shapes/gcpo")
 
 
+def test_the_demo_tells_what_became_of_the_rewards_that_it_never_trained_on():
+    metrics = [{"step": i, "heldout/clip": i / 10, "reward": 1.0} for i in range(6)]
+    told = demo.heldout_line(metrics, window=2)
+    assert told == "never trained on, first and last 2 steps: clip 0.050 -> 0.450"
+
+
 def test_the_demo_draws_the_step_with_the_most_to_see(run):
     reader = RunReader(run)
     sums = {n: sum(abs(s["advantage"]) for s in reader.samples(n)) for n in reader.steps()}

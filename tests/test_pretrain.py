@@ -6,7 +6,7 @@ import torch
 
 from t2i_credit.errors import ModelError
 from t2i_credit.geneval import TASKS
-from t2i_credit.model_card import _words, make_world_model
+from t2i_credit.model_card import _words, make_world
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.pretrain import (
     PretrainPlan,
@@ -102,7 +102,5 @@ def test_an_unknown_world_and_an_existing_folder_are_refused_in_one_line(tmp_pat
         ("shapes", tmp_path, "exists"),
     ):
         with pytest.raises(ModelError, match=words) as error:
-            make_world_model(
-                world, out, None, scale=1.0, seed=0, progress=lambda stage, done, of, values: None
-            )
+            make_world(world, out, rewards_out=out, progress=lambda stage, done, of, values: None)
         assert "\n" not in str(error.value)

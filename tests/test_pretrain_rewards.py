@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from t2i_credit.errors import ModelError
-from t2i_credit.model_card import make_world_model
+from t2i_credit import model_card
+from t2i_credit.model_card import make_world
 from t2i_credit.pretrain import rng_for
 from t2i_credit.pretrain_rewards import (
     CLIP_CONFIG,
@@ -217,8 +218,36 @@ def test_pairs_differ_so_that_the_caption_fits_one_of_them():
         assert not describes(own.record, other.scene)
 
 
-def test_rewards_are_a_world_of_pretrain_and_leave_existing_folders_alone(tmp_path):
+def test_existing_folders_are_left_alone_and_a_wrong_part_is_refused(tmp_path):
     with pytest.raises(ModelError, match="exists"):
-        make_world_model("shapes-rewards", tmp_path, None, scale=1.0, seed=0, progress=quiet)
+        make_world("shapes", tmp_path, only="generator", progress=quiet)
+    with pytest.raises(ModelError, match="exists"):
+        make_world("shapes", tmp_path / "new", rewards_out=tmp_path, only="rewards", progress=quiet)
     with pytest.raises(ModelError, match="--scale: 0"):
-        make_world_model("shapes-rewards", tmp_path / "new", None, scale=0, seed=0, progress=quiet)
+        make_world("shapes", tmp_path / "new", scale=0, progress=quiet)
+    with pytest.raises(ModelError, match="--only: 'critic'.*generator, rewards"):
+        make_world("shapes", tmp_path / "new", only="critic", progress=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_command_makes_what_is_missing_of_generator_and_rewards(tmp_path, monkeypatch):
+    made = []
+
+    def stub(part):
+        def write(folder, work, *, scale, seed, progress):
+            made.append((part, folder.name, work.name))
+            folder.mkdir(parents=True)
+
+        return write
+
+    monkeypatch.setattr(model_card, "make_generator", stub("generator"))
+    monkeypatch.setattr(model_card, "make_rewards", stub("rewards"))
+    out = tmp_path / "world"
+    found = make_world("shapes", out, progress=quiet)
+    assert found == [out, tmp_path / "world-rewards"]
+    assert made == [
+        ("generator", "world", "world.work"),
+        ("rewards", "world-rewards", "rewards"),
+    ]
+    out.rmdir()
+    assert make_world("shapes", out, progress=quiet) == [out]  # the rewards are there already

@@ -321,57 +321,57 @@ def test_the_seed_fixes_records_scenes_and_pixels() -> None:
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        # One word, wrong at 0.12; then 0.8 of the time the usual confusion and 0.2 / 4 of it any
+        # One word, wrong at 0.1; then 0.8 of the time the usual confusion and 0.2 / 4 of it any
         # of the 4 other shapes, the usual one included.
         (
             record("single_object", clause("circle")),
-            {("circle",): 0.88, ("ring",): 0.12 * 0.85, ("square",): 0.12 * 0.05},
+            {("circle",): 0.9, ("ring",): 0.1 * 0.85, ("square",): 0.1 * 0.05},
         ),
-        # Wrong at 0.56: the wrong picture is the more frequent one.
-        (record("single_object", clause("ring")), {("ring",): 0.44, ("circle",): 0.56 * 0.85}),
-        # The count is wrong at 0.56, the class at 0.12; of two wrong words one is kept, so
-        # count 0.56 * 0.88 + 0.56 * 0.12 / 2 = 0.5264 and class 0.12 * 0.44 + 0.0336 = 0.0864.
+        # Wrong at 0.6: the wrong picture is the more frequent one.
+        (record("single_object", clause("ring")), {("ring",): 0.4, ("circle",): 0.6 * 0.85}),
+        # The count is wrong at 0.6, the class at 0.1; of two wrong words one is kept, so
+        # count 0.6 * 0.9 + 0.6 * 0.1 / 2 = 0.57 and class 0.1 * 0.4 + 0.03 = 0.07.
         # "four" is 0.8 + 0.2 / 3 of the wrong counts.
         (
             record("counting", clause("circle", 3)),
             {
-                ("circle", 3): 1 - 0.5264 - 0.0864,
-                ("circle", 4): 0.5264 * (0.8 + 0.2 / 3),
-                ("circle", 1): 0.5264 * 0.2 / 3,
-                ("ring", 3): 0.0864 * 0.85,
+                ("circle", 3): 1 - 0.57 - 0.07,
+                ("circle", 4): 0.57 * (0.8 + 0.2 / 3),
+                ("circle", 1): 0.57 * 0.2 / 3,
+                ("ring", 3): 0.07 * 0.85,
             },
         ),
-        # As above with colour 0.5264 and class 0.0864. Of the 5 other colours green (0.04) is held
+        # As above with colour 0.57 and class 0.07. Of the 5 other colours green (0.04) is held
         # out for circles, of the 4 other shapes ring (0.85) for orange: the caption stays true.
         (
             record("colors", clause("circle", color="orange")),
             {
-                ("circle", "red"): 0.5264 * 0.84,
-                ("circle", "blue"): 0.5264 * 0.04,
+                ("circle", "red"): 0.57 * 0.84,
+                ("circle", "blue"): 0.57 * 0.04,
                 ("ring", "orange"): 0.0,
-                ("circle", "orange"): 1 - 0.5264 * 0.96 - 0.0864 * 0.15,
+                ("circle", "orange"): 1 - 0.57 * 0.96 - 0.07 * 0.15,
             },
         ),
-        # "red" becomes "orange" at 0.12, but orange rings are held out (0.84 of the changes).
-        # "ring" becomes "circle" at 0.56; red squares (0.05) are held out. One of two wrong words:
-        # colour 0.12 * 0.44 + 0.0336 = 0.0864, class 0.5264.
+        # "red" becomes "orange" at 0.1, but orange rings are held out (0.84 of the changes).
+        # "ring" becomes "circle" at 0.6; red squares (0.05) are held out. One of two wrong words:
+        # colour 0.1 * 0.4 + 0.03 = 0.07, class 0.57.
         (
             record("colors", clause("ring", color="red")),
             {
                 ("ring", "orange"): 0.0,
-                ("circle", "red"): 0.5264 * 0.85,
-                ("ring", "red"): 1 - 0.0864 * 0.16 - 0.5264 * 0.95,
+                ("circle", "red"): 0.57 * 0.85,
+                ("ring", "red"): 1 - 0.07 * 0.16 - 0.57 * 0.95,
             },
         ),
-        # "circle above triangle": each wrong at 0.12; another shape in place of one of them.
-        # relation alone: 0.12 * 0.88^2, with one other wrong: 2 * 0.12^2 * 0.88 / 2, with both:
-        # 0.12^3 / 3; in all 0.106176, of which below is 0.8 + 0.2 / 3, the same for each word.
+        # "circle above triangle": each wrong at 0.1; another shape in place of one of them.
+        # relation alone: 0.1 * 0.9^2, with one other wrong: 2 * 0.1^2 * 0.9 / 2, with both:
+        # 0.1^3 / 3; in all 0.090333, of which below is 0.8 + 0.2 / 3, the same for each word.
         # "circle right of triangle" (0.2 / 3) is held out as the mirror of triangle left of circle.
         (
             record("position", clause("triangle"), clause("circle", position=["above", 0])),
             {
-                ("triangle", "circle", "below"): 0.106176 * (0.8 + 0.2 / 3),
-                ("triangle", "circle", "left of"): 0.106176 * 0.2 / 3,
+                ("triangle", "circle", "below"): 0.090333 * (0.8 + 0.2 / 3),
+                ("triangle", "circle", "left of"): 0.090333 * 0.2 / 3,
                 ("triangle", "circle", "right of"): 0.0,
             },
         ),
