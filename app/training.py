@@ -101,9 +101,13 @@ def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:
             samples = payload["samples"]
             mean = sum(s["reward"] or 0.0 for s in samples) / len(samples)
             says = f"step {step}: the newest recorded group, best reward first · mean reward {mean:.2f}"
+            pushed = payload["scale"]["advantage"] > 0
+            if not pushed:
+                says += " · all alike, so nothing is pushed: the map is the credit alone"
             payload["says"] = says
             key = f"{reader.path}@{step}"
-            return plain({"groups": [payload], "map": "token_advantages", "key": key})
+            shown = "token_advantages" if pushed else "credit"
+            return plain({"groups": [payload], "map": shown, "key": key})
         except UserError as error:
             troubles.append(in_words(error))
     return components.note("The newest pictures cannot be shown", troubles[0])

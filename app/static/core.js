@@ -83,15 +83,16 @@
     return lutOf(look.palettes[kind][look.chosen[kind]]);
   };
 
-  // Where on the palette a value lies (0..256), and how strong it is (0..1).
+  // Where on the palette a value lies (0..256), and how strong it is (0..1). Signed maps have a square-root scale: one image
+  // that is far from the others would otherwise leave these without colour. The legend's marks say so.
   t2i.place = (map, value, scale) => {
     const limit = t2i.MAPS[map].limit(scale) || 1;
     if (t2i.MAPS[map].palette === "sequential") {
       const share = Math.min(1, Math.max(0, value / limit));
       return [Math.round(256 * share), share];
     }
-    const share = Math.min(1, Math.max(-1, value / limit));
-    return [Math.round(128 * (share + 1)), Math.abs(share)];
+    const share = Math.sqrt(Math.min(1, Math.abs(value) / limit));
+    return [Math.round(128 * (1 + Math.sign(value) * share)), share];
   };
 
   // Paints a map on a canvas of one pixel per token. Below full opacity weak tokens are more see-through.
@@ -154,6 +155,15 @@
     );
   };
 
+  // A quarter of the limit stands halfway: see `place`.
+  const signedMarks = (limit, beyond) => [
+    [0, (beyond ? "≤ " : "") + t2i.signed(-limit)],
+    ...(limit ? [[0.25, t2i.signed(-limit / 4)]] : []),
+    [0.5, "0"],
+    ...(limit ? [[0.75, t2i.signed(limit / 4)]] : []),
+    [1, (beyond ? "≥ " : "") + t2i.signed(limit)],
+  ];
+
   // A colour bar with its numbers and the meaning of its ends.
   t2i.legend = (map, scale, look) => {
     const about = t2i.MAPS[map];
@@ -168,7 +178,7 @@
     const marks =
       about.palette === "sequential"
         ? [[0, "0"], [1 / limit, "1"], [1, t2i.number(limit)]]
-        : [[0, (beyond ? "≤ " : "") + t2i.signed(-limit)], [0.5, "0"], [1, (beyond ? "≥ " : "") + t2i.signed(limit)]];
+        : signedMarks(limit, beyond);
     const labels = marks.map(([share, text]) => {
       const label = t2i.el("span", { class: share === 0 ? "low" : share === 1 ? "high" : "" }, text);
       label.style.left = `${100 * share}%`;

@@ -33,6 +33,7 @@
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
+    if (!value.group.scale.advantage && state.map === "token_advantages") state.map = "credit"; // nothing is pushed
     if (!value.group.samples[0].arrays.negative_logprobs && state.map === "signed_contrast") state.map = "credit";
     build(root, state);
   };
