@@ -28,9 +28,7 @@ CHOICES = 32  # images among which a caption has to find its own
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
-def make_rewards(
-    out: Path, work: Path, *, scale: float, seed: int, progress: Progress
-) -> None:
+def make_rewards(out: Path, work: Path, *, scale: float, seed: int, progress: Progress) -> None:
     """Trains and measures the embedded CLIP and aesthetic head; called again after a stop, it goes on.
 
     Args:

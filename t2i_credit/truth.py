@@ -178,7 +178,7 @@ class _Measurement:
         rewards, _ = self.reward(rollout.images, rollout.prompts)
         advantages = self.advantage(rewards, rollout.group_size)
         objects = self.describe(rollout)
-        scores = scores_of(self.assigners, rollout, advantages, self.model.grid, seed=settings.seed)
+        scores = scores_of(self.assigners, rollout, advantages, self.model, seed=settings.seed)
         height, width = rollout.images.shape[-2:]
         self._done()
         found: dict[str, Any] = {

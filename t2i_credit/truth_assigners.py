@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .config import find_plugin, parse_config
 from .config_yaml import parse_yaml
-from .credit import CREDIT, CreditEntry
+from .credit import CREDIT, GROUP_FIELDS, CreditEntry
+from .credit_group import group_fields
 from .errors import ConfigError
-from .interfaces import Rollout
+from .interfaces import ImageTokenModel, Rollout
 from .update import as_entry
 
 BASELINES = ("uniform", "random", "entropy", "centre")
@@ -41,12 +42,21 @@ class Assigner:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The rollout fields that it reads."""
+        """The fields that it reads, see credit.py."""
         return self.entry.fields_needed(**self.params)
 
-    def __call__(self, rollout: Rollout, advantages: Tensor) -> Tensor:
-        """(B, T) credit, row mean 1."""
-        found = {name: getattr(rollout, name) for name in self.needs}
+    def __call__(self, rollout: Rollout, advantages: Tensor, model: ImageTokenModel) -> Tensor:
+        """(B, T) credit of whole groups, row mean 1; `model` drew them."""
+        found = {name: getattr(rollout, name) for name in self.needs - GROUP_FIELDS}
+        found |= group_fields(
+            self.needs & GROUP_FIELDS,
+            tokens=rollout.tokens,
+            codebook=model.codebook,
+            grid=model.grid,
+            group_size=rollout.group_size,
+            advantages=advantages,
+            guided_entropy=rollout.guided_entropy,
+        )
         return self.entry.assign(found, rollout.mask, advantages, **self.params)
 
 
@@ -95,21 +105,23 @@ def _default_kind(entry: CreditEntry) -> Any:
 def _unmeasurable(assigner: Assigner) -> str | None:
     if assigner.entry.needs_reference:
         return "needs a reference model, which a single policy has not left yet"
-    if missing := sorted(assigner.needs - _KEPT):
+    if missing := sorted(assigner.needs - _KEPT - GROUP_FIELDS):
         return f"needs {', '.join(missing)}, which a rollout does not keep"
     return None
 
 
 def rollout_needs(assigners: Sequence[Assigner]) -> frozenset[str]:
-    """The rollout fields that any of them reads."""
-    return frozenset().union(*(assigner.needs for assigner in assigners))
+    """The rollout fields that any of them reads, or that a group's fields are made of."""
+    needs = frozenset().union(*(assigner.needs for assigner in assigners))
+    made_of = {"guided_entropy"} if "entropy_gradient" in needs else set()
+    return (needs - GROUP_FIELDS) | made_of
 
 
 def scores_of(
     assigners: Sequence[Assigner],
     rollout: Rollout,
     advantages: Tensor,
-    grid: tuple[int, int],
+    model: ImageTokenModel,
     *,
     seed: int,
 ) -> dict[str, Tensor]:
@@ -123,10 +135,10 @@ def scores_of(
         "uniform": ones,
         "random": torch.rand(ones.shape, generator=torch.Generator().manual_seed(seed)),
         "entropy": rollout.entropy.cpu(),
-        "centre": centre_closeness(grid).expand_as(ones),
+        "centre": centre_closeness(model.grid).expand_as(ones),
     }
     for assigner in assigners:
-        found[assigner.name] = assigner(rollout, advantages).cpu()
+        found[assigner.name] = assigner(rollout, advantages, model).cpu()
     return found
 
 

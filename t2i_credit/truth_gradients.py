@@ -64,7 +64,7 @@ class GradientStore:
 
 
 def credits_of(
-    rollout: Rollout, advantages: Tensor, assigners: Sequence[Assigner], seed: int
+    rollout: Rollout, advantages: Tensor, assigners: Sequence[Assigner], model: Any, seed: int
 ) -> dict[str, Tensor]:
     """The credits whose gradients are compared: uniform, random (weights of power_rank, shuffled), the assigners'."""
     noise = torch.rand(rollout.tokens.shape, generator=torch.Generator().manual_seed(seed))
@@ -72,7 +72,7 @@ def credits_of(
         "uniform": rollout.mask.float(),
         "random": power_rank(noise.to(rollout.tokens.device), rollout.mask),
     }
-    return found | {assigner.name: assigner(rollout, advantages) for assigner in assigners}
+    return found | {assigner.name: assigner(rollout, advantages, model) for assigner in assigners}
 
 
 def policy_gradients(
@@ -149,7 +149,7 @@ def gradient_agreement(
     """
     store, samples, count, coordinates = GradientStore(), 0, 0, 0
     for number, (rollout, advantages) in enumerate(batches):
-        credits = credits_of(rollout, advantages, assigners, seed + number)
+        credits = credits_of(rollout, advantages, assigners, model, seed + number)
         for name, gradient in policy_gradients(model, rollout, advantages, credits, config).items():
             store.add(name, gradient)
             coordinates = len(gradient)

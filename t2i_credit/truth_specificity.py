@@ -116,7 +116,7 @@ def specificity(
         shown = alone.any(1) & other.any(1)
         used += int(shown.sum())
         for assigner in assigners:
-            credit = assigner(seen, advantages).cpu().numpy()
+            credit = assigner(seen, advantages, model).cpu().numpy()
             aurocs = {
                 "removed": auroc(credit, alone),
                 "named": auroc(credit, other),

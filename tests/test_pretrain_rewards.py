@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from t2i_credit.errors import ModelError
 from t2i_credit import model_card
+from t2i_credit.errors import ModelError
 from t2i_credit.model_card import make_world
 from t2i_credit.pretrain import rng_for
 from t2i_credit.pretrain_rewards import (

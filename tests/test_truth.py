@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -263,18 +264,38 @@ def test_every_kind_of_contrast_is_compared_and_what_needs_a_reference_is_left_o
     for kind in ContrastKind.__args__:  # type: ignore[attr-defined]
         assert ("guidance_contrast" if kind == "k3" else f"guidance_contrast,kind={kind}") in names
     assert "uniform" not in names and "top_entropy" in names
-    assert "reference" in left_out["distribution_guided"]
+    assert set(left_out) == {"distribution_guided", "critical_tokens"}
+    assert all("reference" in reason for reason in left_out.values())
 
 
 def test_scores_are_the_baselines_and_the_credits_of_a_rollout() -> None:
     model, rollout = wide_rollout()
     contrast = parse_assigner("guidance_contrast,kind=abs,shape=proportional")
-    found = scores_of([contrast], rollout, torch.zeros(len(rollout)), model.grid, seed=0)
+    found = scores_of([contrast], rollout, torch.zeros(len(rollout)), model, seed=0)
     assert list(found) == ["uniform", "random", "entropy", "centre", contrast.name]
     difference = (rollout.logprobs - rollout.negative_logprobs).abs()
     expected = difference * 6 / difference.sum(1, keepdim=True)
     assert torch.allclose(found[contrast.name], expected, rtol=1e-4)
     assert all(score.shape == rollout.tokens.shape for score in found.values())
+
+
+def test_credit_of_a_whole_group_is_made_of_the_models_codes() -> None:
+    model, rollout = wide_rollout()
+    advantages = torch.linspace(-1, 1, rollout.group_size).repeat(
+        len(rollout) // rollout.group_size
+    )
+    draw = torch.Generator().manual_seed(0)
+    codes = SimpleNamespace(
+        codebook=torch.randn(model.codebook_size, 3, generator=draw), grid=model.grid
+    )
+    vectors = torch.nn.functional.normalize(codes.codebook[rollout.tokens], dim=-1)
+    found = parse_assigner("similarity")(rollout, advantages, codes)
+    for b in range(rollout.group_size):  # the first group
+        opposed = [
+            j for j in range(rollout.group_size) if j != b and advantages[b] * advantages[j] <= 0
+        ]
+        alike = torch.stack([(vectors[b] * vectors[j]).sum(-1) for j in opposed]).mean(0)
+        assert torch.allclose(found[b], (1 - alike) / (1 - alike).mean(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
