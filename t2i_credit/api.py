@@ -6,20 +6,17 @@ The one place above floor 3 that builds things; it computes nothing itself.
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .config import Config, check_params, find_plugin, load_config, parse_config, to_yaml
+from .config import Config, check_params, find_plugin, load_config, parse_config
 from .config_plugins import PLUGIN
-from .errors import ConfigError, PromptError, RunError, TrainingError
+from .errors import ConfigError, PromptError, RunError
 from .interfaces import Prompt, Rollout
+from .launch import check_run_folder, out_of_memory, run_folder, run_path, trackers, warn_of_changes
 from .prompts import load_prompts, with_negative
 from .references import References
 
@@ -376,8 +373,8 @@ def run_training(
         project_dir=str(path / "trackers"),
     )
     if resume and accelerator.is_main_process:
-        _warn_of_changes(path, config, warn)
-    with _run_folder(accelerator, config, path, resume) as run, _trackers(accelerator, config):
+        warn_of_changes(path, config, warn)
+    with run_folder(accelerator, config, path, resume) as run, trackers(accelerator, config):
         trainer = Trainer(
             config,
             model=parts.model.to(accelerator.device),
@@ -393,135 +390,6 @@ def run_training(
             report=report,
             warn=warn,
         )
-        with _out_of_memory():
+        with out_of_memory():
             trainer.train()
     return path
-
-
-@contextmanager
-def _out_of_memory() -> Iterator[None]:
-    """Says which knob to turn."""
-    import torch
-
-    from .memory import KNOBS
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory: {KNOBS}; then continue at the last checkpoint with --resume"
-        ) from error
-
-
-@contextmanager
-def _run_folder(accelerator: Any, config: Config, path: Path, resume: bool) -> Iterator[Any]:
-    """The run folder, which the first process writes; the others know where it is."""
-    from .processes import Follower
-    from .run_folder import RunWriter
-
-    if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-        yield Follower(path, resume=resume)
-        return
-    with RunWriter.create(
-        path,
-        config=to_yaml(config),
-        environment=environment(config),
-        total=config.train.steps,
-        resume=resume,
-    ) as run:
-        accelerator.wait_for_everyone()
-        yield run
-
-
-def _warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
-    """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
-    import yaml
-
-    from .run_reader import RunReader, dotted
-
-    before, now = dotted(RunReader(path).config()), dotted(yaml.safe_load(to_yaml(config)))
-    for key in dict.fromkeys([*before, *now]):
-        if before.get(key) != now.get(key):
-            warn(f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now")
-
-
-def check_run_folder(config: Config, *, resume: bool) -> None:
-    """Refuses before any weight is loaded what `RunWriter.create` would refuse later.
-
-    Raises:
-        RunError: the run exists (without `resume`), or does not (with it).
-    """
-    from .processes import rank
-    from .run_folder import check_new
-    from .run_reader import RunReader
-
-    if rank() > 0:
-        return  # the first process may have made it already
-    if resume:
-        RunReader(run_path(config)).status()
-    else:
-        check_new(run_path(config))
-
-
-def run_path(config: Config) -> Path:
-    """Where the run of a configuration lies."""
-    return Path(config.train.out) / (config.train.name or "run")
-
-
-@contextmanager
-def _trackers(accelerator: Any, config: Config) -> Iterator[None]:
-    """The trackers' life, so that they are closed whatever happens."""
-    path = run_path(config)
-    try:
-        if config.train.trackers:
-            shown = {"run": path.name, "config": to_yaml(config)}
-            accelerator.init_trackers("t2i-credit", config=shown)
-    except OSError as error:
-        raise RunError(f"{path}: trackers cannot be started: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        with suppress(
-            OSError
-        ):  # metrics.jsonl has it all, and an earlier error is the one to report
-            accelerator.end_training()
-
-
-def environment(config: Config) -> dict[str, Any]:
-    """Versions, device, seed, commit and time, for the run folder."""
-    import accelerate
-    import diffusers
-    import torch
-    import transformers
-
-    from . import __version__
-
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return {
-        "t2i_credit": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "diffusers": diffusers.__version__,
-        "accelerate": accelerate.__version__,
-        "platform": platform.platform(),
-        "device": gpu or "cpu",
-        "threads": torch.get_num_threads(),
-        "seed": config.train.seed,
-        "commit": _commit(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, if it is one."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

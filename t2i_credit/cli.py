@@ -40,12 +40,12 @@ def train(
 
     Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
     """
-    from . import api, console
+    from . import api, console, launch
     from .config import load_config
     from .processes import rank
 
     settings = load_config(config, overrides or [])
-    api.check_run_folder(settings, resume=resume)
+    launch.check_run_folder(settings, resume=resume)
     parts = api.prepare(settings)
     if dry_run:
         console.table("Plan", api.plan(parts))

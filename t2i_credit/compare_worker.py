@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from . import api, console, judging
+from . import api, console, judging, launch
 from .compare_runs import SPLITS, EvaluationPlan
 from .config import load_config
 from .errors import UserError
@@ -24,7 +24,7 @@ def finish(config_file: Path, plan: EvaluationPlan) -> None:
         UserError: whatever is wrong, in one line.
     """
     config = load_config(config_file)
-    path = api.run_path(config)
+    path = launch.run_path(config)
     begun = path.exists()
     if not (begun and RunReader(path).status().state == "finished"):
         parts = api.prepare(config)

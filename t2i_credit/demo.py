@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from . import api, console, judging
+from . import api, console, judging, launch
 from .config import load_config
 from .errors import RunError
 from .evaluate import Evaluation, paired
@@ -29,7 +29,7 @@ def run(out: Path, *, steps: int | None = None) -> None:
     if steps is not None:
         overrides.append(f"train.steps={steps}")
     config = load_config(RECIPE, overrides)
-    path = api.run_path(config)
+    path = launch.run_path(config)
     finished = path.exists() and RunReader(path).status().state == "finished"
     console.say("t2i-credit demo: about 12 minutes on two CPU cores; run it again to resume\n")
 
