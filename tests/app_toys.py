@@ -47,12 +47,17 @@ def toy_rollout(step: int, prompts: tuple[str, ...]) -> Rollout:
     )
 
 
-def write_toy_step(run: RunWriter, step: int, prompts: tuple[str, ...] = (PROMPT, PROBE)) -> None:
-    """One recorded step: rewards 0, 1, 2, ... along the samples, credit that is no constant, the last prompt a probe."""
+def write_toy_step(
+    run: RunWriter, step: int, prompts: tuple[str, ...] = (PROMPT, PROBE), *, alike: bool = False
+) -> None:
+    """One recorded step: rewards 0, 1, 2, ... along the samples (or all 1.5), credit that is no constant, the last
+    prompt a probe."""
     rollout = toy_rollout(step, prompts)
     credit = torch.rand(len(rollout), H * W, generator=torch.Generator().manual_seed(step + 1))
     credit = credit / credit.mean(1, keepdim=True)
     rewards = torch.arange(len(rollout)).float() % G
+    if alike:
+        rewards = torch.full_like(rewards, 1.5)
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[5:15, 10:40] = (
         True  # half of the first row of tokens and half of the second, columns 1 to 3

@@ -219,6 +219,16 @@ def test_a_new_step_changes_the_curves_and_a_new_record_the_pictures(fresh):
     assert "step 10" in newest["groups"][0]["says"] and "figures" not in curves
 
 
+def test_a_group_that_is_all_alike_shows_its_credit_and_says_so(fresh):
+    run = RunWriter(fresh.root / "one")
+    write_toy_step(run, 11)
+    lively = training.newest_group(RunReader(run.path), [11])
+    assert lively["map"] == "token_advantages" and "alike" not in lively["groups"][0]["says"]
+    write_toy_step(run, 12, alike=True)
+    flat = training.newest_group(RunReader(run.path), [12])
+    assert flat["map"] == "credit" and "nothing is pushed" in flat["groups"][0]["says"]
+
+
 def test_the_liveliest_group_is_the_one_whose_rewards_vary_most():
     def group(number, rewards, probe=False):
         return Recorded(number, "", None, probe, tuple(range(4)), rewards)
