@@ -82,7 +82,7 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             )
         opened["training"].select(**beat)
         opened["maps"].select(lambda name: credit_maps.show(shelf, name, {}), run, maps, **QUIET)
-        opened["playground"].select(lambda: play.choices(), None, play.models, **QUIET)
+        opened["playground"].select(play.open, None, play.models, **QUIET)
         opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **QUIET)
         opened["evaluation"].select(scores.refresh, run, scores.outputs, **QUIET)
 

@@ -25,8 +25,9 @@ class Playground:
     models: list[gr.Dropdown]
     studio: Studio
 
-    def choices(self) -> list[Any]:
-        """The generators that can be loaded now."""
+    def open(self) -> list[Any]:
+        """The models to choose from, when the tab is opened; the embedded one is loaded meanwhile."""
+        self.studio.warm_up()
         known = self.studio.choices()
         return [gr.Dropdown(choices=known) for _ in self.models]
 

@@ -92,6 +92,7 @@ class Studio:
     def __init__(self, shelf: RunShelf) -> None:
         self.shelf = shelf
         self._models: OrderedDict[str, Any] = OrderedDict()
+        self._loading = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
         """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run."""
@@ -106,20 +107,32 @@ class Studio:
                 ]
         return found
 
+    def warm_up(self) -> threading.Thread:
+        """Loads the embedded generator in the background, so that the first sample need not wait for it."""
+
+        def load() -> None:
+            with suppress(UserError, OSError):  # the first sample will say it
+                self.model(EMBEDDED)
+
+        thread = threading.Thread(target=load, daemon=True)
+        thread.start()
+        return thread
+
     def model(self, name: str) -> Any:
-        """A generator by its name in `choices`.
+        """A generator by its name in `choices`; a second caller waits while it is loaded.
 
         Raises:
             UserError: it is none of them, or cannot be loaded.
         """
         from .. import api
 
-        if name not in self._models:
-            self._models[name] = api.load_model(self._address(name))
-            while len(self._models) > KEPT_MODELS:
-                self._models.popitem(last=False)
-        self._models.move_to_end(name)
-        return self._models[name]
+        with self._loading:
+            if name not in self._models:
+                self._models[name] = api.load_model(self._address(name))
+                while len(self._models) > KEPT_MODELS:
+                    self._models.popitem(last=False)
+            self._models.move_to_end(name)
+            return self._models[name]
 
     def _address(self, name: str) -> str:
         if name == EMBEDDED:

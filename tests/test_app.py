@@ -517,6 +517,14 @@ def test_what_cannot_be_sampled_is_said_before_a_model_is_loaded(shelf, take, se
     assert last.failed and said in last.says
 
 
+def test_opening_the_playground_loads_the_embedded_generator_once(shelf):
+    here = studio.Studio(shelf)
+    for thread in [here.warm_up(), here.warm_up()]:
+        thread.join(timeout=120)
+    (name, loaded), *others = here._models.items()
+    assert (name, others) == ("shapes", []) and here.model("shapes") is loaded
+
+
 def test_sampling_shows_the_picture_forming_and_ends_with_both_prompts_on_one_scale(shelf):
     from toys import WideConfig, tiny_model
 
