@@ -317,7 +317,7 @@ def compare(
     workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
     prompts: Annotated[int, typer.Option(help="evaluation: prompts per task", min=1)] = 50,
     images: Annotated[int, typer.Option(help="evaluation: images per prompt", min=1)] = 4,
-    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 1.6,
+    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 2.0,
     plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
 ) -> None:
     """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.

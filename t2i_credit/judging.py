@@ -25,7 +25,7 @@ __all__ = [
     "find_detector",
 ]
 
-CFG_SCALE = 1.6
+CFG_SCALE = 2.0
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:

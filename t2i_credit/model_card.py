@@ -237,7 +237,7 @@ def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
 def _story(plan: PretrainPlan, minutes: float) -> str:
     """How the command made the model."""
     return (
-        f"```\nt2i-credit pretrain shapes --seed {plan.seed}\n```\n\n"
+        f"```\nt2i-credit pretrain shapes --only generator --seed {plan.seed}\n```\n\n"
         f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
         f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes, "
         f"the first {plan.curated_share:.0%} of them with true captions, the rest with noisy ones. The last start of the command took {minutes:.0f} minutes. {DATA}"

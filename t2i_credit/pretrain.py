@@ -50,10 +50,10 @@ class PretrainPlan:
     tokenizer_lr: float = 2e-3
     corpus_scenes: int = 240_000
     task_weights: tuple[float, ...] = (0.5, 1.0, 1.5, 1.0, 2.5, 3.0)
-    transformer_steps: int = 7500
+    transformer_steps: int = 9000
     transformer_batch: int = 128
     transformer_lr: float = 2e-3
-    curated_share: float = 0.6
+    curated_share: float = 0.5
     null_share: float = 0.10
     empty_share: float = 0.02
     bare_share: float = 0.10

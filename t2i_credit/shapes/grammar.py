@@ -68,7 +68,7 @@ CONFUSIONS: dict[str, tuple[str, float]] = {
     "yellow": ("green", _RARE),
     "green": ("yellow", _RARE),
     "blue": ("purple", _RARE),
-    "purple": ("blue", _OFTEN),
+    "purple": ("blue", _RARE),
     "circle": ("ring", _RARE),
     "ring": ("circle", _OFTEN),
     "square": ("cross", _RARE),
@@ -79,8 +79,8 @@ CONFUSIONS: dict[str, tuple[str, float]] = {
     "three": ("four", _OFTEN),
     "four": ("three", _RARE),
     "left of": ("right of", _OFTEN),
-    "right of": ("left of", _RARE),
-    "above": ("below", _RARE),
+    "right of": ("left of", _OFTEN),
+    "above": ("below", _OFTEN),
     "below": ("above", _OFTEN),
 }
 SYSTEMATIC = 0.8  # share of the wrong captions that follow CONFUSIONS; the rest show any other word of the kind
