@@ -31,7 +31,7 @@ def run(out: Path, *, steps: int | None = None) -> None:
     config = load_config(RECIPE, overrides)
     path = launch.run_path(config)
     finished = path.exists() and RunReader(path).status().state == "finished"
-    console.say("t2i-credit demo: about 12 minutes on two CPU cores; run it again to resume\n")
+    console.say("t2i-credit demo: about 10 minutes on two CPU cores; run it again to resume\n")
 
     console.say("1/4  the base model: how often does it draw what it is asked for? (half a minute)")
     before = {split: _evaluate("shapes", split, config) for split in SPLITS}
