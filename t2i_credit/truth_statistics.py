@@ -101,9 +101,12 @@ def signal_to_noise(products: Numbers) -> float:
     """|mean gradient|^2 / variance of one batch's gradient, both without bias, from dot products (N, N).
 
     The mean over pairs of different batches estimates |mean|^2; the mean square of one batch is that plus its noise.
+    nan where no batch teaches anything (no group whose rewards differ).
     """
     signal = _off_diagonal_mean(products)
     noise = float(np.trace(products)) / len(products) - signal
+    if not products.any():
+        return math.nan
     return signal / noise if noise > 0 else math.inf
 
 
@@ -148,13 +151,18 @@ def direction_cosine(products: Numbers, crossed: Numbers, large: Numbers) -> flo
 
 
 def jackknife(statistic: Callable[..., float], *matrices: Numbers) -> Interval:
-    """[estimate, low, high] of a statistic of (N, N) matrices over batches, with a 95% t-interval (delete-one)."""
+    """[estimate, low, high] of a statistic of (N, N) matrices over batches, with a 95% t-interval (delete-one).
+
+    The ends are nan where the statistic is not finite without some batch.
+    """
     batches = len(matrices[0])
     estimate = statistic(*matrices)
     without = []
     for i in range(batches):
         rest = np.arange(batches) != i
         without.append(statistic(*(m[np.ix_(rest, rest)] for m in matrices)))
+    if not np.isfinite(without).all():
+        return [estimate, math.nan, math.nan]
     spread = np.asarray(without) - np.mean(without)
     error = math.sqrt((batches - 1) / batches * float((spread**2).sum()))
     half = float(stats.t.ppf((1 + LEVEL) / 2, batches - 1)) * error

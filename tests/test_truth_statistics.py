@@ -114,3 +114,11 @@ def test_the_jackknife_of_a_mean_is_the_t_interval() -> None:
     # 1, 2, 3, 4: standard error 1.29099 / 2, t(3) at 97.5% = 3.18245, half-width 2.05427
     found = jackknife(lambda m: float(np.diag(m).mean()), np.diag([1.0, 2.0, 3.0, 4.0]))
     assert found == pytest.approx([2.5, 2.5 - 2.05427, 2.5 + 2.05427], abs=1e-4)
+
+
+def test_batches_that_teach_nothing_have_no_ratio_and_no_interval() -> None:
+    nothing = np.zeros((3, 3))
+    assert all(math.isnan(value) for value in jackknife(signal_to_noise, nothing))
+    one = np.diag([0.0, 0.0, 1.0])  # without the last batch there is nothing
+    estimate, low, high = jackknife(signal_to_noise, one)
+    assert estimate == 0.0 and math.isnan(low) and math.isnan(high)
