@@ -55,6 +55,12 @@ METRICS = {
     "time/tokens_per_second": "image tokens sampled and trained on per second of the step",
 }
 
+# Further names of a run on text; its others are among METRICS, and mean the same with answers for images.
+TEXT_METRICS = {
+    "answer_length": "mean number of tokens of a sampled answer, with its end token",
+    "truncated": "share of sampled answers that grpo.max_completion_length cut off",
+}
+
 
 @torch.no_grad()
 def rollout_metrics(

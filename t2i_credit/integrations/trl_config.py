@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..config_combinations import NEVER_REFRESHED
-from ..config_messages import first_problem, show
+from ..config_messages import KeyProblem, first_problem, show
 from ..config_plugins import CreditConfig, find_plugin
 from ..config_types import Section
 from ..credit import CreditEntry
@@ -73,10 +73,16 @@ class TextCreditConfig:
         try:
             section = _CreditOnly.model_validate({"credit": tree}).credit
         except ValidationError as error:
-            raise ConfigError(str(first_problem(error, _CreditOnly))) from None
+            raise first_problem(error, _CreditOnly) from None
         object.__setattr__(self, "section", section)
         for key, problem in self._disagreements():
-            raise ConfigError(f"{key}: {problem}")
+            raise KeyProblem(key, problem)
+
+    @staticmethod
+    def compares(section: CreditConfig) -> bool:
+        """Whether the credit compares the prompt with a negative one."""
+        entry = as_entry(find_plugin(section.name, CreditConfig.table(), "credit.name"))
+        return bool(entry.fields_needed(**section.params) & NEGATIVE_FIELDS)
 
     @property
     def entry(self) -> CreditEntry:
@@ -94,7 +100,7 @@ class TextCreditConfig:
 
     @property
     def needs_negative(self) -> bool:
-        return bool(self.needs & NEGATIVE_FIELDS)
+        return self.compares(self.section)
 
     def _disagreements(self) -> Iterator[tuple[str, str]]:
         name = self.section.name
@@ -150,10 +156,10 @@ def check_arguments(config: TextCreditConfig, args: Any, others: Mapping[str, An
         others: the trainer's arguments tools, rollout_func and environment_factory.
 
     Raises:
-        ConfigError: one line that names the setting.
+        KeyProblem: one line that names the setting.
     """
     for key, problem in _trl_disagreements(config, args, others):
-        raise ConfigError(f"{key}: {problem}")
+        raise KeyProblem(key, problem)
 
 
 def _trl_disagreements(
