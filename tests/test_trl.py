@@ -414,6 +414,23 @@ def test_a_suffix_stands_behind_the_last_message() -> None:
     assert talk[1]["content"] == "1+1" and len(parts[0]["content"]) == 1  # theirs is untouched
 
 
+def test_the_example_of_the_page_runs(
+    qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "chain-of-thought.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    # a checkpoint of a few thousand weights, two steps, and what keeps both small
+    small = "max_steps=2, max_completion_length=8, num_generations=4, use_cpu=True, bf16=False"
+    small += ", activation_checkpointing=False, dataloader_pin_memory=False"
+    for theirs, ours in (("Qwen/Qwen2.5-0.5B-Instruct", str(qwen)), ("max_steps=100", small)):
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    names: dict[str, Any] = {}
+    exec(compile(code, "chain-of-thought.md", "exec"), names)
+    assert names["trainer"].state.global_step == 2
+
+
 # ---- bad input ----
 
 BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {

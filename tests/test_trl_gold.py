@@ -188,6 +188,25 @@ def test_gold_makes_the_answer_likelier(checkpoint: Path, tmp_path: Path) -> Non
     )
 
 
+def test_nobody_sampled_a_reference_answer_and_its_ratio_is_one(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    class Sampled(Failing):
+        """Gives log-probs of its sampling, as vLLM does."""
+
+        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **more: Any) -> Any:
+            tokens, _ = super()._generate_single_turn(prompt_ids, *args, **more)
+            return tokens, [[-1.0] * len(row) for row in tokens]
+
+    # with a threshold trl compares these log-probs with those of the policy
+    trainer, _, row = one_step(checkpoint, tmp_path, Sampled, off_policy_mask_threshold=50.0)
+    kept = trainer._buffered_inputs[0]
+    places = kept["sampling_per_token_logps"].isnan().any(1)
+    assert int(places.sum()) == 2  # one of each group
+    assert torch.allclose(kept["advantages"][places], torch.tensor(0.75))
+    assert row["grad_norm"] > 0
+
+
 def test_evaluation_knows_no_gold(checkpoint: Path, tmp_path: Path) -> None:
     args = settings(tmp_path, **SEQUENCE, per_device_eval_batch_size=8)
     trainer = Failing(str(checkpoint), right, args, questions(), questions(), credit=GOLD)

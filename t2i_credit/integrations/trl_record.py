@@ -99,13 +99,11 @@ class StepRecorder:
         kept = rollout.mask[row]
         tokens = rollout.tokens[row][kept].tolist()
         fields = {name: values[row][kept] for name, values in rollout.fields.items()}
-        lists: dict[str, Any] = {}
-        lists |= {
-            name: fields[name] for name in ("logprobs", "negative_logprobs") if name in fields
-        }
+        lists: dict[str, Any] = {"logprobs": fields["logprobs"], "entropy": fields["entropy"]}
         if "negative_logprobs" in fields:
+            lists["negative_logprobs"] = fields["negative_logprobs"]
             lists["contrast"] = self._contrast(fields)
-        lists |= {"entropy": fields["entropy"], "credit": rollout.credit[row][kept]}
+        lists["credit"] = rollout.credit[row][kept]
         lists["token_advantages"] = rollout.token_advantages[row][kept]
         return {
             "index": row,
