@@ -57,6 +57,6 @@ $(STAMP): pyproject.toml $(MOVED)
 		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv; }
 	@echo "==> installing into .venv: the first time about 6 GB from the package index (torch is most of it), 3 to 15 minutes; after that, nothing"
 	@$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77"
-	@$(PY) -m pip install --disable-pip-version-check --no-build-isolation --editable ".[dev]"
+	@$(PY) -m pip install --disable-pip-version-check --no-build-isolation --editable ".[dev,text]"
 	@pwd -P > $(STAMP)
 	@echo "==> installed"

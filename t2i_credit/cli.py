@@ -36,14 +36,16 @@ def train(
     dry_run: Annotated[bool, typer.Option(help="check everything, print the plan, stop")] = False,
     app: Annotated[bool, typer.Option(help="serve the app beside the training")] = False,
 ) -> None:
-    """Fine-tunes a generator.
+    """Fine-tunes a generator, or the language model of a text recipe.
 
     Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
     """
-    from . import api, console, launch
+    from . import api, console, launch, texting
     from .config import load_config
     from .processes import rank
 
+    if texting.train(config, overrides or [], resume=resume, dry_run=dry_run, app=app):
+        return
     settings = load_config(config, overrides or [])
     launch.check_run_folder(settings, resume=resume)
     parts = api.prepare(settings)
@@ -195,14 +197,19 @@ def heatmap(
     step: Annotated[int | None, typer.Option(help="which step; left out = the newest")] = None,
     out: Annotated[Path | None, typer.Option(help="left out = heatmaps/ of the run")] = None,
 ) -> None:
-    """Draws the credit of a step: a panel per sample, a contact sheet, and a film of one prompt.
+    """Draws the credit of a step: a panel per sample, a contact sheet, a film of one prompt; of text, a page.
 
     Example: t2i-credit heatmap runs/shapes-gcpo --step 100
     """
     from . import console
     from .errors import RunError
     from .heatmap_files import write_animation, write_heatmaps
+    from .heatmap_text import write_text_heatmap
+    from .run_reader import RunReader
 
+    if RunReader(run).is_text():
+        console.say(f"tokens: {write_text_heatmap(run, step, out)}")
+        return
     files = write_heatmaps(run, step, out)
     console.say(f"contact sheet: {files[0]}")
     console.say(f"panels:        {len(files) - 1} beside it")
@@ -505,13 +512,16 @@ def config(
     """
     from . import console
     from .config import describe, list_recipes, load_config, to_yaml
+    from .text_config import load_text_config
 
     if name is not None:
-        console.plain(to_yaml(load_config(name, overrides or [])))
+        text = load_text_config(name, overrides or [])
+        console.plain(to_yaml(text[0] if text else load_config(name, overrides or [])))
         return
     for row in describe():
         console.plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
     console.plain(f"recipes: {', '.join(list_recipes())}")
+    console.plain(f"recipes for text: {', '.join(list_recipes(text=True))}")
 
 
 @app.command()

@@ -8,7 +8,6 @@ are checked (by `check_params`) where rewards are known.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -40,6 +39,7 @@ from .config_types import (
     Text,
     Tracker,
     distinct,
+    folder_name,
 )
 from .config_yaml import write_yaml
 from .errors import ConfigError
@@ -256,13 +256,7 @@ class TrainConfig(Section):
 
     _distinct = field_validator("trackers")(lambda value: distinct(value))
 
-    @field_validator("name")
-    @classmethod
-    def _is_a_folder_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"\w[\w.-]{0,99}", value, re.ASCII):
-            allowed = "at most 100 letters, digits and . _ -, the first a letter or digit or _"
-            raise KeyProblem("train.name", f"value {show(value)} is not allowed; {allowed}")
-        return value
+    _is_a_folder_name = field_validator("name")(folder_name)
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -333,6 +327,8 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
         ConfigError: one line that names the file or the command line, the key, and what is allowed.
     """
     tree, where, origin = read_tree(os.fspath(name_or_path), overrides)
+    if "grpo" in tree:
+        raise ConfigError(f"{where}: is for text (section grpo); here one for images is needed")
     return parse_config(tree, where=where, origin=origin)
 
 
@@ -357,7 +353,7 @@ def parse_config(
     raise ConfigError(f"{place}: {problem}")
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: BaseModel) -> str:
     """The resolved configuration, every key written out; `load_config` reads it back as the same `Config`."""
     return write_yaml(config.model_dump(mode="json"))
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .config import Config
 
 # Credit that `refresh` cannot change, and why.
-_NEVER_REFRESHED = {
+NEVER_REFRESHED = {
     "uniform": "it never changes",
     "distribution_guided": "it is taken anew at every update as it is",
     "critical_tokens": "its tokens are those of the rollout, its weights are new at every update as it is",
@@ -62,10 +62,10 @@ def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:
 
 def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:
     credit, loss = config.credit, config.loss
-    if credit.refresh and credit.name in _NEVER_REFRESHED:
+    if credit.refresh and credit.name in NEVER_REFRESHED:
         yield (
             "credit.refresh",
-            f"true is refused with credit.name '{credit.name}': {_NEVER_REFRESHED[credit.name]}",
+            f"true is refused with credit.name '{credit.name}': {NEVER_REFRESHED[credit.name]}",
         )
     if loss.kl_weight == "credit" and credit.name == "uniform":
         yield (

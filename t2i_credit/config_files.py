@@ -19,6 +19,8 @@ from .config_plugins import AdvantageConfig, CreditConfig, PluginSection
 from .config_yaml import check_tree, parse_yaml
 from .errors import ConfigError
 
+TEXT_WORLDS = ("arithmetic",)  # folders of recipes for text
+
 
 class SourceTree(NamedTuple):
     """Sections as YAML gives them, not yet validated.
@@ -55,9 +57,9 @@ def read_tree(name: str, overrides: Sequence[str]) -> SourceTree:
     return SourceTree(tree, where, origins.of)
 
 
-def list_recipes() -> list[str]:
-    """The names of the shipped recipes, such as `shapes/gcpo`, sorted."""
-    return sorted(_recipes())
+def list_recipes(*, text: bool = False) -> list[str]:
+    """The names of the shipped recipes for images, such as `shapes/gcpo`, or of those for text, sorted."""
+    return sorted(name for name in _recipes() if (name.split("/")[0] in TEXT_WORLDS) == text)
 
 
 def _recipes() -> dict[str, Traversable]:

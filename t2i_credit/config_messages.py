@@ -66,10 +66,11 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> KeyProblem
 
 
 def fields_of(schema: type[BaseModel], section: str) -> dict[str, Any]:
-    """The fields of a section; of a section that maps names to models (`reward`), those of one entry."""
+    """The fields of a section; of a section that maps names to models (`reward`), those of one entry; none of a section
+    that maps names to anything."""
     annotation: Any = schema.model_fields[section].annotation
     model = get_args(annotation)[1] if get_origin(annotation) is dict else annotation
-    return dict(model.model_fields)
+    return dict(getattr(model, "model_fields", {}))
 
 
 def _nearest_key(name: str, allowed: Iterable[str], front: str, schema: type[BaseModel]) -> str:

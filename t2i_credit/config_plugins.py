@@ -109,7 +109,7 @@ def check_params(
             checked[key] = parameter.default
             continue
         config = ConfigDict(strict=True, arbitrary_types_allowed=True)
-        adapter: TypeAdapter[Any] = TypeAdapter(_lenient(parameter.annotation), config=config)
+        adapter: TypeAdapter[Any] = TypeAdapter(lenient(parameter.annotation), config=config)
         try:
             checked[key] = adapter.validate_python(params[key])
         except ValidationError as error:
@@ -137,17 +137,17 @@ def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def _lenient(annotation: Any) -> Any:
+def lenient(annotation: Any) -> Any:
     """The annotation, with floats as configurations take them (4e-4, no NaN) and tuples given as lists."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is float:
         return Float
     if origin is Annotated:
-        return Annotated[(_lenient(args[0]), *args[1:])]
+        return Annotated[(lenient(args[0]), *args[1:])]
     if origin in (Union, types.UnionType):
-        return Union[tuple(_lenient(arg) for arg in args)]  # noqa: UP007
+        return Union[tuple(lenient(arg) for arg in args)]  # noqa: UP007
     if origin in (list, tuple, dict):
-        inner = origin[tuple(arg if arg is ... else _lenient(arg) for arg in args)]
+        inner = origin[tuple(arg if arg is ... else lenient(arg) for arg in args)]
         return Annotated[inner, Strict(False)] if origin is tuple else inner
     return annotation
 

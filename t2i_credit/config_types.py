@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from .config_messages import show
+from .config_messages import KeyProblem, show
 
 SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
 LARGEST_SEED = 2**63 - 1
@@ -47,4 +47,12 @@ def distinct(value: tuple[str, ...] | None, if_empty: str = "") -> tuple[str, ..
         raise ValueError(f"value [] is not allowed; {if_empty}")
     if len(set(value)) < len(value):
         raise ValueError(f"value {show(list(value))} is not allowed; each name once")
+    return value
+
+
+def folder_name(value: str | None) -> str | None:
+    """Refuses a name of a run that could not be a folder's on every machine."""
+    if value is not None and not re.fullmatch(r"\w[\w.-]{0,99}", value, re.ASCII):
+        allowed = "at most 100 letters, digits and . _ -, the first a letter or digit or _"
+        raise KeyProblem("train.name", f"value {show(value)} is not allowed; {allowed}")
     return value

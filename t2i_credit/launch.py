@@ -12,6 +12,7 @@ from typing import Any
 
 from .config import Config, to_yaml
 from .errors import RunError, TrainingError
+from .text_config import TextConfig
 
 
 @contextmanager
@@ -30,7 +31,9 @@ def out_of_memory() -> Iterator[None]:
 
 
 @contextmanager
-def run_folder(accelerator: Any, config: Config, path: Path, resume: bool) -> Iterator[Any]:
+def run_folder(
+    accelerator: Any, config: Config | TextConfig, path: Path, resume: bool
+) -> Iterator[Any]:
     """The run folder, which the first process writes; the others know where it is."""
     from .processes import Follower
     from .run_folder import RunWriter
@@ -62,7 +65,7 @@ def warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> 
             warn(f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now")
 
 
-def check_run_folder(config: Config, *, resume: bool) -> None:
+def check_run_folder(config: Config | TextConfig, *, resume: bool) -> None:
     """Refuses before any weight is loaded what `RunWriter.create` would refuse later.
 
     Raises:
@@ -80,7 +83,7 @@ def check_run_folder(config: Config, *, resume: bool) -> None:
         check_new(run_path(config))
 
 
-def run_path(config: Config) -> Path:
+def run_path(config: Config | TextConfig) -> Path:
     """Where the run of a configuration lies."""
     return Path(config.train.out) / (config.train.name or "run")
 
@@ -104,7 +107,7 @@ def trackers(accelerator: Any, config: Config) -> Iterator[None]:
             accelerator.end_training()
 
 
-def environment(config: Config) -> dict[str, Any]:
+def environment(config: Config | TextConfig) -> dict[str, Any]:
     """Versions, device, seed, commit and time, for the run folder."""
     import accelerate
     import diffusers

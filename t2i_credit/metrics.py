@@ -55,6 +55,12 @@ METRICS = {
     "time/tokens_per_second": "image tokens sampled and trained on per second of the step",
 }
 
+# Further names of a run on text; its others are among METRICS, and mean the same with answers for images.
+TEXT_METRICS = {
+    "answer_length": "mean number of tokens of a sampled answer, with its end token",
+    "truncated": "share of sampled answers that grpo.max_completion_length cut off",
+}
+
 
 @torch.no_grad()
 def rollout_metrics(
@@ -95,10 +101,21 @@ def rollout_metrics(
 
 
 @torch.no_grad()
-def credit_metrics(credit: Tensor) -> dict[str, float]:
-    """How concentrated the credit (B, T) is."""
-    top = credit.sort(dim=1, descending=True).values[:, : max(1, round(credit.shape[1] / 5))]
-    share = top.sum(1) / credit.sum(1).clamp(min=1e-9)
+def credit_metrics(credit: Tensor, mask: Tensor | None = None) -> dict[str, float]:
+    """How concentrated the credit (B, T) is.
+
+    Args:
+        credit: (B, T), 0 off the mask.
+        mask: (B, T) bool, where rows differ in length; rows wholly masked do not count.
+    """
+    lengths = torch.full_like(credit[:, 0], credit.shape[1]) if mask is None else mask.sum(1)
+    credit, lengths = credit[lengths > 0], lengths[lengths > 0]
+    if not len(credit):
+        return {"credit_max": 0.0, "credit_top20": 0.0}
+    ordered = credit.sort(dim=1, descending=True).values
+    count = (lengths / 5).round().clamp(min=1)
+    top = torch.arange(credit.shape[1], device=credit.device) < count[:, None]
+    share = (ordered * top).sum(1) / credit.sum(1).clamp(min=1e-9)
     return {
         "credit_max": float(credit.amax(1).mean()),
         "credit_top20": float(share.mean()),

@@ -108,3 +108,6 @@ class Follower:
 
     def write_step(self, *args: Any, **fields: Any) -> None:
         """Left to the first process."""
+
+    def write_text_step(self, *args: Any, **fields: Any) -> None:
+        """Left to the first process."""

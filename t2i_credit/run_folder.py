@@ -2,7 +2,7 @@
 nothing of training. The reader is in run_reader.py.
 
     config.yaml  environment.json  status.json  metrics.jsonl
-    steps/000010/{samples.json, arrays.safetensors, 0000.png, ...}
+    steps/000010/{samples.json, arrays.safetensors, 0000.png, ...}    of a run on text samples.json alone
     checkpoints/000100/
     evaluations/<name>.json, .jsonl
     heatmaps/000010/                      drawn from steps/, can be thrown away
@@ -263,6 +263,22 @@ class RunWriter:
             write_atomic(folder / "arrays.safetensors", save_arrays(saved))
             for sample, image in zip(samples, images, strict=True):
                 write_png(folder / str(sample["image"]), Image.fromarray(image))
+        return self.path / "steps" / step_name(step)
+
+    def write_text_step(
+        self, step: int, samples: Sequence[Mapping[str, Any]], *, group_size: int
+    ) -> Path:
+        """Keeps answers of a step of a run on text; returns the folder.
+
+        Args:
+            step: from 1.
+            samples: of each answer prompt, negative, completion, reward, reward_parts, advantage, gold, group, and
+                lists with a value per token: tokens, logprobs, credit, ...
+            group_size: G.
+        """
+        header = {"step": step, "text": True, "group_size": group_size, "samples": samples}
+        with write_folder_atomic(self.path / "steps" / step_name(step)) as folder:
+            write_json(folder / "samples.json", header)
         return self.path / "steps" / step_name(step)
 
     def write_evaluation(

@@ -170,6 +170,10 @@ class RunReader:
             raise RunError(f"{self.path}: step {step} is not recorded; recorded: {_ranges(known)}")
         folder = self.step_folder(step)
         header = self._json(folder / "samples.json")
+        if header.get("text"):
+            raise RunError(
+                f"{self.path}: is a run on text, which has no images: t2i-credit heatmap shows it"
+            )
         path = folder / "arrays.safetensors"
         try:
             arrays = load_arrays(self._bytes(path))
@@ -194,6 +198,10 @@ class RunReader:
         if not isinstance(samples, list):
             raise RunError(f"{path}: not a recorded step: no samples")
         return samples
+
+    def is_text(self) -> bool:
+        """Whether it is a run on text, whose steps have samples and no arrays or images."""
+        return "grpo" in self.config()
 
     def evaluations(self) -> list[str]:
         """Names of the complete evaluations."""

@@ -1,0 +1,88 @@
+"""The `grpo` section of a text configuration: keys and values of trl's GRPOConfig, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from trl import GRPOConfig
+
+from ..config_messages import KeyProblem, did_you_mean, explain, one_line, plain
+from ..config_plugins import lenient
+from ..text_config import TextConfig
+
+# Keys that the run sets itself, and which of ours says it.
+_OURS = {
+    "output_dir": "train.out and train.name",
+    "max_steps": "train.steps",
+    "num_train_epochs": "train.steps",
+    "seed": "train.seed",
+    "run_name": "train.name",
+    "logging_steps": "metrics.jsonl, which has every step",
+    "save_strategy": "the run folder, which keeps the last model",
+    "report_to": "metrics.jsonl",
+}
+
+
+def grpo_arguments(config: TextConfig, folder: str) -> GRPOConfig:
+    """trl's configuration of a run.
+
+    Args:
+        config: whose `grpo` section is checked.
+        folder: where trl may write.
+
+    Raises:
+        KeyProblem: an unknown key, a wrong value, or values that trl refuses together.
+    """
+    import torch
+
+    given = {key: _checked(key, value) for key, value in config.grpo.items()}
+    gpu = torch.cuda.is_available()
+    own: dict[str, Any] = {
+        "output_dir": folder,
+        "max_steps": config.train.steps,
+        "seed": config.train.seed,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
+    # small models on small machines; a larger one says otherwise
+    defaults: dict[str, Any] = {
+        "activation_checkpointing": False,
+        "bf16": False,
+        "use_cpu": not gpu,
+    }
+    defaults |= {"dataloader_pin_memory": gpu}
+    try:
+        return GRPOConfig(**{**defaults, **given, **own})
+    except ValueError as error:
+        message = one_line(error)
+        blamed = [key for key in given if key in message]
+        raise KeyProblem(".".join(["grpo", *blamed[:1]]), message) from None
+
+
+def _checked(key: str, value: Any) -> Any:
+    hints = _hints()
+    where = f"grpo.{plain(key)}"
+    if key in _OURS:
+        raise KeyProblem(where, f"is not for trl here; use {_OURS[key]}")
+    if key not in hints:
+        hint = did_you_mean(key, hints, "grpo")
+        raise KeyProblem(where, f"unknown key{hint} (allowed: the fields of trl.GRPOConfig)")
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        lenient(hints[key]), config=ConfigDict(strict=True, arbitrary_types_allowed=True)
+    )
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise KeyProblem(where, explain(error.errors()[0])) from None
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
+    return {name: hint for name, hint in get_type_hints(GRPOConfig).items() if name in names}

@@ -1,0 +1,164 @@
+"""A run on an embedded text world: from a text configuration to a trained model in a run folder. Computes nothing itself."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config_messages import KeyProblem
+from ..errors import ConfigError
+from ..launch import run_folder, run_path
+from ..text_config import TextConfig
+from .trl import CreditGRPOTrainer, TextCreditConfig
+from .trl_arguments import grpo_arguments
+from .trl_config import check_arguments
+from .trl_record import MetricsCallback, Report, StepRecorder
+
+Origin = Callable[[str], str]
+# What the trainer calls a setting, and where a text configuration has it; all else that it refuses is trl's.
+_KEYS = {
+    "negative": "prompts.negative",
+    "gold": "rollout.gold",
+    "gold_reward": "rollout.gold_reward",
+}
+
+
+@dataclass(frozen=True)
+class TextParts:
+    """Everything that a run on text is made of, checked; the model is not loaded yet."""
+
+    config: TextConfig
+    credit: TextCreditConfig
+    rows: list[dict[str, Any]]
+    reward: Callable[..., list[float]]
+
+
+def prepare_text(config: TextConfig, origin: Origin) -> TextParts:
+    """Checks a configuration and draws its problems.
+
+    Args:
+        config: what to do.
+        origin: dotted key -> what to call the place that set it, for messages.
+
+    Raises:
+        ConfigError: one line.
+    """
+    from .. import arithmetic
+
+    settings = config.prompts
+    try:
+        credit = _credit(config)
+        with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+            check_arguments(credit, grpo_arguments(config, folder), {})
+    except KeyProblem as found:
+        key = _KEYS.get(found.key, found.key)
+        key = key if "." in key else f"grpo.{key}"
+        raise ConfigError(f"{origin(key)}: {key}: {found.problem}") from None
+    rows = arithmetic.dataset(settings.count, settings.seed, settings.split)
+    if credit.negative_column:
+        rows = [{**row, "negative": arithmetic.negative(row["prompt"])} for row in rows]
+
+    def correct(completions: list[str], answer: list[int], **_: Any) -> list[float]:
+        return [float(arithmetic.check(c, a)) for c, a in zip(completions, answer, strict=True)]
+
+    return TextParts(config, credit, rows, correct)
+
+
+def _credit(config: TextConfig) -> TextCreditConfig:
+    """The trainer's credit of a configuration: its negative prompts are the world's, unless a suffix is given."""
+    section = config.credit
+    given = {"name": section.name, "refresh": section.refresh, **section.params}
+    negative: dict[str, Any] = {}
+    if config.prompts.negative is not None:
+        negative = {"negative": config.prompts.negative}
+    elif TextCreditConfig.compares(section):
+        negative = {"negative_column": "negative"}
+    return TextCreditConfig(
+        given,
+        gold="gold" if config.rollout.gold else None,
+        fail_below=config.rollout.fail_below,
+        gold_reward=config.rollout.gold_reward,
+        **negative,
+    )
+
+
+def run_text(parts: TextParts, *, report: Report) -> Path:
+    """Trains; returns the run folder, which holds the trained model in `model/`.
+
+    Args:
+        parts: of `prepare_text`.
+        report: called after each step with its number (from 1) and metrics.
+
+    Raises:
+        UserError: the model cannot be loaded, or the folder cannot be written.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import PrinterCallback
+
+    from ..models.text_model import load_text_model
+
+    config = parts.config
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    model, tokenizer = load_text_model(config.model.name)
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        args = grpo_arguments(config, folder)
+        trainer = CreditGRPOTrainer(
+            model,
+            parts.reward,
+            args,
+            Dataset.from_list(parts.rows),
+            processing_class=tokenizer,
+            credit=parts.credit,
+        )
+        with run_folder(trainer.accelerator, config, run_path(config), False) as run:
+            trainer.watch = StepRecorder(
+                run,
+                tokenizer,
+                config.credit,
+                every=config.log.samples_every,
+                groups=config.log.groups,
+                total=config.train.steps,
+                group_size=args.num_generations,
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(MetricsCallback(run, report))
+            trainer.train()
+            if trainer.accelerator.is_main_process:
+                for part in (trainer.accelerator.unwrap_model(trainer.model), tokenizer):
+                    part.save_pretrained(run.path / "model")
+    return Path(run.path)
+
+
+def plan_text(parts: TextParts) -> Mapping[str, Any]:
+    """What a run will do, for people."""
+    config = parts.config
+    batch = config.grpo.get("per_device_train_batch_size", 8)
+    return {
+        "model": config.model.name,
+        "problems": f"{len(parts.rows)}, {config.prompts.split}",
+        "steps": f"{config.train.steps} with {batch} answers in a batch",
+        "credit": config.credit.name,
+        "run folder": str(run_path(config)),
+    }
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps names that trl and transformers deprecate for each other from the user, who cannot change them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*will be removed in v6", category=FutureWarning)
+        logger = logging.getLogger("transformers")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
