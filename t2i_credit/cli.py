@@ -420,10 +420,10 @@ def export(
 
 @app.command()
 def pretrain(
-    world: Annotated[str, typer.Argument(help="shapes")],
-    out: Annotated[Path, typer.Option(help="the folder to write the generator to")] = Path(
-        "pretrained"
-    ),
+    world: Annotated[str, typer.Argument(help="shapes or arithmetic")],
+    out: Annotated[
+        Path, typer.Option(help="the folder to write the generator or text model to")
+    ] = Path("pretrained"),
     rewards_out: Annotated[
         Path | None,
         typer.Option(help="the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
@@ -437,7 +437,7 @@ def pretrain(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
 ) -> None:
-    """Trains the embedded generator and its reward models from nothing; run it again to resume.
+    """Trains a world's generator and reward models, or its text model, from nothing; run it again to resume.
 
     Example: t2i-credit pretrain shapes --out my-shapes
     """

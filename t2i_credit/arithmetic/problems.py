@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import PromptError
 from .chains import write
+from .mistakes import is_hard
 from .questions import Question, read, within_range, wording, work
 
 STEPS = (2, 3, 4)
@@ -17,6 +18,7 @@ OPERATORS = "+-*"
 OPERATOR_SHARES = (0.4, 0.3, 0.3)
 WORDS_SHARE = 0.5  # of the prompts: "17 plus 25 times three:" and not "17+25*3:"
 SPLITS = ("train", "heldout")
+MOST_HARD = 2  # hard steps of a problem, so that a right chain is never out of reach
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def draw_question(
     count = int(rng.choice(STEPS, p=STEP_SHARES)) if steps is None else steps
     while True:
         question = _any_question(rng, count)
-        if question.split == split and within_range(work(question)):
+        worked = work(question)
+        easy_enough = within_range(worked) and sum(map(is_hard, worked)) <= MOST_HARD
+        if easy_enough and question.split == split:
             return question
 
 
@@ -93,7 +97,7 @@ def dataset(n: int, seed: int, split: str = "train") -> list[dict[str, Any]]:
         seed: the same seed, the same problems; a longer list begins with a shorter one's.
         split: "train" or "heldout".
     """
-    rng = np.random.default_rng([seed, SPLITS.index(split) if split in SPLITS else 0])
+    rng = np.random.default_rng([seed, split == "heldout"])
     found: dict[Question, dict[str, Any]] = {}
     while len(found) < n:
         drawn = problem(rng, split=split)
