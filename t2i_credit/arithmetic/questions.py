@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from ..errors import PromptError
 
@@ -19,9 +21,8 @@ END = ":"  # of every prompt
 WRONGLY = ", answer wrongly"  # before the end of a negative prompt
 HELD_OUT_OF = 8  # one problem out of so many is held out
 
-_PLAIN = {word: str(n) for n, word in enumerate(NUMBER_WORDS, 1)} | {
-    word: sign for sign, word in OPERATOR_WORDS.items()
-}
+_DIGITS = {word: str(n) for n, word in enumerate(NUMBER_WORDS, 1)}
+_SIGNS = {word: sign for sign, word in OPERATOR_WORDS.items()}
 _QUESTION = re.compile(r"[1-9][0-9]?(?:[+*-][1-9][0-9]?)+")
 
 
@@ -115,7 +116,8 @@ def read(prompt: str) -> Question:
         PromptError: the text is no such prompt.
     """
     text = prompt.removesuffix(END)
-    plain = "".join(_PLAIN.get(word, word) for word in text.removesuffix(WRONGLY).split(" "))
+    asked = text.removesuffix(WRONGLY)
+    plain = asked if " " not in asked else _plain(asked.split(" "))
     if text == prompt or not _QUESTION.fullmatch(plain):
         raise PromptError(
             f"prompt {prompt!r}: not a problem; numbers from 1 to {LARGEST} with + - * (or plus, minus, times) "
@@ -123,6 +125,13 @@ def read(prompt: str) -> Question:
         )
     numbers, signs = re.split("[+*-]", plain), re.findall("[+*-]", plain)
     return Question(tuple(map(int, numbers)), tuple(signs))
+
+
+def _plain(words: Sequence[str]) -> str:
+    """Numbers and operator words in turn, in symbols; "?" stands for a word out of place."""
+    numbers = [_DIGITS.get(word, word) for word in words[::2]]
+    signs = [_SIGNS.get(word, "?") for word in words[1::2]]
+    return numbers[0] + "".join(s + n for s, n in zip_longest(signs, numbers[1:], fillvalue="?"))
 
 
 def negative(prompt: str) -> str:
