@@ -1,4 +1,4 @@
-"""How well a language model calculates: samples completions and judges them. Trains nothing.
+"""How well a language model calculates: its completions judged and counted. Trains nothing.
 
 Shapes: P problems, G completions of each.
 """
@@ -6,62 +6,21 @@ Shapes: P problems, G completions of each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .arithmetic.chains import Verdict, judge
 from .arithmetic.questions import read
+from .text_sampling import Done, complete, unheard
 from .truth_statistics import mean_interval
 
 KINDS = ("right", "slip", "slips", "lost", "malformed")
 LONGEST = (
     112  # characters of a completion; the longest chain of four steps with every filler word has 69
 )
-
-
-@torch.no_grad()
-def complete(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    *,
-    temperature: float = 1.0,
-    seed: int,
-    batch: int = 256,
-    done: Callable[[int, int], None] = lambda done, of: None,
-) -> list[str]:
-    """One completion of each prompt, without the end token.
-
-    Args:
-        model: a causal language model of transformers.
-        tokenizer: its tokenizer; pads on the left.
-        prompts: as plain text.
-        temperature: 0 = always the likeliest character.
-        seed: the same seed and batch, the same completions.
-        batch: prompts completed together.
-        done: called with (completions so far, of) after each batch.
-    """
-    found: list[str] = []
-    sampling = {"do_sample": False}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch):
-            given = tokenizer(list(prompts[start : start + batch]), padding=True)
-            given = {
-                name: torch.tensor(given[name], device=model.device)
-                for name in ("input_ids", "attention_mask")
-            }
-            tokens = model.generate(**given, max_new_tokens=LONGEST, **sampling)
-            added = tokens[:, given["input_ids"].shape[1] :]
-            found += tokenizer.batch_decode(added, skip_special_tokens=True)
-            done(len(found), len(prompts))
-    return found
 
 
 def score(
@@ -73,11 +32,12 @@ def score(
     temperature: float = 1.0,
     seed: int = 0,
     batch: int = 256,
-    done: Callable[[int, int], None] = lambda done, of: None,
+    done: Done = unheard,
 ) -> dict[str, Any]:
-    """Exact-answer accuracy with 95% intervals over problems; see `complete` for the arguments.
+    """Exact-answer accuracy with 95% intervals over problems.
 
     Args:
+        model, tokenizer, temperature, seed, batch, done: see `text_sampling.continued`.
         prompts: of the problems, positive or negative.
         samples: G, completions of each problem.
 
@@ -88,7 +48,14 @@ def score(
     """
     repeated = [prompt for prompt in prompts for _ in range(samples)]
     texts = complete(
-        model, tokenizer, repeated, temperature=temperature, seed=seed, batch=batch, done=done
+        model,
+        tokenizer,
+        repeated,
+        max_new_tokens=LONGEST,
+        temperature=temperature,
+        seed=seed,
+        batch=batch,
+        done=done,
     )
     verdicts = [judge(prompt, text) for prompt, text in zip(repeated, texts, strict=True)]
     correct = np.array([v.correct for v in verdicts], dtype=np.float64).reshape(-1, samples)

@@ -48,7 +48,7 @@ class ArithmeticPlan:
     curated_share: float = 0.6
     wrongly_share: float = 0.15
     seed: int = 0
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
 
 
 def draw_example(rng: np.random.Generator, plan: ArithmeticPlan, *, curated: bool) -> Example:
