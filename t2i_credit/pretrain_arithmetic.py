@@ -42,7 +42,7 @@ class ArithmeticPlan:
         checkpoint_every: steps.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 64
     lr: float = 2e-3
     curated_share: float = 0.6
