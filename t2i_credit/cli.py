@@ -361,8 +361,8 @@ def truth(
         str | None,
         typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="prompts per task")] = 8,
-    images: Annotated[int, typer.Option(help="images per prompt")] = 4,
+    prompts: Annotated[int, typer.Option(help="prompts per task; of text, problems in all")] = 8,
+    images: Annotated[int, typer.Option(help="images per prompt, or answers")] = 4,
     share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
     repeats: Annotated[int, typer.Option(help="independent redraws")] = 1,
     batches: Annotated[int, typer.Option(help="independent batches of the gradients")] = 24,
@@ -377,8 +377,22 @@ def truth(
     Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
     """
     from . import console, measuring
+    from .measuring_text import is_text_model
     from .truth_report import about, tables
 
+    if is_text_model(model):
+        given = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+        _truth_of_text(
+            model,
+            credits=credit or [],
+            unused=[name for name, value in given.items() if value],
+            out=out,
+            problems=prompts,
+            group_size=images,
+            continuations=repeats,
+            seed=seed,
+        )
+        return
     with console.bar("measuring") as progress:
         found = measuring.truth_of(
             model,
@@ -400,6 +414,19 @@ def truth(
     for title, rows in tables(found).items():
         console.rows(title, rows)
     console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
+
+
+def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
+    from . import console
+    from .measuring_text import truth_of_text_model
+    from .truth_text_report import about, tables
+
+    with console.bar("measuring") as progress:
+        found = truth_of_text_model(model, out=out, progress=progress, **settings)
+    console.say(about(found))
+    for title, rows in tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md")
 
 
 @app.command()
