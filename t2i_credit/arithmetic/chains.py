@@ -113,7 +113,7 @@ def judge(prompt: str, completion: str) -> Verdict:
     if chain is None:
         return Verdict(False, "malformed", ())
     correct = chain.answer == solve(question)
-    wrong = []
+    wrong: list[int] = []
     for index, written in enumerate(chain.steps):
         step = written.step
         if not question.operators or question.next_step()[1:] != (step.left, step.sign, step.right):

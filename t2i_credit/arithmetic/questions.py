@@ -42,7 +42,7 @@ class Question:
         """ "train" or "heldout", whatever the wording of the prompt."""
         return "heldout" if zlib.crc32(str(self).encode()) % HELD_OUT_OF == 0 else "train"
 
-    def next_step(self) -> tuple[int, str, int, int]:
+    def next_step(self) -> tuple[int, int, str, int]:
         """Which operator is worked next: (its place, left, sign, right)."""
         place = self.operators.index("*") if "*" in self.operators else 0
         return (place, self.numbers[place], self.operators[place], self.numbers[place + 1])
