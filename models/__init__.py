@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ModelError
 
 EMBEDDED = Path(__file__).parent / "embedded"
+TEXT_MODELS = ("arithmetic",)
 
 
 def _load_embedded(folder: Path) -> Any:
@@ -49,9 +50,10 @@ MODELS: dict[str, Callable[[Path], Any]] = {
 
 
 def embedded_names() -> list[str]:
-    """The generators that come with the package."""
+    """The generators that come with the package; its text models are text_model.py's."""
     # a name with a dot in front is a folder that is still being written
-    return sorted(p.parent.name for p in EMBEDDED.glob("[!.]*/config.json"))
+    names = [path.parent.name for path in EMBEDDED.glob("[!.]*/config.json")]
+    return sorted(name for name in names if name not in TEXT_MODELS)
 
 
 def load_pretrained(name_or_path: str) -> Any:

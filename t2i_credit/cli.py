@@ -368,8 +368,8 @@ def truth(
         str | None,
         typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="prompts per task")] = 8,
-    images: Annotated[int, typer.Option(help="images per prompt")] = 4,
+    prompts: Annotated[int, typer.Option(help="prompts per task; of text, problems in all")] = 8,
+    images: Annotated[int, typer.Option(help="images per prompt, or answers")] = 4,
     share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
     repeats: Annotated[int, typer.Option(help="independent redraws")] = 1,
     batches: Annotated[int, typer.Option(help="independent batches of the gradients")] = 24,
@@ -384,8 +384,22 @@ def truth(
     Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
     """
     from . import console, measuring
+    from .measuring_text import is_text_model
     from .truth_report import about, tables
 
+    if is_text_model(model):
+        given = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+        _truth_of_text(
+            model,
+            credits=credit or [],
+            unused=[name for name, value in given.items() if value],
+            out=out,
+            problems=prompts,
+            group_size=images,
+            continuations=repeats,
+            seed=seed,
+        )
+        return
     with console.bar("measuring") as progress:
         found = measuring.truth_of(
             model,
@@ -409,6 +423,19 @@ def truth(
     console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
 
 
+def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
+    from . import console
+    from .measuring_text import truth_of_text_model
+    from .truth_text_report import about, tables
+
+    with console.bar("measuring") as progress:
+        found = truth_of_text_model(model, out=out, progress=progress, **settings)
+    console.say(about(found))
+    for title, rows in tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md")
+
+
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder (run@STEP)")],
@@ -427,10 +454,10 @@ def export(
 
 @app.command()
 def pretrain(
-    world: Annotated[str, typer.Argument(help="shapes")],
-    out: Annotated[Path, typer.Option(help="the folder to write the generator to")] = Path(
-        "pretrained"
-    ),
+    world: Annotated[str, typer.Argument(help="shapes or arithmetic")],
+    out: Annotated[
+        Path, typer.Option(help="the folder to write the generator or text model to")
+    ] = Path("pretrained"),
     rewards_out: Annotated[
         Path | None,
         typer.Option(help="the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
@@ -444,7 +471,7 @@ def pretrain(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
 ) -> None:
-    """Trains the embedded generator and its reward models from nothing; run it again to resume.
+    """Trains a world's generator and reward models, or its text model, from nothing; run it again to resume.
 
     Example: t2i-credit pretrain shapes --out my-shapes
     """

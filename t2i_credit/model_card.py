@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .arithmetic_card import make_text_model
 from .atomic import write_atomic, write_folder_atomic, write_json
 from .errors import ModelError
 from .evaluate import Protocol, evaluate, grid_table
@@ -24,6 +25,7 @@ from .shapes import grammar
 from .shapes.detector import detect
 from .shapes.scene import render
 
+WORLDS = ("shapes", "arithmetic")
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -43,10 +45,10 @@ def make_world(
     """Trains and measures a world's generator and its reward models; called again after a stop, it goes on.
 
     Args:
-        world: "shapes".
-        out: the folder to write the generator to.
-        rewards_out: the folder to write its CLIP and aesthetic head to; None = OUT-rewards.
-        only: "generator" or "rewards"; None = both, or the one whose folder does not exist yet.
+        world: "shapes" or "arithmetic".
+        out: the folder to write the generator to, or the text model.
+        rewards_out: the folder to write its CLIP and aesthetic head to; None = OUT-rewards. Arithmetic has none.
+        only: "generator" or "rewards"; None = both, or the one whose folder does not exist yet. Not for arithmetic.
         work: checkpoints and corpus; None = beside `out`.
         scale: above 0; multiplies the steps of every stage.
         seed: of weights, scenes and captions.
@@ -58,12 +60,20 @@ def make_world(
     Raises:
         ModelError: an unknown world or part, a scale that is not above 0, or nothing is left to write.
     """
-    if world != "shapes":
-        raise ModelError(f"world {world!r} is not known; known: shapes")
+    if world not in WORLDS:
+        raise ModelError(f"world {world!r} is not known; known: {', '.join(WORLDS)}")
     if only not in (None, "generator", "rewards"):
         raise ModelError(f"--only: {only!r} is not allowed; allowed: generator, rewards")
     if not scale > 0:
         raise ModelError(f"--scale: {scale} is not allowed; above 0")
+    if world == "arithmetic":
+        if only or rewards_out:
+            raise ModelError("--only, --rewards-out: the arithmetic world has a text model alone")
+        if out.exists():
+            raise ModelError(f"{out}: exists; name another --out, or delete it")
+        work = work or out.with_name(out.name + ".work")
+        make_text_model(out, work, scale=scale, seed=seed, progress=progress)
+        return [out]
     wanted = {
         "generator": out,
         "rewards": rewards_out or out.with_name(out.name + "-rewards"),
