@@ -1,5 +1,6 @@
 """The character tokenizer and the small Llama, as anyone's transformers would load them."""
 
+import json
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from t2i_credit.arithmetic import dataset, negative
+from t2i_credit.arithmetic_scores import score
 from t2i_credit.errors import ModelError
 from t2i_credit.models.text_model import (
     BOS,
@@ -93,3 +95,17 @@ def test_a_missing_or_damaged_folder_is_refused_in_one_line(folder, tmp_path):
     with pytest.raises(ModelError, match="not a readable text model") as error:
         load_text_model(broken)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.weights("models/embedded/arithmetic")
+def test_the_shipped_model_is_small_and_answers_as_its_card_says():
+    place = text_model_folder("arithmetic")
+    assert sum(path.stat().st_size for path in place.rglob("*")) < 8_000_000
+    card = json.loads((place / "scores.json").read_text(encoding="utf-8"))
+    model, tokenizer = load_text_model("arithmetic")
+    prompts = [row["prompt"] for row in dataset(60, seed=5)]
+    found = score(model, tokenizer, prompts, samples=4)["by_steps"]["overall"]["correct"][0]
+    # standard deviation over problems at most sqrt(0.25 / 60) = 0.065
+    assert abs(found - card["train"]["by_steps"]["overall"]["correct"][0]) < 0.2
+    wrongly = score(model, tokenizer, [negative(p) for p in prompts], samples=1)
+    assert wrongly["by_steps"]["overall"]["correct"][0] < found - 0.1
