@@ -215,6 +215,7 @@ def prepare(config: Config) -> Parts:
     from .credit import CREDIT
     from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
     from .processes import require_enough_prompts
+    from .sharding import require_shardable
     from .update import as_entry
 
     reward = build_reward(config)
@@ -237,6 +238,8 @@ def prepare(config: Config) -> Parts:
     merge_adapter(model)  # of an earlier run that this one goes on from
     cast_parameters(model, getattr(torch, config.model.dtype))
     choose_trained(model, config.tune, seed=config.train.seed)
+    if config.train.sharding == "full":
+        require_shardable(model)
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
     held = config.loss.kl_coef > 0 or entry.needs_reference

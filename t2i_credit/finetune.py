@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .config_tune import TuneConfig
 from .errors import ConfigError
 from .interfaces import Condition, Reference
+from .sharding import part_like
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
@@ -179,4 +180,4 @@ class MovingAverage:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from a saved state."""
         for name, tensor in state.items():
-            self.state[name].copy_(tensor)
+            self.state[name].copy_(part_like(tensor, self.state[name]))
