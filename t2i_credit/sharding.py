@@ -7,6 +7,8 @@ used between passes. All processes gather together, so each must run as many pas
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +52,8 @@ def distribute(model: Any, reference: Any, accelerator: Accelerator, sharding: s
     """
     if sharding == "none" or accelerator.num_processes == 1:
         return accelerator.prepare(model)
+    # torch's parts refer to each other in circles; those that are left when Python shuts down end the process by an abort
+    atexit.register(gc.collect)
     prepared = accelerator.prepare_model(model, evaluation_mode=True)  # precision, without DDP
     shard(prepared, accelerator)
     if isinstance(reference, nn.Module):
