@@ -92,6 +92,9 @@ def _add_adapter(model: Any, settings: TuneConfig, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, backbone)
+    for parameter in backbone.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()  # small steps would be rounded away
     backbone.eval()
 
 

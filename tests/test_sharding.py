@@ -1,4 +1,4 @@
-"""Parameters in parts: two gloo processes with `fully_shard` do what one process does, and leave whole checkpoints."""
+"""Two gloo processes do what one does, whole (DDP) or in parts (`fully_shard`), and leave whole checkpoints."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from toys import PROMPTS, recipe, tiny_model
 
@@ -23,7 +24,7 @@ import t2i_credit
 from t2i_credit.config import Config, find_plugin, parse_config
 from t2i_credit.credit import CREDIT
 from t2i_credit.errors import ConfigError
-from t2i_credit.finetune import choose_trained, frozen_reference
+from t2i_credit.finetune import cast_parameters, choose_trained, frozen_reference
 from t2i_credit.processes import gather_rollout, micro_batches, my_micro_batches, my_share
 from t2i_credit.rollout import sample_rollout
 from t2i_credit.run_folder import RunReader
@@ -34,6 +35,7 @@ SIZE = 2  # samples of each of three prompts: one prompt for the first process, 
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5, -2.0, 2.0])
 STEPS = 5
 GATHER = "all_gather_single"  # what fully_shard gathers with
+WHOLE = {"sharding": "none"}
 # name: sections of the configuration, optimizer, number format
 CASES: dict[str, tuple[dict[str, Any], str, torch.dtype]] = {
     "full-sgd": ({}, "sgd", torch.float32),
@@ -52,6 +54,13 @@ CASES: dict[str, tuple[dict[str, Any], str, torch.dtype]] = {
         torch.float32,
     ),
     "modules-sgd": ({"tune": {"modules": ["layers.1"]}}, "sgd", torch.float32),
+    # adapters stay float32, so that a layer has parameters of two number formats
+    "lora-bfloat16": ({"tune": {"lora_rank": 2}}, "sgd", torch.bfloat16),
+    # whole in every process (DDP)
+    "whole-full-sgd": ({"train": WHOLE}, "sgd", torch.float32),
+    "whole-full-adamw": ({"train": WHOLE}, "adamw", torch.float64),
+    "whole-lora-sgd": ({"train": WHOLE, "tune": {"lora_rank": 2}}, "sgd", torch.float32),
+    "whole-lora-adamw": ({"train": WHOLE, "tune": {"lora_rank": 2}}, "adamw", torch.float64),
 }
 
 
@@ -75,11 +84,13 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def steps_of(case: str, accelerator: Accelerator) -> dict[str, Tensor]:
     """Tokens of each step, gradients of the first one, and parameters after five; the same in every process."""
     config, kind, dtype = settings(case)
-    model = tiny_model().to(dtype)
+    model = tiny_model()
+    cast_parameters(model, dtype)
     choose_trained(model, config.tune, seed=0)
     reference = frozen_reference(model)
-    shared = accelerator.num_processes > 1
-    model = distribute(model, reference, accelerator, config.train.sharding)
+    prepared = distribute(model, reference, accelerator, config.train.sharding)
+    shared = accelerator.num_processes > 1 and config.train.sharding == "full"
+    assert shared == isinstance(prepared, FSDPModule)
     if shared:
         assert all(isinstance(p, DTensor) for p in model.language_model.parameters())
         assert all(isinstance(p, DTensor) for p in trained(model).values())
@@ -87,7 +98,7 @@ def steps_of(case: str, accelerator: Accelerator) -> dict[str, Tensor]:
     optimizer = optimizers[kind](trained(model).values(), lr=0.1 if kind == "sgd" else 1e-3)
     update = PolicyUpdate(
         config,
-        model=model,
+        model=prepared,
         sampler=model,
         reference=reference,
         credit=as_entry(find_plugin(config.credit.name, CREDIT, "credit.name")),
@@ -170,7 +181,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_with_parts_train_as_one_does(case: str, both: Path) -> None:
+def test_two_processes_train_as_one_does(case: str, both: Path) -> None:
     one = steps_of(case, Accelerator(cpu=True))
     two = load_file(both / f"{case}.safetensors")
     assert one.keys() == two.keys()
