@@ -19,8 +19,10 @@ from accelerate.state import AcceleratorState
 
 from .bench_janus import against_transformers, is_janus
 from .bench_limit import reading_time
-from .bench_memory import MemorySize, can_measure, peak
+from .bench_memory import MemorySize, can_measure
+from .bench_rewards import reward_rows
 from .bench_statistics import BENCH, Row, alone, compared, interleaved
+from .bench_update import memory_rows, pass_row
 from .config import Config
 from .config_plugins import CreditConfig
 from .credit import CREDIT
@@ -33,7 +35,6 @@ from .stopwatch import cpu_threads, seconds, synchronize
 from .trainer import Trainer
 
 PARTS = ("rollout", "update", "step", "rewards")
-JUDGED = 32  # images of a batch that a reward judges
 GRPO, GCPO = "uniform", "guidance_contrast"
 # The trainer keeps samples at step 1 and at the last one: steps between these write nothing.
 FIRST_STEP, LAST_STEP = 2, 10**9
@@ -75,7 +76,8 @@ def run(
     check(config, parts)
     janus = is_janus(model)
     turns = ("rollout" in parts) * (1 + janus) + ("step" in parts)
-    turns += ("update" in parts and can_measure()) + ("rewards" in parts) * len(rewards or {})
+    turns += ("update" in parts) * (1 + can_measure())
+    turns += ("rewards" in parts) * len(rewards or {})
     finished = 0
 
     def done() -> None:
@@ -88,7 +90,9 @@ def run(
     passes: dict[str, float] = {}
     with cpu_threads(1):
         if "update" in parts and can_measure():  # first, because it can fail: where memory runs out
-            rows += _memory(memory or MemorySize(), repeats, done)
+            rows += memory_rows(memory or MemorySize(), repeats, done)
+        if "update" in parts:
+            rows.append(pass_row(config, model, prompts, repeats, done))
         if "rollout" in parts:
             rows += _sampling(config, model, prompts, repeats, done)
         if "rollout" in parts and janus:
@@ -97,7 +101,7 @@ def run(
             steps, passes = _training(config, model, reward, advantage, prompts, repeats, done)
             rows += steps
         if "rewards" in parts:
-            rows += _rewards(model, rewards or {}, prompts, repeats, done)
+            rows += reward_rows(model, rewards or {}, prompts, repeats, done)
     return {"settings": _settings(config, model), "rows": rows, "passes": passes}
 
 
@@ -234,38 +238,6 @@ def _training(
     return rows, passes
 
 
-@torch.no_grad()
-def _rewards(
-    model: Any,
-    rewards: Mapping[str, Callable[..., Any]],
-    prompts: Sequence[Prompt],
-    repeats: int,
-    done: Callable[[], None],
-) -> list[Row]:
-    """Images of random codes, judged by each reward alone."""
-    tokens = model.grid[0] * model.grid[1]
-    asked = [prompts[i % len(prompts)] for i in range(JUDGED)]
-    codes = torch.randint(
-        model.codebook_size, (JUDGED, tokens), generator=torch.Generator().manual_seed(0)
-    )
-    images = model.decode(codes.to(model.device)).float()
-    size = " x ".join(map(str, images.shape[2:]))
-
-    def judged(reward: Callable[..., Any]) -> float:
-        return JUDGED / seconds(model.device, lambda: reward(images, asked))
-
-    rows = []
-    for name, reward in rewards.items():
-        judged(reward)  # what is set up once
-        rates = []
-        for _ in range(repeats):
-            rates.append(judged(reward))
-            done()
-        what = f"reward {name}: images of {size} pixels judged, {JUDGED} at a time"
-        rows.append(alone(what, "images/s", rates))
-    return rows
-
-
 def _step_config(config: Config, credit: str) -> Config:
     """The configuration with another credit, a learning rate of 0, which costs the same and leaves the model as it
     is, so that both variants see the same images, and without kept samples."""
@@ -296,37 +268,6 @@ class _Unwritten:
 
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes nothing."""
-
-
-def _memory(size: MemorySize, repeats: int, done: Callable[[], None]) -> list[Row]:
-    """Peak memory and time of log-probs, forward and backward, a process for each measurement."""
-    found: dict[str, list[dict[str, float]]] = {"chunked": [], "held": []}
-
-    def measured(way: str, repeat: int) -> float:
-        found[way].append(peak(way, size, repeat))
-        return found[way][-1]["peak"]
-
-    interleaved(lambda i: measured("chunked", i), lambda i: measured("held", i), repeats, done)
-    chunked, held = found["chunked"], found["held"]
-    what = (
-        f"{size.tokens} tokens' log-probs over {size.codes} codes and their gradients: in chunks of "
-        f"{size.chunk} tokens as in the update, against all held"
-    )
-    mebibytes = 2.0**20
-    return [
-        compared(
-            f"peak memory of {what}",
-            "MiB",
-            [one["peak"] / mebibytes for one in chunked],
-            [one["peak"] / mebibytes for one in held],
-        ),
-        compared(
-            f"time of {what}",
-            "s",
-            [one["seconds"] for one in chunked],
-            [one["seconds"] for one in held],
-        ),
-    ]
 
 
 def _settings(config: Config, model: Any) -> dict[str, Any]:

@@ -27,7 +27,6 @@ DECODED = 4  # tokens that a slice of sampling feeds back
 TRAINED = (
     32  # image tokens of the first slice of the update, so that its prompt does not weigh much
 )
-JUDGED = 4  # images that a slice of the rewards judges
 
 
 def step_seconds(
@@ -120,15 +119,21 @@ class _Slices:
     @torch.no_grad()
     def rewards(self, reward: Callable[..., Any]) -> float:
         """Codes to pixels, and what they are worth."""
-        count = min(JUDGED, self.samples)
-        codes = torch.arange(count * self.tokens, device=self.model.device).reshape(count, -1)
-        prompts = [self.prompts[i * len(self.prompts) // count] for i in range(count)]
+        draw = torch.Generator().manual_seed(0)
 
-        def judged() -> None:
-            reward(self.model.decode(codes % self.model.codebook_size).float(), prompts)
+        def judged(count: int) -> tuple[float, ...]:
+            # other images at each call: a reward may remember those that it has seen
+            codes = torch.randint(self.model.codebook_size, (count, self.tokens), generator=draw)
+            codes = codes.to(self.model.device)
+            prompts = [self.prompts[i * len(self.prompts) // count] for i in range(count)]
 
-        judged()  # what is set up once
-        return seconds(self.model.device, judged) * self.samples / count
+            def work() -> None:
+                reward(self.model.decode(codes).float(), prompts)
+
+            return (seconds(self.model.device, work),)
+
+        count, (spent,) = _grown(judged, 1, self.samples)
+        return spent * self.samples / count
 
     def update(self, credit: CreditEntry) -> float:
         """The policy's pass over some tokens of a sample, or over as many samples as are trained on together."""

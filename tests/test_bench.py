@@ -14,7 +14,7 @@ from torch import Tensor
 from toys import PROMPTS, WideConfig, tiny_model, write_tiny_model
 from typer.testing import CliRunner
 
-from t2i_credit import api, bench
+from t2i_credit import api, bench, bench_update
 from t2i_credit.advantages import ADVANTAGES
 from t2i_credit.bench_limit import bytes_read, reading_time
 from t2i_credit.bench_memory import MemorySize, can_measure, peak
@@ -137,7 +137,7 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
         return {"peak": peaks[way], "seconds": 0.5}
 
     monkeypatch.setattr(bench, "can_measure", lambda: True)
-    monkeypatch.setattr(bench, "peak", peak_of)
+    monkeypatch.setattr(bench_update, "peak", peak_of)
     model = tiny_model(WideConfig)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = [p.requires_grad for p in model.parameters()]
@@ -146,12 +146,12 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
     report = measured(model, chosen, progress=lambda done, of: told.append((done, of)))
 
     rows = report["rows"]
-    units = ["MiB", "s", "s", "s", "tokens/s", "tokens/s", "images/s"]
+    units = ["MiB", "s", "s", "s", "s", "tokens/s", "tokens/s", "images/s"]
     assert [row["unit"] for row in rows] == units
-    assert [row["rival"] is None for row in rows] == [False] * 4 + [True] * 3
+    assert [row["rival"] is None for row in rows] == [False] * 5 + [True] * 3
     assert asked == [("chunked", 0), ("held", 0), ("held", 1), ("chunked", 1)]
     assert [(row["ours"], row["rival"]) for row in rows[:2]] == [(3.0, 9.0), (0.5, 0.5)]
-    assert "brightness: images of 16 x 24 pixels" in rows[6]["what"]
+    assert "brightness: images of 16 x 24 pixels" in rows[7]["what"]
     assert report["passes"] == {"counted": 4.0, "expected": 4.0}
     for row in rows:
         numbers = [row[n] for n in ("ours", "rival", "ratio") if row[n] is not None]
@@ -163,7 +163,8 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["settings"]["grid"] == [2, 3]
 
-    assert told == [(done, 8) for done in range(9)]  # four measurements of two repeats
+    assert told == [(done, 10) for done in range(11)]  # five measurements of two repeats
+    assert model.logits_at_once == EmbeddedModel.logits_at_once
     assert torch.get_num_threads() == threads
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == trained
