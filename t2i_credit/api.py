@@ -203,8 +203,12 @@ def _references(config: Config) -> References:
     return References(None)
 
 
-def prepare(config: Config) -> Parts:
+def prepare(config: Config, *, model: Any = None) -> Parts:
     """Builds and checks everything that a run needs, and writes nothing.
+
+    Args:
+        config: what to do.
+        model: instead of the one that the configuration names; is changed.
 
     Raises:
         UserError: whatever is wrong, in one line.
@@ -214,7 +218,8 @@ def prepare(config: Config) -> Parts:
     from .advantages import ADVANTAGES
     from .credit import CREDIT
     from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
-    from .processes import require_enough_prompts
+    from .processes import process_count, require_enough_prompts
+    from .sharding import require_shardable
     from .update import as_entry
 
     reward = build_reward(config)
@@ -232,11 +237,13 @@ def prepare(config: Config) -> Parts:
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
     _require_trackers(config)
-    require_enough_prompts(config.prompts.per_step, int(os.environ.get("WORLD_SIZE", "1")))
-    model = load_model(config.model.name)
+    require_enough_prompts(config.prompts.per_step, process_count())
+    model = load_model(config.model.name) if model is None else model
     merge_adapter(model)  # of an earlier run that this one goes on from
     cast_parameters(model, getattr(torch, config.model.dtype))
     choose_trained(model, config.tune, seed=config.train.seed)
+    if config.train.sharding == "full":
+        require_shardable(model)
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
     held = config.loss.kl_coef > 0 or entry.needs_reference
@@ -266,47 +273,40 @@ def _require_trackers(config: Config) -> None:
 
 
 def forward_passes(parts: Parts) -> int:
-    """Forward passes per image token and training step, the samples kept for the run folder apart.
+    """Forward passes per image token and training step; see `passes_needed`."""
+    from .passes import passes_needed
 
-    Further rounds of dynamic sampling and golden references come on top, as many as a step happens to need.
-    """
-    config, needs = parts.config, parts.credit.fields_needed(**parts.config.credit.params)
-    guided = config.rollout.cfg_scale != 1
-    both = guided and config.loss.policy == "guided"
-    negative = bool({"negative_logprobs", "full_kl", "code_shift"} & needs)
-    decode = 2 if guided or negative else 1
-    policy = 2 if both else 1
-    held = config.loss.kl_coef > 0 or "ref_logprobs" in needs
-    reference = policy * (held + ("hellinger" in needs))
-    apart = {
-        "full_kl",
-        "code_shift",
-        *({"guided_entropy"} if guided else ()),
-    } & needs  # of both branches
-    other_branch = 2 if apart else int("negative_logprobs" in needs)
-    refresh = other_branch if config.credit.refresh and not both else 0
-    updates = config.loss.updates_per_rollout
-    again = policy if config.loss.old == "recompute" and updates > 1 else 0
-    return decode + again + updates * (policy + reference + refresh)
+    return passes_needed(parts.config, parts.credit).total
 
 
 def plan(parts: Parts) -> dict[str, Any]:
-    """What a run will do and about how much memory it takes; bytes are an estimate from the sizes of the model.
+    """What a run will do, about how much memory it takes and how long: bytes are an estimate from the sizes of the model,
+    seconds one from slices of a step that are run here.
 
     Raises:
         ConfigError: more memory than there is.
     """
     from .finetune import AdapterOff
     from .memory import estimate, require_room
-    from .processes import local_device
+    from .processes import local_device, process_count
+    from .step_time import step_seconds, told
 
     config, model = parts.config, parts.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     samples = config.prompts.per_step * config.rollout.group_size
     tokens = model.grid[0] * model.grid[1]
     held, switched = parts.reference is not None, isinstance(parts.reference, AdapterOff)
-    needed = estimate(model, config, reference=held and not switched)
+    needed = estimate(model, config, reference=held and not switched, processes=process_count())
     require_room(needed, local_device())
+    with out_of_memory():
+        spent = step_seconds(
+            config,
+            model=model,
+            credit=parts.credit,
+            reward=parts.reward,
+            prompts=parts.prompts,
+            processes=process_count(),
+        )
     return {
         "model": config.model.name,
         "parameters trained": trained,
@@ -318,6 +318,7 @@ def plan(parts: Parts) -> dict[str, Any]:
         "forward passes per token": forward_passes(parts),
         "reference model": ("held" if not switched else "adapter off") if held else "none",
         "memory, about": f"{needed['total'] / 2**20:.0f} MiB",
+        "time per step, about": told(spent),
     }
 
 

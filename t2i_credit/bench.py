@@ -1,16 +1,14 @@
 """Speed and memory, each variant beside its rival in the same run, as medians with 95% intervals. Judges nothing.
 
-Four questions: what keeping log-probs adds to sampling, what GCPO's credit adds to a training step, how many image
-tokens a second are sampled and trained on, and what chunked log-probs save. Variants take turns on the same seeds, so
-that whatever else the machine does meets both. B samples, T image tokens.
+What keeping log-probs adds to sampling, and how fast transformers samples the same Janus; what chunked log-probs save;
+what GCPO's credit adds to a training step, and how many forward passes it takes; how many images a reward judges. Variants
+take turns on the same seeds, so that whatever else the machine does meets both. B samples, T image tokens.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,18 +17,24 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from .bench_memory import MemorySize, can_measure, peak
-from .bench_statistics import Row, alone, compared, interleaved
+from .bench_janus import against_transformers, is_janus
+from .bench_limit import reading_time
+from .bench_memory import MemorySize, can_measure
+from .bench_rewards import reward_rows
+from .bench_statistics import BENCH, Row, alone, compared, interleaved
+from .bench_update import memory_rows, pass_row
 from .config import Config
 from .config_plugins import CreditConfig
 from .credit import CREDIT
 from .errors import UserError
 from .interfaces import Prompt
+from .passes import PassCounter, passes_needed
 from .prompts import PromptBatches
 from .rollout import _sample, derive_seed, sampling_noise
+from .stopwatch import cpu_threads, seconds, synchronize
 from .trainer import Trainer
 
-BENCH = 4  # purpose of a derived seed
+PARTS = ("rollout", "update", "step", "rewards")
 GRPO, GCPO = "uniform", "guidance_contrast"
 # The trainer keeps samples at step 1 and at the last one: steps between these write nothing.
 FIRST_STEP, LAST_STEP = 2, 10**9
@@ -43,46 +47,73 @@ def run(
     reward: Callable[..., Any],
     advantage: Callable[..., Any],
     prompts: Sequence[Prompt],
+    rewards: Mapping[str, Callable[..., Any]] | None = None,
+    parts: Sequence[str] = PARTS,
     repeats: int = 15,
     memory: MemorySize | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """Measures everything, with one CPU thread. The model is left as it was.
+    """Measures the parts of a training step, with one CPU thread. The model is left as it was.
 
     Args:
         config: sizes and settings of a training step; its credit is replaced by GCPO's and GRPO's.
         model: an ImageTokenModel that is an nn.Module.
         reward, advantage, prompts: as the trainer takes them.
+        rewards: {name: reward} to be measured each alone.
+        parts: names out of PARTS.
         repeats: of every variant.
         memory: sizes of the memory measurement; None = the default ones.
         progress: called with (repeats done, of).
 
     Returns:
-        {"settings": what was measured, and on what; "rows": what, unit, ours, rival, ratio, interval, repeats},
-        all fit for JSON. Without a rival, rival and ratio are None and the interval is that of ours.
+        {"settings": what was measured, and on what; "rows": what, unit, ours, rival, ratio, interval, repeats; "passes":
+        forward passes per trained image token, counted and expected}, all fit for JSON. Without a rival, rival and ratio
+        are None and the interval is that of ours.
 
     Raises:
-        UserError: the configuration has no guidance, or wants a reference model.
+        UserError: an unknown part, or the configuration has no guidance, or wants a reference model.
     """
-    if config.rollout.cfg_scale <= 1:
-        raise UserError(f"rollout.cfg_scale: {config.rollout.cfg_scale}; the bench needs above 1")
-    if config.loss.kl_coef > 0:
-        raise UserError(f"loss.kl_coef: {config.loss.kl_coef}; the bench needs 0")
-    parts = 3 if can_measure() else 2
+    check(config, parts)
+    janus = is_janus(model)
+    turns = ("rollout" in parts) * (1 + janus) + ("step" in parts)
+    turns += ("update" in parts) * (1 + can_measure())
+    turns += ("rewards" in parts) * len(rewards or {})
     finished = 0
 
     def done() -> None:
         nonlocal finished
         finished += 1
-        progress(finished, parts * repeats)
+        progress(finished, turns * repeats)
 
-    progress(0, parts * repeats)
-    with _one_thread():
-        # first, because it alone can fail: where memory runs out
-        saved = [_memory(memory or MemorySize(), repeats, done)] if can_measure() else []
-        rows = [_sampling(config, model, prompts, repeats, done)]
-        rows += _training(config, model, reward, advantage, prompts, repeats, done)
-    return {"settings": _settings(config, model), "rows": rows + saved}
+    progress(0, turns * repeats)
+    rows: list[Row] = []
+    passes: dict[str, float] = {}
+    with cpu_threads(1):
+        if "update" in parts and can_measure():  # first, because it can fail: where memory runs out
+            rows += memory_rows(memory or MemorySize(), repeats, done)
+        if "update" in parts:
+            rows.append(pass_row(config, model, prompts, repeats, done))
+        if "rollout" in parts:
+            rows += _sampling(config, model, prompts, repeats, done)
+        if "rollout" in parts and janus:
+            rows.append(against_transformers(config, model, prompts[0], repeats, done))
+        if "step" in parts:
+            steps, passes = _training(config, model, reward, advantage, prompts, repeats, done)
+            rows += steps
+        if "rewards" in parts:
+            rows += reward_rows(model, rewards or {}, prompts, repeats, done)
+    return {"settings": _settings(config, model), "rows": rows, "passes": passes}
+
+
+def check(config: Config, parts: Sequence[str]) -> None:
+    """Raises UserError where nothing could be measured; see `run`."""
+    for part in parts:
+        if part not in PARTS:
+            raise UserError(f"bench: {part!r} is no part; known: {', '.join(PARTS)}")
+    if config.rollout.cfg_scale <= 1:
+        raise UserError(f"rollout.cfg_scale: {config.rollout.cfg_scale}; the bench needs above 1")
+    if config.loss.kl_coef > 0:
+        raise UserError(f"loss.kl_coef: {config.loss.kl_coef}; the bench needs 0")
 
 
 @torch.no_grad()
@@ -92,7 +123,7 @@ def _sampling(
     prompts: Sequence[Prompt],
     repeats: int,
     done: Callable[[], None],
-) -> Row:
+) -> list[Row]:
     """Decoding alone: no encoding of prompts, no noise, no pictures, which would only dilute the difference."""
     settings, tokens = config.rollout, model.grid[0] * model.grid[1]
     batches = PromptBatches(prompts, per_step=config.prompts.per_step, seed=config.prompts.seed)
@@ -102,7 +133,7 @@ def _sampling(
         chosen = batches.batch(repeat)
         condition = model.condition([p.text for p in chosen], [p.negative for p in chosen])
         noise = sampling_noise(derive_seed(BENCH, repeat), 0, samples, tokens).to(model.device)
-        return _seconds(
+        return seconds(
             model.device,
             lambda: _sample(
                 model,
@@ -128,7 +159,15 @@ def _sampling(
         f"sampling {samples} images at cfg {settings.cfg_scale:g}: both prompts' log-probs and entropy "
         "kept, against tokens alone"
     )
-    return compared(what, "s", ours, rival)
+    rows = [compared(what, "s", ours, rival)]
+    if model.device.type == "cuda":
+        limit = reading_time(model, 2 * samples)
+        what = (
+            f"the same, against reading weights and cache at {limit.bandwidth / 1e9:,.0f} GB/s, the "
+            "copy bandwidth of this device"
+        )
+        rows.append(compared(what, "s", ours, [limit.seconds] * len(ours)))
+    return rows
 
 
 def _training(
@@ -139,8 +178,8 @@ def _training(
     prompts: Sequence[Prompt],
     repeats: int,
     done: Callable[[], None],
-) -> list[Row]:
-    """Whole steps of the trainer, and the rates of their parts."""
+) -> tuple[list[Row], dict[str, float]]:
+    """Whole steps of the trainer, the rates of their parts, and the forward passes of one step."""
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier one may be for a GPU
     accelerator = Accelerator(cpu=model.device.type == "cpu")
     trainers = {
@@ -162,14 +201,16 @@ def _training(
 
     def step(name: str, repeat: int) -> float:
         trainer = trainers[name]
-        spent = _seconds(model.device, lambda: trainer.step(FIRST_STEP + repeat))
+        spent = seconds(model.device, lambda: trainer.step(FIRST_STEP + repeat))
         if name == GCPO:
             for part, values in parts.items():
                 values.append(trainer.seconds[part])
         return spent
 
-    for name in trainers:
-        step(name, 0)
+    counter = PassCounter(model)
+    with counter.counting(model):
+        step(GCPO, 0)
+    step(GRPO, 0)
     for values in parts.values():
         values.clear()
     ours, rival = interleaved(lambda i: step(GCPO, i), lambda i: step(GRPO, i), repeats, done)
@@ -177,8 +218,10 @@ def _training(
     AcceleratorState._reset_state(reset_partial_state=True)
     samples = config.prompts.per_step * config.rollout.group_size
     tokens = samples * model.grid[0] * model.grid[1]
+    needed = passes_needed(trainers[GCPO].config, CREDIT[GCPO])
+    passes = {"counted": counter.per_token(samples), "expected": float(needed.total)}
     rates = {part: [tokens / spent for spent in values] for part, values in parts.items()}
-    return [
+    rows = [
         compared(
             f"training step on {samples} images: GCPO ({GCPO}) against GRPO ({GRPO})",
             "s",
@@ -192,6 +235,7 @@ def _training(
         ),
         alone("update of that GCPO step: image tokens trained on", "tokens/s", rates["update"]),
     ]
+    return rows, passes
 
 
 def _step_config(config: Config, credit: str) -> Config:
@@ -214,7 +258,7 @@ class _TimedTrainer(Trainer):
     def _timed(self, name: str) -> Iterator[None]:
         with super()._timed(name):
             yield
-            _synchronize(self.sampler.device)
+            synchronize(self.sampler.device)
 
 
 class _Unwritten:
@@ -224,48 +268,6 @@ class _Unwritten:
 
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes nothing."""
-
-
-def _memory(size: MemorySize, repeats: int, done: Callable[[], None]) -> Row:
-    """Peak memory of log-probs, forward and backward, a process for each measurement."""
-    mebibytes = 2.0**20
-    ours, rival = interleaved(
-        lambda i: peak("chunked", size, i)["peak"] / mebibytes,
-        lambda i: peak("held", size, i)["peak"] / mebibytes,
-        repeats,
-        done,
-    )
-    what = (
-        f"peak memory of {size.tokens} tokens' log-probs over {size.codes} codes and of their gradients: "
-        f"in chunks of {size.chunk} tokens as in the update, against all held"
-    )
-    return compared(what, "MiB", ours, rival)
-
-
-def _seconds(device: torch.device, work: Callable[[], Any]) -> float:
-    """Wall-clock seconds of `work`, until the device is done with it."""
-    gc.collect()  # so that none of it falls into the measurement
-    _synchronize(device)
-    began = time.perf_counter()
-    work()
-    _synchronize(device)
-    return time.perf_counter() - began
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One CPU thread, as other work on the machine disturbs several most."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _settings(config: Config, model: Any) -> dict[str, Any]:
@@ -278,6 +280,7 @@ def _settings(config: Config, model: Any) -> dict[str, Any]:
         "codebook_size": model.codebook_size,
         "cfg_scale": config.rollout.cfg_scale,
         "policy": config.loss.policy,
+        "dtype": str(next(model.language_model.parameters()).dtype).removeprefix("torch."),
         "threads": 1,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": platform.processor() or platform.machine(),

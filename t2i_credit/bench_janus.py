@@ -1,4 +1,4 @@
-"""Our sampling beside transformers' own, on the same weights of a Janus: seconds per batch. Judges nothing.
+"""Our sampling beside transformers' own, on the same weights of a Janus; the true architectures with random weights.
 
 Both decode all image tokens of one prompt under guidance, with sampling; ours keeps both branches' log-probs and entropy,
 theirs keeps nothing. Neither decodes pixels. B samples, T image tokens.
@@ -6,18 +6,21 @@ theirs keeps nothing. Neither decodes pixels. B samples, T image tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from .bench import BENCH, _one_thread, _seconds
-from .bench_statistics import Row, compared, interleaved
+from .bench_statistics import BENCH, Row, compared, interleaved
+from .config import Config, load_config
 from .errors import UserError
+from .interfaces import Prompt
 from .processes import local_device
 from .rollout import _sample, derive_seed, sampling_noise
+from .stopwatch import seconds
 
-PROMPT = 24  # ids of the prompt, as many as a GenEval prompt has in Janus' template, about
+PROMPT = 24  # ids of a prompt, as many as a GenEval prompt has in Janus' template, about
+LETTERS = 32  # of a random Janus' prompts
 
 # layers, width, heads, inner width; the true ones of Janus-Pro
 SIZES: dict[str, tuple[int, int, int, int]] = {
@@ -28,9 +31,9 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
 
 
 def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: int = 102400) -> Any:
-    """An architecture of `SIZES` with random weights and no tokenizer: bfloat16 on a GPU, else float32.
+    """An architecture of `SIZES` with random weights, whose prompts become ids without a tokenizer.
 
-    The vision encoder and the pixels' side of the tokenizer, which sampling never runs, are small.
+    The vision encoder and the pixels' side of the tokenizer, which neither sampling nor the update runs, are small.
 
     Raises:
         UserError: there is no such architecture.
@@ -38,6 +41,13 @@ def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: i
     from transformers import GenerationConfig, JanusConfig, JanusForConditionalGeneration
 
     from .models.janus import JanusImageModel
+
+    class RandomJanus(JanusImageModel):
+        """A prompt becomes PROMPT ids that depend on its letters."""
+
+        def _ids(self, text: str) -> list[int]:
+            letters = text.encode().ljust(PROMPT)[: PROMPT - 2]
+            return [self.bos, *(3 + letter % LETTERS for letter in letters), self.image_start]
 
     if name not in SIZES:
         raise UserError(f"--model: {name!r} has no random weights; known: {', '.join(SIZES)}")
@@ -66,130 +76,67 @@ def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: i
         "projection_dim": width,
         "image_token_embed_dim": width,
     }
-    device = local_device()
     torch.manual_seed(0)
-    with torch.device(device):
+    with torch.device(local_device()):
         config = JanusConfig(text_config=text, vision_config=vision, vq_config=vq)
         janus = JanusForConditionalGeneration(config).eval()
-    if device != "cpu":
-        janus.to(torch.bfloat16)
     janus.generation_config = GenerationConfig(
         bos_token_id=0, pad_token_id=1, generation_kwargs={"boi_token_id": 2}
     )
-    return JanusImageModel(janus, None).eval()
+    return RandomJanus(janus, None).eval()
 
 
-def model_for(name: str, *, random_init: bool) -> Any:
-    """The Janus to measure.
-
-    Raises:
-        UserError: it is no Janus.
-        ModelError: there is none, or it is damaged.
-    """
-    from . import api
+def is_janus(model: Any) -> bool:
+    """Whether transformers can sample this model's images too."""
     from .models.janus import JanusImageModel
 
-    model = random_janus(name) if random_init else api.load_model(name)
-    if not isinstance(model, JanusImageModel):
-        raise UserError(f"--model: {name!r} is a {type(model).__name__}; this bench takes a Janus")
-    return model
+    return isinstance(model, JanusImageModel)
 
 
-def rollout(
-    model: Any,
-    *,
-    name: str,
-    group_size: int = 8,
-    cfg_scale: float = 5.0,
-    repeats: int = 15,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> dict[str, Any]:
-    """Measures both in turn, on one CPU thread.
+def bench_config(model: str, overrides: Sequence[str] = (), *, janus: bool = False) -> Config:
+    """What the bench measures: a step of `shapes/grpo` with overrides on top.
 
     Args:
-        model: a JanusImageModel.
-        name: of the model, for the report.
-        group_size: images of the one prompt.
-        cfg_scale: above 1.
-        repeats: of each.
-        progress: called with (repeats done, of).
-
-    Returns:
-        {"settings", "rows"} as the other benches have them.
+        model: its name.
+        overrides: such as rollout.group_size=32.
+        janus: sizes of a Janus: one prompt, 8 images, guidance 5; on a GPU in bfloat16.
     """
-    device, tokens = model.device, model.grid[0] * model.grid[1]
-    ids = torch.arange(PROMPT, device=device)[None] + 3
-    ids[0, 0], ids[0, -1] = model.bos, model.image_start
-    finished = 0
-
-    def done() -> None:
-        nonlocal finished
-        finished += 1
-        progress(finished, repeats)
-
-    with _one_thread(), torch.no_grad():
-        ours, theirs = (
-            _ours(model, ids, group_size, cfg_scale),
-            _theirs(model, ids, group_size, cfg_scale),
-        )
-        for variant in (ours, theirs):
-            variant(0)  # what is set up once
-        mine, rival = interleaved(ours, theirs, repeats, done)
-    batch = group_size * tokens
-    what = (
-        f"{name}: sampling {group_size} images of {tokens} tokens at cfg {cfg_scale:g}, both prompts' log-probs kept, "
-        "against JanusForConditionalGeneration.generate"
-    )
-    row: Row = compared(what, "s", mine, rival)
-    speed: Mapping[str, float] = {
-        "ours_tokens_per_second": batch / row["ours"],
-        "rival_tokens_per_second": batch / row["rival"],
-    }
-    settings = {
-        "model": name,
-        "device": str(device),
-        "group_size": group_size,
-        "cfg_scale": cfg_scale,
-    }
-    settings |= {"dtype": str(next(model.language_model.parameters()).dtype), **speed}
-    return {"settings": settings, "rows": [row]}
+    given = [f"model.name={model}", "reward={geneval: {}}", "optim.warmup_steps=0"]
+    if janus:
+        given += ["prompts.per_step=1", "rollout.group_size=8", "rollout.cfg_scale=5"]
+        # bfloat16, and large random weights: cached and teacher-forced values differ
+        given += ["loss.ratio_guard=null"]
+        given += ["model.dtype=bfloat16"] if torch.cuda.is_available() else []
+    return load_config("shapes/grpo", [*given, *overrides])
 
 
-def _ours(model: Any, ids: Any, group_size: int, cfg_scale: float) -> Callable[[int], float]:
-    from .models.decoding import PromptCondition
+def against_transformers(
+    config: Config, model: Any, prompt: Prompt, repeats: int, done: Callable[[], None]
+) -> Row:
+    """Samples the images of one prompt in both ways, in turn.
 
-    null = torch.full_like(ids, model.pad)
-    null[0, 0], null[0, -1] = model.bos, model.image_start
-    rows = torch.cat([ids, null])
-    condition = PromptCondition(rows, torch.ones_like(rows, dtype=torch.bool), 1)
-    tokens = model.grid[0] * model.grid[1]
+    Args:
+        config: group size and guidance.
+        model: a JanusImageModel.
+        prompt: its null prompt is the negative one.
+        repeats: of each.
+        done: called after each.
+    """
+    group_size, cfg_scale = config.rollout.group_size, config.rollout.cfg_scale
+    tokens, device = model.grid[0] * model.grid[1], model.device
+    condition = model.condition([prompt.text], [None])
+    ids = condition.inputs[:1]
 
-    def sampled(repeat: int) -> float:
-        noise = sampling_noise(derive_seed(BENCH, repeat), 0, group_size, tokens).to(model.device)
-        return _seconds(
-            model.device,
-            lambda: _sample(
-                model,
-                condition,
-                group_size,
-                noise,
-                cfg_scale=cfg_scale,
-                temperature=1.0,
-                top_k=0,
-                top_p=1.0,
-                full_kl=False,
-                guided_entropy=False,
-            ),
-        )
+    def ours(repeat: int) -> float:
+        noise = sampling_noise(derive_seed(BENCH, repeat), 0, group_size, tokens).to(device)
+        settings: dict[str, Any] = {"cfg_scale": cfg_scale, "temperature": 1.0}
+        settings |= {"top_k": 0, "top_p": 1.0, "full_kl": False, "guided_entropy": False}
+        return seconds(device, lambda: _sample(model, condition, group_size, noise, **settings))
 
-    return sampled
-
-
-def _theirs(model: Any, ids: Any, group_size: int, cfg_scale: float) -> Callable[[int], float]:
-    def generated(repeat: int) -> float:
+    def theirs(repeat: int) -> float:
         torch.manual_seed(repeat)
-        return _seconds(
-            model.device,
+        return seconds(
+            device,
             lambda: model.janus.generate(
                 inputs=ids,
                 attention_mask=torch.ones_like(ids),
@@ -201,4 +148,12 @@ def _theirs(model: Any, ids: Any, group_size: int, cfg_scale: float) -> Callable
             ),
         )
 
-    return generated
+    with torch.no_grad():
+        for variant in (ours, theirs):
+            variant(0)  # what is set up once
+        mine, rival = interleaved(ours, theirs, repeats, done)
+    what = (
+        f"sampling {group_size} images of {tokens} tokens of one prompt at cfg {cfg_scale:g}, both prompts' log-probs "
+        "kept, against JanusForConditionalGeneration.generate"
+    )
+    return compared(what, "s", mine, rival)

@@ -1,7 +1,7 @@
-"""Peak memory of the log-probs of given tokens and of their gradients, two ways. Measures no time.
+"""Peak memory of the log-probs of given tokens and of their gradients, and the time that both take, two ways. Judges nothing.
 
 `peak` starts a process for each measurement (`python -m t2i_credit.bench_memory JSON`), because memory that was
-freed stays with a process. Needs Linux: see `can_measure`.
+freed stays with a process. Measures a GPU's memory where there is one, else needs Linux: see `can_measure`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .logprobs import Head, chunked_logprobs
+from .processes import local_device
+from .stopwatch import seconds
 
 _STATUS = Path("/proc/self/status")
 
@@ -59,15 +61,17 @@ WAYS: dict[str, Callable[[Tensor, Head, Tensor, MemorySize], Tensor]] = {
 
 
 def can_measure() -> bool:
-    """Whether this system tells a process its peak memory (Linux does)."""
-    return _STATUS.is_file() and "VmHWM" in _STATUS.read_text()
+    """Whether this system tells a process its peak memory (Linux does, and every GPU)."""
+    return torch.cuda.is_available() or (_STATUS.is_file() and "VmHWM" in _STATUS.read_text())
 
 
-def resident() -> tuple[int, int]:
-    """Resident memory of this process now, and the most it ever was, in bytes.
+def used(device: torch.device) -> tuple[int, int]:
+    """Memory of this process on the device now, and the most it ever was, in bytes.
 
     The peak that `getrusage` reports will not do: a new process inherits its parent's.
     """
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
     lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     now, most = (int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
     return now, most
@@ -77,8 +81,8 @@ def measure(way: str, size: MemorySize, seed: int) -> dict[str, float]:
     """A forward and a backward pass in this process, which should be a fresh one.
 
     Returns:
-        peak: bytes above what features, head and tokens take. mean: of the log-probs. gradient: norm of that of
-        the features. The last two do not depend on the way.
+        peak: bytes above what features, head and tokens take. seconds: of the passes. mean: of the log-probs.
+        gradient: norm of that of the features. The last two do not depend on the way.
     """
     torch.set_num_threads(1)
     trial = MemorySize(tokens=8, codes=16, width=4, chunk=4)
@@ -87,19 +91,27 @@ def measure(way: str, size: MemorySize, seed: int) -> dict[str, float]:
 
 
 def _passes(way: str, size: MemorySize, seed: int) -> dict[str, float]:
+    device = torch.device(local_device())
     rng = torch.Generator().manual_seed(seed)
-    features = torch.randn(size.tokens, size.width, generator=rng).requires_grad_()
+    features = torch.randn(size.tokens, size.width, generator=rng).to(device).requires_grad_()
     head = nn.Linear(size.width, size.codes, bias=False)
     nn.init.normal_(head.weight, std=size.width**-0.5, generator=rng)
-    tokens = torch.randint(size.codes, (size.tokens,), generator=rng)
-    before, _ = resident()
-    mean = WAYS[way](features, head, tokens, size).mean()
-    mean.backward()
-    _, most = resident()
+    head.to(device)
+    tokens = torch.randint(size.codes, (size.tokens,), generator=rng).to(device)
+    before, _ = used(device)
+    found: list[Tensor] = []
+
+    def passed() -> None:
+        found.append(WAYS[way](features, head, tokens, size).mean())
+        found[0].backward()
+
+    spent = seconds(device, passed)
+    _, most = used(device)
     assert features.grad is not None
     return {
         "peak": float(most - before),
-        "mean": float(mean.detach()),
+        "seconds": spent,
+        "mean": float(found[0].detach()),
         "gradient": float(features.grad.norm()),
     }
 

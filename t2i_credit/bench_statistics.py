@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+BENCH = 4  # purpose of a derived seed
 RESAMPLES = 10_000
 
 Variant = Callable[[int], float]  # number of the repeat to what was measured
@@ -75,6 +76,12 @@ def table(report: Mapping[str, Any]) -> list[dict[str, str]]:
         }
         for row in report["rows"]
     ]
+
+
+def passes_line(passes: Mapping[str, float]) -> str:
+    """The forward passes of a report, for a person."""
+    counted, expected = passes["counted"], passes["expected"]
+    return f"forward passes per trained image token: {counted:g} counted by hooks, {expected:g} expected"
 
 
 def _shown(value: float, unit: str) -> str:

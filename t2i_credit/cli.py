@@ -242,66 +242,38 @@ def serve_app(
 
 
 @app.command()
-def bench_janus(
-    model: Annotated[
-        str, typer.Option(help="janus-small, janus-pro-1b or -7b; without --random-init a folder")
-    ] = "janus-small",
-    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
-    group_size: Annotated[int, typer.Option(help="images of the one prompt", min=1)] = 8,
-    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
-    json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
-) -> None:
-    """Sampling of a Janus beside transformers' own generation, on the same weights.
-
-    Example: t2i-credit bench-janus --model janus-pro-1b --random-init --group-size 32
-    """
-    from . import bench_janus as benchmarks
-    from . import console
-    from .atomic import write_json
-    from .bench_statistics import table
-
-    if json is not None and not json.parent.is_dir():
-        raise UserError(f"--json: there is no folder {json.parent}")
-    loaded = benchmarks.model_for(model, random_init=random_init)
-    with console.bar("measuring") as progress:
-        report = benchmarks.rollout(
-            loaded, name=model, group_size=group_size, repeats=repeats, progress=progress
-        )
-    console.rows("Medians; 95% intervals of the ratio", table(report))
-    if json is not None:
-        write_json(json, report)
-
-
-@app.command()
 def bench(
-    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=15)] = 15,
-    model: Annotated[str, typer.Option(help="generator to measure")] = "shapes",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]... [KEY=VALUE]...",
+            help="rollout, update, step, rewards; none = all; and overrides of shapes/grpo",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="shapes, a folder, or with --random-init janus-small, janus-pro-1b")
+    ] = "shapes",
+    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
+    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
     json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
 ) -> None:
     """Measures speed and memory, each variant beside its rival in the same run; some minutes.
 
-    Example: t2i-credit bench --json bench.json
+    Example: t2i-credit bench rollout --model janus-pro-1b --random-init rollout.group_size=32
     """
-    from . import api, console
-    from . import bench as benchmarks
+    from . import benching, console
     from .atomic import write_json
-    from .bench_statistics import table
-    from .config import parse_config
+    from .bench_statistics import passes_line, table
 
     if json is not None and not json.parent.is_dir():
         raise UserError(f"--json: there is no folder {json.parent}")
-    parts = api.prepare(parse_config({"model": {"name": model}}))
     with console.bar("measuring") as progress:
-        report = benchmarks.run(
-            parts.config,
-            model=parts.model,
-            reward=parts.reward,
-            advantage=parts.advantage,
-            prompts=parts.prompts,
-            repeats=repeats,
-            progress=progress,
+        report = benching.bench_of(
+            model, words or [], random_init=random_init, repeats=repeats, progress=progress
         )
     console.rows("Medians; 95% intervals of the ratio, or of ours alone", table(report))
+    if report["passes"]:
+        console.say(passes_line(report["passes"]))
     if json is not None:
         write_json(json, report)
 

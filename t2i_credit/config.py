@@ -240,6 +240,11 @@ class TrainConfig(Section):
     precision: Literal["no", "bf16"] = Field(
         default="no", description="mixed precision of the training passes"
     )
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="of several processes: each holds the whole model (none), or a part of it, of its gradients and of "
+        "the optimizer's state (full)",
+    )
     threads: Count | None = Field(
         default=None, description="CPU threads; null = torch's own choice"
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .config_tune import TuneConfig
 from .errors import ConfigError
 from .interfaces import Condition, Reference
+from .sharding import part_like
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
@@ -91,6 +92,9 @@ def _add_adapter(model: Any, settings: TuneConfig, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, backbone)
+    for parameter in backbone.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()  # small steps would be rounded away
     backbone.eval()
 
 
@@ -179,4 +183,4 @@ class MovingAverage:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Goes on from a saved state."""
         for name, tensor in state.items():
-            self.state[name].copy_(tensor)
+            self.state[name].copy_(part_like(tensor, self.state[name]))

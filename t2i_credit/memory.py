@@ -6,9 +6,11 @@ Shapes: N rows of a pass (both branches counted), S positions of a row (prompt a
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .config import Config
 from .errors import ConfigError
@@ -19,22 +21,28 @@ PER_LAYER = (
 )
 KNOBS = (
     "lower train.micro_batch_size (or micro_batch_tokens) or rollout.batch_size, set tune.recompute=true, "
-    "train an adapter (tune.lora_rank), or take model.dtype=bfloat16"
+    "train an adapter (tune.lora_rank), share the parameters out over several processes (train.sharding=full), or take "
+    "model.dtype=bfloat16"
 )
 
 
-def estimate(model: Any, config: Config, *, reference: bool) -> dict[str, int]:
-    """Bytes by purpose; the total counts the larger of sampling and training, which take turns.
+def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1) -> dict[str, int]:
+    """Bytes of one process by purpose; the total counts the larger of sampling and training, which take turns.
 
     Args:
         model: with a `language_model` whose config has transformers' names.
         config: how it is sampled and trained.
         reference: whether a frozen copy of the trained tensors is held.
+        processes: that share the parameters out, where the configuration says so.
     """
     parameters = list(model.parameters())
     trained = [p for p in parameters if p.requires_grad]
-    held = sum(p.numel() * p.element_size() for p in parameters)
-    moving = sum(p.numel() * p.element_size() for p in trained)
+    parts = processes if config.train.sharding == "full" else 1
+    inside = set(model.language_model.parameters())
+    shared_out = _bytes(p for p in parameters if p.requires_grad or p in inside)
+    lent = shared_out - shared_out // parts  # what the other processes hold
+    held = _bytes(parameters) - lent
+    moving = _bytes(trained) // parts
     backbone = model.language_model.config
     width, layers = backbone.hidden_size, backbone.num_hidden_layers
     heads = backbone.num_attention_heads
@@ -53,16 +61,20 @@ def estimate(model: Any, config: Config, *, reference: bool) -> dict[str, int]:
     working = 2 if config.train.precision == "bf16" else value
     activations = positions * width * kept * working
     optimizer = 3 * moving  # gradient and two moments
-    copies = moving * reference + sum(4 * p.numel() for p in trained) * (
-        config.tune.ema is not None
-    )
+    averaged = sum(4 * p.numel() for p in trained) // parts
+    copies = moving * reference + averaged * (config.tune.ema is not None)
+    sampling = cache + lent  # which is gathered for it
     return {
         "weights": held + copies,
         "optimizer": optimizer,
-        "sampling": cache,
+        "sampling": sampling,
         "training": activations,
-        "total": held + copies + optimizer + max(cache, activations),
+        "total": held + copies + optimizer + max(sampling, activations),
     }
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def available(device: str) -> int:

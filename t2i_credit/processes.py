@@ -25,6 +25,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def process_count() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def local_device() -> str:
     """The GPU of this process, if there is one."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
@@ -56,6 +61,35 @@ def sharing_processes(prompts: int, accelerator: Any) -> int:
     """How many processes have a share of their own; 1 where everyone does everything."""
     processes: int = accelerator.num_processes
     return processes if prompts >= processes else 1
+
+
+def micro_batches(samples: range, size: int, group_size: int) -> list[range]:
+    """The samples in micro-batches of at most `size`: whole groups where they fit, whose prompts then run once."""
+    step = size // group_size * group_size or size
+    return [samples[i : i + step] for i in range(0, len(samples), step)]
+
+
+def my_micro_batches(
+    samples: int, size: int, group_size: int, accelerator: Any, *, together: bool
+) -> list[tuple[range, bool, bool]]:
+    """(samples, whether they are the last, whether they are spare) of each micro-batch of this process.
+
+    Args:
+        samples: of all processes.
+        size: most samples in a micro-batch.
+        group_size: samples of a prompt.
+        accelerator: which processes there are.
+        together: parameters in parts are gathered by all processes together: one that is done before the others goes on
+            with spare micro-batches, which count nothing.
+    """
+    every = [
+        micro_batches(range(part.start * group_size, part.stop * group_size), size, group_size)
+        for part in shares(samples // group_size, accelerator.num_processes)
+    ]
+    mine = every[accelerator.process_index]
+    spare = max(map(len, every)) - len(mine) if together else 0
+    found = [(rows, i + 1 == len(mine), False) for i, rows in enumerate(mine)]
+    return found + [(mine[-1], True, True)] * spare
 
 
 def gather_rows(rows: Tensor, prompts: int, accelerator: Any) -> Tensor:

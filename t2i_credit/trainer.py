@@ -31,6 +31,7 @@ from .processes import gather_rollout, gather_rows, my_share
 from .prompts import PromptBatches, spread_over_tasks
 from .rollout import derive_seed, sample_rollout
 from .run_folder import RunWriter
+from .sharding import distribute, gathered, optimizer_parts, part_like, whole
 from .truth_localisation import live_localisation
 from .update import PolicyUpdate, learning_rate
 
@@ -84,14 +85,15 @@ class Trainer:
             prompts, per_step=settings.per_step, seed=settings.seed, balance=settings.balance
         )
         self.probes = spread_over_tasks(prompts, config.log.probes)
+        self.model = distribute(model, reference, accelerator, config.train.sharding)
         optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
+            [p for p in self.model.parameters() if p.requires_grad],
             lr=config.optim.lr,
             betas=config.optim.betas,
             eps=config.optim.eps,
             weight_decay=config.optim.weight_decay,
         )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.optimizer = accelerator.prepare(optimizer)
         self.sampler = accelerator.unwrap_model(self.model)
         self.update = PolicyUpdate(
             config,
@@ -158,7 +160,7 @@ class Trainer:
     def _sample(self, prompts: Sequence[Prompt], seed: int) -> Rollout:
         settings, needs = self.config.rollout, self.update.needs
         mine = my_share(len(prompts), self.accelerator)
-        with self.accelerator.autocast():
+        with gathered(self.sampler), self.accelerator.autocast():
             part = sample_rollout(
                 self.sampler,
                 prompts[mine],
@@ -291,17 +293,19 @@ class Trainer:
         return {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
 
     def _save(self, step: int) -> None:
-        if not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        trained = whole(self._trained(), keep=main)
+        optimizer = whole(self.optimizer.state_dict(), keep=main)
+        averaged = whole({"ema": self.average.state} if self.average else {}, keep=main)
+        if not main:
             return
-        averaged = {"ema": self.average.state} if self.average is not None else {}
-        keep = self.config.train.keep_checkpoints
         save_checkpoint(
             self.run.checkpoints,
             step,
-            model_state=self._trained(),
-            optimizer=self.optimizer,
+            model_state=trained,
+            optimizer=optimizer,
             extra={"collect": self.collect.state(), "watch": self.watch.state(), **averaged},
-            keep=keep,
+            keep=self.config.train.keep_checkpoints,
         )
 
     def _restore(self) -> int:
@@ -316,7 +320,8 @@ class Trainer:
             {k: v for k, v in group.items() if k != "params"}
             for group in self.optimizer.param_groups
         ]
-        self.optimizer.load_state_dict(saved.optimizer)
+        assert saved.optimizer is not None
+        self.optimizer.load_state_dict(optimizer_parts(saved.optimizer, self.optimizer))
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(chosen)  # as the configuration says now, which may have been edited
         if "collect" not in saved.extra:
@@ -355,4 +360,5 @@ def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in state.items():
         if name not in known or known[name].shape != tensor.shape:
             raise RunError(f"{where}: {name} does not fit the model of this run's configuration")
-    model.load_state_dict(state, strict=False)
+    parts = {name: part_like(tensor, known[name]) for name, tensor in state.items()}
+    model.load_state_dict(parts, strict=False)

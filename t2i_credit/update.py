@@ -21,7 +21,14 @@ from .errors import TrainingError
 from .interfaces import Rollout
 from .losses import policy_loss
 from .metrics import credit_metrics
-from .processes import gather_rows, my_share, reduce_metrics, sharing_processes
+from .processes import (
+    gather_rows,
+    micro_batches,
+    my_micro_batches,
+    reduce_metrics,
+    sharing_processes,
+)
+from .sharding import whole
 
 # what a credit entry calls the fields of an update, by policy, and what the model calls them
 _STATISTIC = {
@@ -93,11 +100,12 @@ class PolicyUpdate:
         for update in range(updates):
             self.optimizer.zero_grad()
             differences = []
-            for rows, final in self._micro_batches(len(rollout), self._my_rows(rollout)):
+            for rows, final, spare in self._my_micro_batches(rollout):
                 with nullcontext() if final else self.accelerator.no_sync(self.model):
                     found = self._pass(rollout, rows, {"policy": self.policy_name} | self.in_pass)
                     logprobs = found.pop("policy")
-                    differences.append((logprobs.detach() - stored[rows]).abs())
+                    if not spare:
+                        differences.append((logprobs.detach() - stored[rows]).abs())
                     fields = self._fields(rollout, rows, known, found, reference=self.held)
                     part = rolled[rows] if rolled is not None and not self.renews else None
                     if part is None:
@@ -108,7 +116,9 @@ class PolicyUpdate:
                     )
                     _require_finite(step, "loss", loss)
                     # gradients are averaged over processes, and these are parts of a sum
-                    self.accelerator.backward(loss * sharing)
+                    self.accelerator.backward(loss * (0 if spare else sharing))
+                if spare:
+                    continue
                 weight = len(rows) / len(rollout) / updates
                 values: dict[str, Any] = metrics | credit_metrics(part)
                 if self.renews and rolled is not None:
@@ -119,7 +129,7 @@ class PolicyUpdate:
                 agreement = gather_rows(torch.cat(differences), prompts, self.accelerator)
                 common |= self._agreement(step, agreement)
             limit = self.config.optim.max_grad_norm or math.inf
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+            norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
             _require_finite(step, "gradient", norm)
             _collect(common, {"grad_norm": float(norm)}, 1 / updates)
             self.optimizer.step()
@@ -133,7 +143,7 @@ class PolicyUpdate:
             return self._assign(rollout, known, advantages)
         asks = "ref_logprobs" in self.needs
         parts = []
-        for rows, _ in self._micro_batches(len(rollout)):
+        for rows in self._micro_batches(rollout):
             found = self._pass(rollout, rows, self.in_pass)
             parts.append(self._fields(rollout, rows, known, found, reference=asks))
         fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
@@ -263,29 +273,29 @@ class PolicyUpdate:
     def _recomputed(self, rollout: Rollout) -> Tensor:
         """(B, T) log-probs of the policy before the first update, by a training pass."""
         names = {"policy": self.policy_name}
-        parts = [
-            self._pass(rollout, r, names)["policy"] for r, _ in self._micro_batches(len(rollout))
-        ]
+        parts = [self._pass(rollout, r, names)["policy"] for r in self._micro_batches(rollout)]
         return torch.cat(parts)
 
-    def _my_rows(self, rollout: Rollout) -> range:
-        """The samples whose gradients are this process's."""
-        size = rollout.group_size
-        mine = my_share(len(rollout) // size, self.accelerator)
-        return range(mine.start * size, mine.stop * size)
+    def _my_micro_batches(self, rollout: Rollout) -> Iterator[tuple[Tensor, bool, bool]]:
+        """(rows, last, spare) of each micro-batch of this process's samples; see `my_micro_batches`."""
+        size, together = self._size(rollout), self.config.train.sharding == "full"
+        found = my_micro_batches(
+            len(rollout), size, rollout.group_size, self.accelerator, together=together
+        )
+        for rows, last, spare in found:
+            yield torch.tensor(rows, device=self.sampler.device), last, spare
 
-    def _micro_batches(
-        self, samples: int, mine: range | None = None
-    ) -> Iterator[tuple[Tensor, bool]]:
-        """The rows of each micro-batch of all samples, or of `mine`, and whether it is the last."""
-        size = self.config.train.micro_batch_size or samples
+    def _micro_batches(self, rollout: Rollout) -> Iterator[Tensor]:
+        """The rows of each micro-batch of all samples."""
+        for rows in micro_batches(range(len(rollout)), self._size(rollout), rollout.group_size):
+            yield torch.tensor(rows, device=self.sampler.device)
+
+    def _size(self, rollout: Rollout) -> int:
+        """Most samples in one pass."""
         if limit := self.config.train.micro_batch_tokens:
             height, width = self.sampler.grid
-            size = max(1, limit // (height * width * (2 if self.both_branches else 1)))
-        every = mine or range(samples)
-        for start in every[::size]:
-            end = min(start + size, every.stop)
-            yield torch.arange(start, end, device=self.sampler.device), end == every.stop
+            return max(1, limit // (height * width * (2 if self.both_branches else 1)))
+        return self.config.train.micro_batch_size or len(rollout)
 
     def _agreement(self, step: int, differences: Tensor) -> dict[str, float]:
         """Sampling and training must agree on the log-probs before the first update."""

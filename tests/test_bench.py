@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import PROMPTS, WideConfig, tiny_model
+from toys import PROMPTS, WideConfig, tiny_model, write_tiny_model
 from typer.testing import CliRunner
 
-from t2i_credit import api, bench
+from t2i_credit import api, bench, bench_update
 from t2i_credit.advantages import ADVANTAGES
-from t2i_credit.api import Parts
+from t2i_credit.bench_limit import bytes_read, reading_time
 from t2i_credit.bench_memory import MemorySize, can_measure, peak
 from t2i_credit.bench_statistics import alone, compared, interleaved, median_interval, table
 from t2i_credit.cli import app
 from t2i_credit.config import Config, parse_config
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
+from t2i_credit.memory import PROMPT
 from t2i_credit.models.embedded_model import EmbeddedModel
 from t2i_credit.rollout import _sample, sampling_noise
 
@@ -42,7 +43,12 @@ def measured(model: EmbeddedModel, chosen: Config, **changed: Any) -> dict[str, 
         reward=brightness,
         advantage=ADVANTAGES["group_normalized"],
         prompts=PROMPTS,
-        **{"repeats": 2, "memory": SMALL, **changed},
+        **{
+            "repeats": 2,
+            "memory": SMALL,
+            "rewards": {"brightness": brightness},
+            **changed,
+        },
     )
 
 
@@ -128,10 +134,10 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
 
     def peak_of(way: str, size: MemorySize, seed: int) -> dict[str, float]:
         asked.append((way, seed))
-        return {"peak": peaks[way]}
+        return {"peak": peaks[way], "seconds": 0.5}
 
     monkeypatch.setattr(bench, "can_measure", lambda: True)
-    monkeypatch.setattr(bench, "peak", peak_of)
+    monkeypatch.setattr(bench_update, "peak", peak_of)
     model = tiny_model(WideConfig)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = [p.requires_grad for p in model.parameters()]
@@ -140,9 +146,13 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
     report = measured(model, chosen, progress=lambda done, of: told.append((done, of)))
 
     rows = report["rows"]
-    assert [row["rival"] is None for row in rows] == [False, False, True, True, False]
+    units = ["MiB", "s", "s", "s", "s", "tokens/s", "tokens/s", "images/s"]
+    assert [row["unit"] for row in rows] == units
+    assert [row["rival"] is None for row in rows] == [False] * 5 + [True] * 3
     assert asked == [("chunked", 0), ("held", 0), ("held", 1), ("chunked", 1)]
-    assert (rows[4]["ours"], rows[4]["rival"], rows[4]["unit"]) == (3.0, 9.0, "MiB")
+    assert [(row["ours"], row["rival"]) for row in rows[:2]] == [(3.0, 9.0), (0.5, 0.5)]
+    assert "brightness: images of 16 x 24 pixels" in rows[7]["what"]
+    assert report["passes"] == {"counted": 4.0, "expected": 4.0}
     for row in rows:
         numbers = [row[n] for n in ("ours", "rival", "ratio") if row[n] is not None]
         assert all(math.isfinite(n) and n > 0 for n in [*numbers, *row["interval"]]), row
@@ -153,7 +163,8 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["settings"]["grid"] == [2, 3]
 
-    assert told == [(done, 6) for done in range(7)]  # three measurements of two repeats
+    assert told == [(done, 10) for done in range(11)]  # five measurements of two repeats
+    assert model.logits_at_once == EmbeddedModel.logits_at_once
     assert torch.get_num_threads() == threads
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == trained
@@ -189,6 +200,26 @@ def test_a_configuration_without_guidance_or_with_a_reference_is_refused(
         measured(tiny_model(), parse_config(wrong))
 
 
+def test_only_the_parts_that_are_asked_for_are_measured() -> None:
+    chosen = parse_config({"prompts": {"per_step": 2}, "rollout": {"group_size": 2}})
+    report = measured(tiny_model(), chosen, parts=("rollout",))
+    assert [row["what"].split()[0] for row in report["rows"]] == ["sampling"]
+    assert report["passes"] == {}
+    with pytest.raises(UserError, match="'steps' is no part; known: rollout, update, step, rewar"):
+        measured(tiny_model(), chosen, parts=("steps",))
+
+
+def test_the_limit_of_decoding_reads_weights_and_the_filled_cache_at_every_step() -> None:
+    model = tiny_model(WideConfig)
+    weights = sum(p.numel() for p in model.language_model.layers.parameters())
+    # five steps that feed a token back, with PROMPT + 1 to PROMPT + 5 positions in the cache: keys and values of two
+    # layers of width 32 in each of 3 rows
+    filled = 5 * PROMPT + 15
+    assert bytes_read(model, 3) == 4 * (5 * weights + filled * 2 * 2 * 32 * 3)
+    limit = reading_time(model, 3)
+    assert limit.seconds * limit.bandwidth == pytest.approx(bytes_read(model, 3))
+
+
 # Memory -----------------------------------------------------------------------------------------------------------
 
 
@@ -217,33 +248,32 @@ def test_a_measuring_process_that_fails_is_reported_in_one_line() -> None:
 # The command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_and_saves_the_report(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    report = {"settings": {"threads": 1}, "rows": [alone("rate", "tokens/s", [12_345.6] * 15)]}
-    asked: dict[str, Any] = {}
-
-    def prepared(chosen: Config) -> Parts:
-        return Parts(chosen, tiny_model(), None, brightness, list(PROMPTS), len, None)
-
-    def fake(chosen: Config, **given: Any) -> dict[str, Any]:
-        asked.update(given, name=chosen.model.name)
-        return report
-
-    monkeypatch.setattr(api, "prepare", prepared)
-    monkeypatch.setattr(bench, "run", fake)
-    file = tmp_path / "bench.json"
-    shown = CliRunner().invoke(app, ["bench", "--model", "somewhere", "--json", str(file)])
+def test_the_command_measures_the_parts_and_saves_the_report(tmp_path: Path) -> None:
+    folder, file = str(write_tiny_model(tmp_path / "model")), tmp_path / "bench.json"
+    words = ["step", "rewards", "prompts.per_step=2", "rollout.group_size=2"]
+    asked = ["bench", *words, "--model", folder, "--repeats", "3", "--json", str(file)]
+    shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
-    assert "12,346 tokens/s" in shown.output
-    assert json.loads(file.read_text()) == report
-    assert (asked["name"], asked["repeats"]) == ("somewhere", 15)
+    assert "forward passes per trained image token: 4 counted by hooks, 4 expected" in shown.output
+    report = json.loads(file.read_text())
+    assert report["settings"]["model"] == folder and report["settings"]["group_size"] == 2
+    judged = [row["what"].split()[1] for row in report["rows"] if row["unit"] == "images/s"]
+    assert judged == ["geneval:", "clip:", "aesthetic:"]
 
 
-def test_a_report_that_could_not_be_saved_is_refused_before_anything_is_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--json", "none/bench.json"], "--json: there is no folder none"),
+        (["sampling"], "bench: 'sampling' is no part; known: rollout, update, step, rewards"),
+        (["rollout.group_siz=2"], "rollout.group_siz"),
+        (["--model", "janus-pro-2b", "--random-init"], "known: janus-small, janus-pro-1b"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "run", lambda *args, **kwargs: pytest.fail("it measured"))
-    shown = CliRunner().invoke(app, ["bench", "--json", str(tmp_path / "none" / "bench.json")])
+    monkeypatch.setattr(api, "load_model", lambda name: pytest.fail("it loaded"))
+    shown = CliRunner().invoke(app, ["bench", *words])
     assert isinstance(shown.exception, UserError)
-    assert str(shown.exception) == f"--json: there is no folder {tmp_path / 'none'}"
+    assert said in str(shown.exception)

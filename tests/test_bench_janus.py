@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tiny_checkpoints import write_tiny_janus
-from toys import write_tiny_model
+import torch
+from torch import Tensor
+from toys import PROMPTS
 
-from t2i_credit import bench_janus
+from t2i_credit import bench, bench_janus
+from t2i_credit.advantages import ADVANTAGES
 from t2i_credit.bench_statistics import table
 from t2i_credit.errors import UserError
+from t2i_credit.interfaces import Prompt
 
 
-def test_both_generate_all_tokens_of_the_same_random_model(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The architecture with one layer, 3 x 3 tokens and 16 codes."""
     monkeypatch.setitem(bench_janus.SIZES, "tiny", (1, 32, 2, 48))
-    model = bench_janus.random_janus("tiny", side=3, codes=16, vocabulary=64)
-    assert model.grid == (3, 3) and not model.training
+    return bench_janus.random_janus("tiny", side=3, codes=16, vocabulary=64)
+
+
+def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
+    found = images.mean((1, 2, 3))
+    return found, {"brightness": found}
+
+
+def measured(model: Any, part: str, *overrides: str) -> dict[str, Any]:
+    config = bench_janus.bench_config("tiny", ["rollout.group_size=2", *overrides], janus=True)
+    return bench.run(
+        config,
+        model=model,
+        reward=brightness,
+        advantage=ADVANTAGES["group_normalized"],
+        prompts=PROMPTS,
+        parts=(part,),
+        repeats=3,
+    )
+
+
+def test_both_generate_all_tokens_of_the_same_random_model(tiny: Any) -> None:
+    assert tiny.grid == (3, 3) and not tiny.training
     runs: list[int] = []
-    model.language_model.register_forward_hook(lambda *_: runs.append(1))
-    report = bench_janus.rollout(model, name="tiny", group_size=2, repeats=3)
-    # ours and theirs: a prompt and 8 tokens fed back, once to warm up and three times measured
-    assert len(runs) == 2 * 4 * 9
-    (row,) = report["rows"]
-    assert row["ours"] > 0 and row["rival"] > 0 and row["repeats"] == 3
-    speed = report["settings"]["ours_tokens_per_second"]
-    assert speed == pytest.approx(2 * 9 / row["ours"])
-    assert "JanusForConditionalGeneration.generate" in table(report)[0]["what"]
+    tiny.language_model.register_forward_hook(lambda *_: runs.append(1))
+    row, versus = measured(tiny, "rollout")["rows"]
+    # with and without log-probs, ours and theirs: a prompt and 8 tokens fed back, once to warm up and three times
+    assert len(runs) == 4 * 4 * 9
+    assert versus["ours"] > 0 and versus["rival"] > 0 and versus["repeats"] == 3
+    assert "JanusForConditionalGeneration.generate" in table({"rows": [versus]})[0]["what"]
+    assert "both prompts' log-probs and entropy" in row["what"]
 
 
-def test_a_saved_janus_is_measured_and_another_model_refused(tmp_path: Path) -> None:
-    write_tiny_janus(tmp_path / "janus")
-    loaded: Any = bench_janus.model_for(str(tmp_path / "janus"), random_init=False)
-    assert loaded.grid == (4, 4)
-    write_tiny_model(tmp_path / "other")
-    with pytest.raises(UserError, match="is a EmbeddedModel; this bench takes a Janus"):
-        bench_janus.model_for(str(tmp_path / "other"), random_init=False)
+@pytest.mark.parametrize(("policy", "passes"), [("conditional", 3.0), ("guided", 4.0)])
+def test_a_step_takes_three_passes_per_token_or_four_with_guidance(
+    tiny: Any, policy: str, passes: float
+) -> None:
+    report = measured(tiny, "step", f"loss.policy={policy}")
+    assert report["passes"] == {"counted": passes, "expected": passes}
+    assert report["settings"]["grid"] == [3, 3] and report["settings"]["dtype"] == "float32"
+
+
+def test_prompts_of_a_random_janus_become_ids_that_depend_on_the_text(tiny: Any) -> None:
+    condition = tiny.condition(["a red circle", "a blue square"], [None, None])
+    ids, null = condition.inputs[:2], condition.inputs[2:]
+    assert ids.shape == (2, bench_janus.PROMPT) and not torch.equal(ids[0], ids[1])
+    assert ids[0, 0] == tiny.bos and ids[0, -1] == tiny.image_start
+    assert (null[:, 1:-1] == tiny.pad).all()
+
+
+def test_an_architecture_that_has_no_random_weights_is_refused() -> None:
     with pytest.raises(UserError, match="known: janus-small, janus-pro-1b, janus-pro-7b"):
-        bench_janus.model_for("shapes", random_init=True)
+        bench_janus.random_janus("shapes")

@@ -220,6 +220,15 @@ def test_recomputing_layers_changes_nothing_but_memory(tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+def test_an_adapter_of_a_bfloat16_model_is_float32() -> None:
+    model = tiny_model()
+    cast_parameters(model, torch.bfloat16)
+    choose_trained(model, TuneConfig(lora_rank=2), seed=0)
+    formats = {p.requires_grad: p.dtype for p in model.parameters()}
+    assert formats == {True: torch.float32, False: torch.bfloat16}
+    assert scores(model).dtype == torch.float32
+
+
 def test_micro_batches_by_tokens_equal_those_by_images(tmp_path: Path) -> None:
     # 8 images of 4 tokens, both branches trained: 24 tokens are 3 images
     tokens = run_of(tmp_path / "a", train={"steps": 2, "micro_batch_tokens": 24})

@@ -16,9 +16,10 @@ from t2i_credit.errors import ConfigError, TrainingError
 from t2i_credit.memory import PROMPT, estimate
 
 
-def needed(reference: bool = False, **sections: Any) -> dict[str, int]:
+def needed(reference: bool = False, processes: int = 1, **sections: Any) -> dict[str, int]:
     base: dict[str, Any] = {"prompts": {"per_step": 2}, "rollout": {"group_size": 4}}
-    return estimate(tiny_model(), parse_config(base | sections), reference=reference)
+    config = parse_config(base | sections)
+    return estimate(tiny_model(), config, reference=reference, processes=processes)
 
 
 def test_the_estimate_follows_the_sizes_of_the_model() -> None:
@@ -38,6 +39,16 @@ def test_every_knob_that_the_message_names_saves_memory() -> None:
     assert needed(rollout={"group_size": 4, "batch_size": 4})["sampling"] * 2 == plain["sampling"]
     assert needed(tune={"recompute": True})["training"] < plain["training"]
     assert needed(reference=True)["weights"] > plain["weights"]
+
+
+def test_processes_that_share_the_parameters_out_hold_a_part_and_gather_it_for_sampling() -> None:
+    plain, full = needed(processes=4), needed(processes=4, train={"sharding": "full"})
+    assert plain == needed()
+    model = tiny_model()
+    trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)  # the vq is frozen
+    assert full["optimizer"] * 4 == plain["optimizer"] == 3 * trained
+    assert plain["weights"] - full["weights"] == trained * 3 // 4
+    assert full["sampling"] - plain["sampling"] == trained * 3 // 4
 
 
 def test_a_dry_run_refuses_what_cannot_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

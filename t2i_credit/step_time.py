@@ -1,0 +1,194 @@
+"""About how long a training step will take, from slices of its work that are run on this device. Trains nothing.
+
+A slice grows until it takes a while, or is the whole of what runs at once; its time is scaled. Left out: the optimizer's
+own step, talk between processes, further rounds of dynamic sampling, golden references.
+Shapes: P prompts, G samples each, T image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from .config import Config
+from .credit import CreditEntry
+from .interfaces import Prompt
+from .passes import passes_needed
+from .rollout import _sample, derive_seed, sampling_noise
+from .stopwatch import cpu_threads, seconds
+
+ESTIMATE = 5  # purpose of a derived seed
+ENOUGH = 0.5  # seconds; a slice that takes longer is not made larger
+SLOW = 2.0  # seconds; a slice that takes longer is not run again, setting up included
+GROWTH = 4
+DECODED = 4  # tokens that a slice of sampling feeds back
+TRAINED = (
+    32  # image tokens of the first slice of the update, so that its prompt does not weigh much
+)
+
+
+def step_seconds(
+    config: Config,
+    *,
+    model: Any,
+    credit: CreditEntry,
+    reward: Callable[..., Any],
+    prompts: Sequence[Prompt],
+    processes: int = 1,
+) -> dict[str, float]:
+    """Seconds of a step: sampling, rewards (decoding to pixels included), update. The model is left as it was.
+
+    Args:
+        config: what a step does.
+        model, credit, reward, prompts: what it does it with.
+        processes: that share the prompts out.
+    """
+    shared = -(-config.prompts.per_step // processes)
+    found = {}
+    precision = torch.autocast(
+        model.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
+    )
+    with cpu_threads(config.train.threads), precision:
+        slices = _Slices(config, model, prompts[:shared])
+        found["sampling"] = slices.sampling()
+        found["rewards"] = slices.rewards(reward)
+        found["update"] = slices.update(credit)
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+class _Slices:
+    """The work of one process, slice by slice."""
+
+    def __init__(self, config: Config, model: Any, prompts: Sequence[Prompt]) -> None:
+        self.config, self.model, self.prompts = config, model, prompts
+        self.group_size = config.rollout.group_size
+        self.samples = len(prompts) * self.group_size
+        self.tokens = model.grid[0] * model.grid[1]
+        self.condition = model.condition([p.text for p in prompts], [p.negative for p in prompts])
+
+    def _of(self, samples: int) -> tuple[Any, int, int]:
+        """The condition of about so many samples, P and G: a part of one group, or whole groups."""
+        group = min(samples, self.group_size)
+        prompts = max(1, samples // self.group_size)
+        return (
+            self.condition.select(torch.arange(prompts, device=self.model.device)),
+            prompts,
+            group,
+        )
+
+    @torch.no_grad()
+    def sampling(self) -> float:
+        """Prompts, then the first tokens of as many samples as are decoded together."""
+        settings, device = self.config.rollout, self.model.device
+
+        def decoded(samples: int, tokens: int) -> float:
+            condition, prompts, group = self._of(samples)
+            noise = sampling_noise(derive_seed(ESTIMATE), 0, prompts * group, tokens).to(device)
+            return seconds(
+                device,
+                lambda: _sample(
+                    self.model,
+                    condition,
+                    group,
+                    noise,
+                    cfg_scale=settings.cfg_scale,
+                    temperature=settings.temperature,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    full_kl=False,
+                    guided_entropy=False,
+                ),
+            )
+
+        fed = min(DECODED, self.tokens - 1)
+
+        def measured(samples: int) -> tuple[float, ...]:
+            first = decoded(samples, 1)
+            return first, max(0.0, decoded(samples, 1 + fed) - first)
+
+        samples, (first, rest) = _grown(
+            measured, 1, min(settings.batch_size or self.samples, self.samples)
+        )
+        _, prompts, group = self._of(samples)
+        whole = first + rest / max(1, fed) * (self.tokens - 1)
+        return whole * self.samples / (prompts * group)
+
+    @torch.no_grad()
+    def rewards(self, reward: Callable[..., Any]) -> float:
+        """Codes to pixels, and what they are worth."""
+        draw = torch.Generator().manual_seed(0)
+
+        def judged(count: int) -> tuple[float, ...]:
+            # other images at each call: a reward may remember those that it has seen
+            codes = torch.randint(self.model.codebook_size, (count, self.tokens), generator=draw)
+            codes = codes.to(self.model.device)
+            prompts = [self.prompts[i * len(self.prompts) // count] for i in range(count)]
+
+            def work() -> None:
+                reward(self.model.decode(codes).float(), prompts)
+
+            return (seconds(self.model.device, work),)
+
+        count, (spent,) = _grown(judged, 1, self.samples)
+        return spent * self.samples / count
+
+    def update(self, credit: CreditEntry) -> float:
+        """The policy's pass over some tokens of a sample, or over as many samples as are trained on together."""
+        config, device = self.config, self.model.device
+        both = config.loss.policy == "guided" and config.rollout.cfg_scale != 1
+        wanted = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
+        largest = config.train.micro_batch_size or self.samples
+        if limit := config.train.micro_batch_tokens:
+            largest = max(1, limit // (self.tokens * (1 + both)))
+
+        def measured(tokens: int) -> tuple[float, ...]:
+            condition, prompts, group = self._of(max(1, tokens // self.tokens))
+            codes = torch.zeros(
+                prompts * group, min(tokens, self.tokens), dtype=torch.long, device=device
+            )
+            found: list[torch.Tensor] = []
+
+            def forward() -> None:
+                scale, temperature = config.rollout.cfg_scale, config.rollout.temperature
+                passed = self.model(
+                    condition, codes, want=[wanted], cfg_scale=scale, temperature=temperature
+                )
+                found.append(passed[wanted].sum())
+
+            there = seconds(device, forward)
+            return there, seconds(device, found[0].backward)
+
+        size, (there, back) = _grown(measured, TRAINED, min(largest, self.samples) * self.tokens)
+        _, prompts, group = self._of(max(1, size // self.tokens))
+        passed = prompts * group * min(size, self.tokens) * (1 + both)
+        needed = passes_needed(config, credit)
+        per_token = (needed.policy * (there + back) + needed.frozen * there) / passed
+        return per_token * self.samples * self.tokens
+
+
+def _grown(
+    measured: Callable[[int], tuple[float, ...]], first: int, largest: int
+) -> tuple[int, tuple[float, ...]]:
+    """The largest slice that was tried, and its seconds: from `first` on, up to one that takes a while."""
+    size = min(first, largest)
+    spent = measured(size)  # with what is set up once
+    if sum(spent) > SLOW:
+        return size, spent
+    while True:
+        spent = measured(size)
+        if sum(spent) > ENOUGH or size == largest:
+            return size, spent
+        size = min(GROWTH * size, largest)
+
+
+def told(seconds_of: dict[str, float]) -> str:
+    """The estimate in words."""
+    parts = ", ".join(f"{name} {_shown(spent)}" for name, spent in seconds_of.items())
+    return f"{_shown(sum(seconds_of.values()))} ({parts}), scaled from a slice of each"
+
+
+def _shown(spent: float) -> str:
+    return f"{spent:.2g} s" if spent < 10 else f"{spent:.0f} s"
