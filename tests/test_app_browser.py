@@ -229,7 +229,7 @@ def test_a_playground_sample_shows_where_the_prompts_disagree(page):
 
 def test_a_training_run_is_followed_while_it_goes_on(page, runs):
     small = ["prompts.per_step=2", "rollout.group_size=4", "optim.warmup_steps=0"]
-    names = [f"train.out={runs}", "train.name=live", "train.steps=40", "log.samples_every=1"]
+    names = [f"train.out={runs}", "train.name=live", "train.steps=2000", "log.samples_every=1"]
     command = [sys.executable, "-m", "t2i_credit.cli", "train", "shapes/gcpo", *small, *names]
     training = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

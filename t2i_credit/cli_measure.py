@@ -1,0 +1,238 @@
+"""Commands that measure: evaluate, bench, compare, truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_app import ModelArg, Overrides, app
+from .errors import UserError
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str | None, typer.Argument(help="shapes, a model folder, or a run (run@STEP)")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="judge a folder of images instead of a model")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="what to compare with: a model, a folder of images, a .json")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="of the embedded world: train (held-in) or heldout")
+    ] = "train",
+    per_task: Annotated[int, typer.Option(help="prompts per task of the split", min=1)] = 50,
+    per_prompt: Annotated[
+        int | None, typer.Option(help="images per prompt; 4, or as many as the folder has", min=1)
+    ] = None,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="guidance, 1 = none; left out = that of the recipes")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
+    seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
+    detector: Annotated[str, typer.Option(help="who finds the objects")] = "shapes",
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder; left out = evaluations/, of the run if it is one")
+    ] = None,
+) -> None:
+    """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image.
+
+    Example: t2i-credit evaluate runs/shapes-gcpo --against shapes
+    """
+    from . import console, judging
+    from .protocol import parse_settings
+
+    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, "temperature": temperature}
+    given = {key: value for key, value in {**named, "seed": seed}.items() if value is not None}
+    settings = {**given, "detector": detector, **parse_settings(protocol or [])}
+    with console.bar("evaluating") as progress:
+        report = judging.evaluate_named(
+            model,
+            images,
+            against,
+            source=prompts,
+            split=split,
+            per_task=per_task,
+            out=out,
+            progress=progress,
+            warn=console.warning,
+            **settings,
+        )
+    console.show_evaluation(report)
+
+
+@app.command()
+def bench(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]... [KEY=VALUE]...",
+            help="rollout, update, step, rewards; none = all; and overrides of shapes/grpo",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="shapes, a folder, or with --random-init janus-small, janus-pro-1b")
+    ] = "shapes",
+    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
+    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
+    json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
+) -> None:
+    """Measures speed and memory, each variant beside its rival in the same run; some minutes.
+
+    Example: t2i-credit bench rollout --model janus-pro-1b --random-init rollout.group_size=32
+    """
+    from . import benching, console
+    from .atomic import write_json
+    from .bench_statistics import passes_line, table
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json: there is no folder {json.parent}")
+    with console.bar("measuring") as progress:
+        report = benching.bench_of(
+            model, words or [], random_init=random_init, repeats=repeats, progress=progress
+        )
+    console.rows("Medians; 95% intervals of the ratio, or of ours alone", table(report))
+    if report["passes"]:
+        console.say(passes_line(report["passes"]))
+    if json is not None:
+        write_json(json, report)
+
+
+@app.command()
+def compare(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...", help="two or more, and overrides for all"
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="runs of each recipe, at least 2")] = 5,
+    first_seed: Annotated[int, typer.Option(help="the seeds count up from here", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="folder of all runs and results")] = Path("comparison"),
+    base: Annotated[str | None, typer.Option(help="the model that all begin from")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="method that sets the target; left out = grpo")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
+    prompts: Annotated[int, typer.Option(help="evaluation: prompts per task", min=1)] = 50,
+    images: Annotated[int, typer.Option(help="evaluation: images per prompt", min=1)] = 4,
+    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 2.0,
+    plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
+) -> None:
+    """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
+
+    Example: t2i-credit compare shapes/grpo shapes/gcpo --seeds 5 --workers 2 --out comparisons/first
+    """
+    from . import comparing, console
+    from .compare import method_rows, pair_rows
+    from .compare_runs import EvaluationPlan
+
+    named = [word for word in recipes if "=" not in word]
+    overrides = [word for word in recipes if "=" in word]
+    runs = comparing.runs_of(
+        named, seeds=seeds, first_seed=first_seed, out=out, base=base, overrides=overrides
+    )
+    if plan:
+        rows, hours = comparing.plan_rows(runs, workers)
+        console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
+        return
+    evaluation = EvaluationPlan(prompts=prompts, images=images, cfg_scale=cfg_scale)
+    found = comparing.compare_runs(
+        runs, evaluation=evaluation, baseline=baseline, workers=workers, say=console.say
+    )
+    console.rows("Methods", method_rows(found))
+    console.rows("Paired differences over seeds", pair_rows(found))
+    console.say(f"written: {out / 'comparison.json'}, comparison.md, comparison.png")
+
+
+@app.command()
+def truth(
+    model: ModelArg,
+    overrides: Overrides = None,
+    credit: Annotated[
+        list[str] | None, typer.Option(help="NAME[,key=value...]; repeat for more; left out = all")
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="localisation, causality, specificity, gradients; left out = all"),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="prompts per task; of text, problems in all")] = 8,
+    images: Annotated[int, typer.Option(help="images per prompt, or answers")] = 4,
+    share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
+    repeats: Annotated[int, typer.Option(help="independent redraws")] = 1,
+    batches: Annotated[int, typer.Option(help="independent batches of the gradients")] = 24,
+    coverage: Annotated[
+        float, typer.Option(help="share of a cell that puts its token on an object")
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(help="of prompts and noise")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of truth.json, .md and .png")] = Path("truth"),
+) -> None:
+    """Measures whether credit is right: where it lies, what it decides, and whether it cleans the gradient.
+
+    Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
+    """
+    from . import console, measuring
+    from .measuring_text import is_text_model
+    from .truth_report import about, tables
+
+    if is_text_model(model):
+        given = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+        _truth_of_text(
+            model,
+            credits=credit or [],
+            unused=[name for name, value in given.items() if value],
+            out=out,
+            problems=prompts,
+            group_size=images,
+            continuations=repeats,
+            seed=seed,
+        )
+        return
+    with console.bar("measuring") as progress:
+        found = measuring.truth_of(
+            model,
+            recipe=like,
+            overrides=overrides or [],
+            credits=credit or [],
+            out=out,
+            progress=progress,
+            **({"measures": tuple(measure)} if measure else {}),
+            per_task=prompts,
+            images=images,
+            share=share,
+            repeats=repeats,
+            coverage=coverage,
+            batches=batches,
+            seed=seed,
+        )
+    console.say(about(found))
+    for title, rows in tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
+
+
+def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
+    from . import console
+    from .measuring_text import truth_of_text_model
+    from .truth_text_report import about, tables
+
+    with console.bar("measuring") as progress:
+        found = truth_of_text_model(model, out=out, progress=progress, **settings)
+    console.say(about(found))
+    for title, rows in tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md")
