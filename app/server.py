@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import ipaddress
 import os
@@ -15,6 +16,7 @@ from ..errors import UserError
 
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
+_M_ARENA_MAX = -8  # of mallopt(3)
 
 
 def start(
@@ -84,11 +86,18 @@ def serve(
     """`start`, and wait until interrupted."""
     from .. import console
 
+    _share_heaps()
     page = start(runs, host=host, port=port, login=login)
     console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
     with suppress(KeyboardInterrupt):
         threading.Event().wait()
     page.close(verbose=False)
+
+
+def _share_heaps() -> None:
+    """Keeps memory flat under glibc: by default each thread gets a heap of its own, which grows to its largest answer."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
 
 
 def check_login(host: str, login: str | None) -> tuple[str, str] | None:

@@ -28,7 +28,7 @@ from .errors import UserError
 from .logprobs import entropy as entropy_in_nats
 from .logprobs import hellinger as hellinger  # public here too
 
-# What an entry may declare in `needs`, each (B, T): kept by the rollout; of the rollout's whole groups; computed anew at
+# What an entry may declare in `needs`, each (B, T): kept by the rollout; of the rollout's whole images and groups; computed anew at
 # each update (policy_logprobs and ref_logprobs: of the taken tokens, in the policy's own form).
 ROLLOUT_FIELDS = frozenset(
     {
@@ -41,7 +41,9 @@ ROLLOUT_FIELDS = frozenset(
         "code_shift",
     }
 )
-GROUP_FIELDS = frozenset({"group_similarity", "opposed_similarity", "entropy_gradient"})
+GROUP_FIELDS = frozenset(
+    {"group_similarity", "opposed_similarity", "entropy_gradient", "figure_distance"}
+)
 UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy", "policy_logprobs", "ref_logprobs"})
 
 
@@ -263,7 +265,7 @@ def _assign_visual(
     temperature: float = 1.0,
     strength: float = 1.0,
 ) -> Tensor:
-    evidence = visual_evidence(fields.get("code_spread"), fields.get("code_shift"), mask, kind=kind)
+    evidence = visual_evidence(fields, mask, kind=kind)
     return apply_strength(
         _shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
     )

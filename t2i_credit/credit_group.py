@@ -1,4 +1,4 @@
-"""Credit from what the samples of a group have in common: critical tokens (2509.22485) and similarity (STAGE, 2509.25027).
+"""Credit from whole images and groups: critical tokens (2509.22485), similarity (STAGE, 2509.25027), figure and ground.
 
 Shapes: P prompts, G samples each, B = P*G (sample b belongs to prompt b // G), T = H*W image tokens in raster order,
 C numbers a code vector; mask (B, T) bool, True = counts in the loss. Public through credit.py. Never sees the picture.
@@ -37,7 +37,7 @@ def group_fields(
     advantages: Tensor,
     guided_entropy: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The evidence called `names` (group_similarity, opposed_similarity, entropy_gradient) of whole groups.
+    """The evidence called `names` (of GROUP_FIELDS in credit.py) of whole groups.
 
     Args:
         tokens: (B, T) codes.
@@ -59,6 +59,7 @@ def group_fields(
         "group_similarity": lambda: group_similarity(codebook[tokens], group_size),
         "opposed_similarity": lambda: opposed_similarity(codebook[tokens], advantages, group_size),
         "entropy_gradient": edges,
+        "figure_distance": lambda: figure_distance(codebook[tokens]),
     }
     return {name: known[name]() for name in names}
 
@@ -98,6 +99,24 @@ def opposed_similarity(vectors: Tensor, advantages: Tensor, group_size: int) -> 
     opposed *= 1 - torch.eye(group_size, device=opposed.device)
     others = torch.einsum("pij,pjtc->pitc", opposed, unit)
     return ((unit * others).sum(-1) / opposed.sum(2, keepdim=True).clamp(min=1)).flatten(0, 1)
+
+
+@torch.no_grad()
+def figure_distance(vectors: Tensor) -> Tensor:
+    """How unlike the picture's mean look a token looks: half the distance of its unit vector from the mean's direction.
+
+    Most of a picture is ground, so its mean look is nearly the ground's, and what stands out is the figure.
+
+    Args:
+        vectors: (B, T, C) code vectors of the sampled tokens.
+
+    Returns:
+        (B, T) float32 in [0, 1]; 0 everywhere for a picture of one code.
+    """
+    unit = F.normalize(vectors.float(), dim=-1)
+    mean = F.normalize(unit.mean(1, keepdim=True), dim=-1)
+    apart = (1 - (unit * mean).sum(-1)) / 2
+    return torch.where(apart > ROUNDING, apart, 0.0).sqrt()
 
 
 @torch.no_grad()

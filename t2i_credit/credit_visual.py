@@ -17,46 +17,44 @@ from torch import Tensor
 
 from .errors import UserError
 
-VisualKind = Literal["spread", "shift", "both"]
+VisualKind = Literal["spread", "shift", "both", "figure"]
 _FIELDS: dict[str, frozenset[str]] = {
     "spread": frozenset({"code_spread"}),
     "shift": frozenset({"code_shift"}),
     "both": frozenset({"code_spread", "code_shift"}),
+    "figure": frozenset({"code_spread", "figure_distance"}),
 }
 
 
 @torch.no_grad()
-def visual_evidence(
-    code_spread: Tensor | None, code_shift: Tensor | None, mask: Tensor, *, kind: VisualKind
-) -> Tensor:
+def visual_evidence(fields: Mapping[str, Tensor], mask: Tensor, *, kind: VisualKind) -> Tensor:
     """How differently the picture could have gone on at a token.
 
     spread: 1 - |E e|^2 over the codes' unit vectors e, how different the likely codes look. shift: |E e - E- e|^2,
     how far the negative prompt would have moved the mean look. both: their product, tokens that are open and on which
-    the prompts disagree.
+    the prompts disagree. figure: spread times the distance of the token's look from the picture's mean look, tokens
+    that are open and stand out from the ground.
 
     Args:
-        code_spread, code_shift: (B, T) as `logprobs.py` computes them; None where the kind does not read it.
+        fields: code_spread, code_shift (logprobs.py), figure_distance (credit_group.py): (B, T), those of the kind.
         mask: (B, T) bool.
 
     Returns:
         (B, T) float32, at least 0, 0 off the mask.
 
     Raises:
-        UserError: an unknown kind, or an input that the kind needs is None.
+        UserError: an unknown kind, or a field that the kind needs is missing.
     """
     if kind not in _FIELDS:
         raise UserError(f"visual kind is {kind!r}; allowed are {', '.join(_FIELDS)}")
-    given = {"code_spread": code_spread, "code_shift": code_shift}
     found = torch.ones(mask.shape, device=mask.device)
     for name in sorted(_FIELDS[kind]):
-        value = given[name]
-        if value is None:
-            raise UserError(f"visual kind {kind} needs {name}, kept by a rollout that asks for it")
-        found = found * value.float()
+        if name not in fields:
+            raise UserError(f"visual kind {kind} needs {name}")
+        found = found * fields[name].float()
     return torch.where(mask, found, 0.0)
 
 
 def visual_fields(parameters: Mapping[str, Any]) -> frozenset[str]:
-    """The rollout fields that the kind reads."""
+    """The fields that the kind reads."""
     return _FIELDS.get(parameters.get("kind", "spread"), frozenset())

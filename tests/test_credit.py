@@ -50,7 +50,7 @@ CASES = [
     ("guidance_contrast", {"strength": 0.5}),
     ("top_entropy", {"guided": True, "rho": 0.1}),
     ("entropy_rank", {"guided": True, "strength": 0.5}),
-    *[("visual", {"kind": kind}) for kind in ("shift", "both")],
+    *[("visual", {"kind": kind}) for kind in ("shift", "both", "figure")],
     ("visual", {"shape": "proportional"}),
     ("distribution_guided", {"tau": 0.01, "kappa": 2.0}),
     ("critical_tokens", {"fraction": 0.3}),
@@ -76,6 +76,7 @@ def fields_of(seed: int = 0) -> dict[str, torch.Tensor]:
         "group_similarity": torch.rand(shape, generator=draw) * 2 - 1,
         "opposed_similarity": torch.rand(shape, generator=draw) * 2 - 1,
         "entropy_gradient": torch.rand(shape, generator=draw),
+        "figure_distance": torch.rand(shape, generator=draw),
         "policy_logprobs": torch.randn(shape, generator=draw) - 4,
         "ref_logprobs": torch.randn(shape, generator=draw) - 4,
     }

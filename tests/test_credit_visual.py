@@ -9,6 +9,7 @@ import torch
 from toys import PROMPTS, WideConfig, tiny_model
 
 from t2i_credit.credit import CREDIT
+from t2i_credit.credit_group import figure_distance
 from t2i_credit.credit_visual import visual_evidence
 from t2i_credit.errors import UserError
 from t2i_credit.logprobs import code_shift, code_spread, entropy, token_statistics
@@ -70,21 +71,45 @@ def test_statistics_of_looks_need_the_codebook() -> None:
 
 
 def test_both_is_the_product_on_the_mask() -> None:
-    spread, shift = torch.tensor([[0.5, 1.0, 0.2]]), torch.tensor([[2.0, 3.0, 1.0]])
+    fields = {
+        "code_spread": torch.tensor([[0.5, 1.0, 0.2]]),
+        "code_shift": torch.tensor([[2.0, 3.0, 1.0]]),
+    }
     mask = torch.tensor([[True, False, True]])
-    found = visual_evidence(spread, shift, mask, kind="both")
+    found = visual_evidence(fields, mask, kind="both")
     assert found.tolist() == [pytest.approx([1.0, 0.0, 0.2])]
-    assert visual_evidence(spread, None, mask, kind="spread").tolist() == [
-        pytest.approx([0.5, 0, 0.2])
-    ]
+    assert visual_evidence(fields, mask, kind="spread").tolist() == [pytest.approx([0.5, 0, 0.2])]
+
+
+def test_figure_distance_is_half_the_chord_to_the_mean_look() -> None:
+    # mean direction of three times (1, 0) and one time (0, 1): (3, 1) / sqrt(10), whatever the codes' lengths
+    ground, figure = (torch.tensor([3.0, 1.0]) / math.sqrt(10)).tolist()
+    found = figure_distance(CODES[torch.tensor([[0, 1, 0, 2]])])
+    near, far = math.sqrt((1 - ground) / 2), math.sqrt((1 - figure) / 2)
+    assert found.tolist() == [pytest.approx([near, near, near, far])]
+    mean = torch.tensor([3.0, 1.0]) / math.sqrt(10)
+    assert far == pytest.approx((torch.tensor([0.0, 1.0]) - mean).norm().item() / 2)
+
+
+def test_a_picture_of_one_look_has_no_figure() -> None:
+    assert figure_distance(CODES[torch.tensor([[0, 1, 1, 0]])]).tolist() == [[0.0] * 4]
+
+
+def test_figure_is_open_tokens_that_stand_out() -> None:
+    fields = {
+        "code_spread": torch.tensor([[0.5, 0.0, 0.4]]),
+        "figure_distance": torch.tensor([[0.0, 1.0, 0.5]]),
+    }
+    found = visual_evidence(fields, torch.ones(1, 3, dtype=torch.bool), kind="figure")
+    assert found.tolist() == [pytest.approx([0.0, 0.0, 0.2])]
 
 
 def test_a_missing_field_or_an_unknown_kind_is_refused() -> None:
     mask = torch.ones(1, 2, dtype=torch.bool)
     with pytest.raises(UserError, match="kind both needs code_shift"):
-        visual_evidence(torch.ones(1, 2), None, mask, kind="both")
-    with pytest.raises(UserError, match="kind is 'look'; allowed are spread, shift, both"):
-        visual_evidence(None, None, mask, kind="look")  # type: ignore[arg-type]
+        visual_evidence({"code_spread": torch.ones(1, 2)}, mask, kind="both")
+    with pytest.raises(UserError, match="kind is 'look'; allowed are spread, shift, both, figure"):
+        visual_evidence({}, mask, kind="look")  # type: ignore[arg-type]
 
 
 def test_each_kind_asks_for_what_it_reads() -> None:
@@ -92,3 +117,4 @@ def test_each_kind_asks_for_what_it_reads() -> None:
     assert entry.fields_needed() == {"code_spread"}
     assert entry.fields_needed(kind="shift") == {"code_shift"}
     assert entry.fields_needed(kind="both") == {"code_spread", "code_shift"}
+    assert entry.fields_needed(kind="figure") == {"code_spread", "figure_distance"}
