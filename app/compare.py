@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from ..errors import RunError, UserError
+from ..errors import UserError
 from ..heatmap import common_scale
-from ..run_reader import RunReader, dotted
+from ..run_reader import RunReader
 from . import components
 from .figures import Metrics, comparison_figure, task_bars
+from .methods import methods_of, seed_of
 from .payload import check_record, plain, sample_payload, scale_payload, view_of
 from .runs import RunShelf, in_words
 
-FIRST = 4  # runs chosen when the tab opens
+FIRST = 4  # methods chosen when the tab opens
+LOOKED_AT = 24  # newest runs, out of which they are chosen
 PER_RUN = 6  # samples of the same prompt
 METRICS = {
     "reward": "mean reward of the step's images",
@@ -29,7 +32,6 @@ METRICS = {
     "kl": "to the frozen reference, nats per token",
     "time/step": "seconds of a step",
 }
-SEED_KEYS = {"train.seed", "train.name", "train.out", "train.threads", "train.trackers"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def update(
             gr.Dropdown(choices=[]),
             _nothing(),
         ]
-    chosen = [name for name in names or () if name in known] or known[:FIRST]
+    chosen = [name for name in names or () if name in known] or first_methods(shelf, known)
     readers, troubles = [], []
     for name in chosen:
         try:
@@ -104,51 +106,33 @@ def update(
     ]
 
 
+def first_methods(shelf: RunShelf, names: Sequence[str]) -> list[str]:
+    """The runs of the newest methods, all their seeds: what is chosen when nothing is."""
+    readers = []
+    for name in names[:LOOKED_AT]:
+        with suppress(UserError, OSError):
+            readers.append(shelf.open(name))
+    return [r.path.name for method in methods_of(readers)[:FIRST] for r in method.seeds]
+
+
 def curves_value(readers: Sequence[RunReader], metric: str) -> dict[str, Any]:
     """The chosen curve, and bars for each evaluation that these runs have."""
-    methods: dict[str, list[Metrics]] = {}
-    for name, members in by_method(readers).items():
-        read = [reader.metrics(strict=False) for reader in members]
-        methods[name] = [metrics for metrics in read if metrics]
-    methods = {name: seeds for name, seeds in methods.items() if seeds}
-    title = f"{metric.replace('_', ' ').replace('/', ': ')}".capitalize()
-    figures = [comparison_figure(methods, metric, title, METRICS[metric])]
+    curves: dict[str, list[Metrics]] = {}
     evaluations: dict[str, dict[str, Any]] = {}
-    for reader in readers:
-        for name in reader.evaluations():
-            try:
-                summary = reader.evaluation(name)["summary"]
-                evaluations.setdefault(name, {})[reader.path.name] = dict(summary)
-            except (UserError, KeyError, TypeError, ValueError):
-                continue  # the evaluation tab says what is wrong with it
-    for name, scores in evaluations.items():
-        bars = task_bars(scores, f"evaluation {name}; bars with 95% intervals over prompts")
-        figures.append({**bars, "title": f"Correct images: {name}"})
-    return plain({"figures": figures, "sent": time.time()})
-
-
-def by_method(readers: Sequence[RunReader]) -> dict[str, list[RunReader]]:
-    """Runs whose configurations differ in nothing but the seed and names are seeds of one method."""
-    groups: dict[str, list[RunReader]] = {}
-    for reader in readers:
-        try:
-            settings = dotted(reader.config())
-        except UserError:
-            settings = {"": reader.path.name}
-        key = repr(sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS))
-        seeds = groups.setdefault(key, [])
-        known = [_seed(other) for other in seeds]
-        if _seed(reader) in known:  # the same run again is no further seed
-            groups[f"{key} {reader.path.name}"] = [reader]
-        else:
-            seeds.append(reader)
-    named = {}
-    for members in groups.values():
-        first = members[0].path.name
-        named[first if len(members) == 1 else f"{first} and {len(members) - 1} more seed(s)"] = (
-            members
+    for method in methods_of(readers):
+        read = [reader.metrics(strict=False) for reader in method.seeds]
+        if seeds := [metrics for metrics in read if metrics]:
+            curves[method.name] = seeds
+        for name, scores in method.evaluations().items():
+            evaluations.setdefault(name, {})[method.name] = scores
+    title = f"{metric.replace('_', ' ').replace('/', ': ')}".capitalize()
+    figures = [comparison_figure(curves, metric, title, METRICS[metric])]
+    for name, by_method in evaluations.items():
+        says = (
+            f"evaluation {name}; bars with 95% intervals: over prompts, of several seeds over seeds"
         )
-    return named
+        figures.append({**task_bars(by_method, says), "title": f"Correct images: {name}"})
+    return plain({"figures": figures, "sent": time.time()})
 
 
 def common_prompts(shelf: RunShelf, readers: Sequence[RunReader]) -> list[str]:
@@ -169,14 +153,14 @@ def common_prompts(shelf: RunShelf, readers: Sequence[RunReader]) -> list[str]:
 def pictures_value(
     shelf: RunShelf, readers: Sequence[RunReader], prompt: str | None
 ) -> dict[str, Any]:
-    """A row per run: the first samples of the prompt at its newest recorded step, all on one scale."""
+    """A row per method, of its first seed: the first samples of the prompt at the newest recorded step, one scale."""
     if prompt is None:
         return components.note(
             "No prompt in common", "These runs have not recorded a prompt that can be compared."
         )
     rows: list[dict[str, Any]] = []
     views, troubles = [], []
-    for reader in readers:
+    for reader in (method.seeds[0] for method in methods_of(readers)):
         try:
             steps = reader.steps()
             group = (
@@ -194,7 +178,7 @@ def pictures_value(
             continue
         views += [view for _, view in found]
         mean = sum(group.rewards) / len(group.rewards)
-        says = f"step {record.step}, seed {_seed(reader)} · mean reward {mean:.2f}"
+        says = f"step {record.step}, seed {seed_of(reader)} · mean reward {mean:.2f}"
         samples = [sample_payload(record, place, view) for place, view in found]
         rows.append(
             {
@@ -210,13 +194,6 @@ def pictures_value(
     rows = [{**row, "scale": scale} for row in rows]
     key = f"{prompt}:{[(row['prompt'], row['says']) for row in rows]}"
     return plain({"groups": rows, "map": "token_advantages", "key": key})
-
-
-def _seed(reader: RunReader) -> Any:
-    try:
-        return reader.config()["train"]["seed"]
-    except (RunError, KeyError, TypeError):
-        return None
 
 
 def _nothing() -> dict[str, Any]:

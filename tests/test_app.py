@@ -401,32 +401,6 @@ def test_a_record_whose_file_name_leads_out_shows_no_picture(tmp_path):
         reader.evaluation_image("train-cfg2", "../../../../secret.png")
 
 
-# ---- compare
-
-
-def test_runs_that_differ_in_the_seed_alone_are_one_method_with_a_band(tmp_path):
-    for seed in (0, 1):
-        write_toy_run(tmp_path / f"gcpo-s{seed}", seed=seed, steps=(9,))
-    shelf = RunShelf(tmp_path)
-    value = compare.curves_value([shelf.open(f"gcpo-s{seed}") for seed in (0, 1)], "reward")
-    curve = value["figures"][0]
-    assert [trace["name"] for trace in curve["data"] if trace["showlegend"]] == [
-        "gcpo-s0 and 1 more seed(s)"
-    ]
-    assert any(trace.get("fill") == "tonexty" for trace in curve["data"])
-
-
-def test_the_same_prompt_stands_side_by_side_on_one_scale(tmp_path):
-    for name in ("grpo", "gcpo"):
-        write_toy_run(tmp_path / name, steps=(9,))
-    shelf = RunShelf(tmp_path)
-    readers = [shelf.open("grpo"), shelf.open("gcpo")]
-    assert compare.common_prompts(shelf, readers) == [PROBE, PROMPT]  # probes first
-    rows = compare.pictures_value(shelf, readers, PROBE)["groups"]
-    assert [row["prompt"] for row in rows] == ["grpo", "gcpo"]
-    assert rows[0]["scale"] == rows[1]["scale"] and len(rows[0]["samples"]) == G
-
-
 # ---- figures
 
 

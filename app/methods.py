@@ -1,0 +1,95 @@
+"""Which runs are seeds of one method, and what they show together. Draws nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..compare_statistics import mean_interval
+from ..errors import RunError, UserError
+from ..run_reader import RunReader, dotted
+
+# in which seeds of one method may differ
+SEED_KEYS = {
+    "train.seed",
+    "prompts.seed",
+    "train.name",
+    "train.out",
+    "train.threads",
+    "train.trackers",
+}
+_SEED_ENDING = re.compile(r"[-_. ]*(seed|s)?[-_]?\d*$")
+
+Scores = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs whose configurations differ in nothing but the seed, at least one.
+
+    Attributes:
+        name: the run's; of several the first one's without its seed.
+        seeds: the runs.
+    """
+
+    name: str
+    seeds: tuple[RunReader, ...]
+
+    def evaluations(self) -> dict[str, Scores]:
+        """{evaluation: {task: {correct, low, high}}}; of several seeds the mean and its 95% t-interval."""
+        found: dict[str, list[Scores]] = {}
+        for reader in self.seeds:
+            for name in reader.evaluations():
+                try:
+                    summary = reader.evaluation(name)["summary"]
+                    scores = {task: dict(row) for task, row in summary.items()}
+                    _ = [float(row["correct"]) for row in scores.values()]
+                except (UserError, KeyError, TypeError, ValueError, AttributeError):
+                    continue  # the evaluation tab says what is wrong with it
+                found.setdefault(name, []).append(scores)
+        return {name: _over_seeds(each) for name, each in found.items()}
+
+
+def methods_of(readers: Sequence[RunReader]) -> list[Method]:
+    """The runs by method, in their order; a run whose configuration cannot be read is a method of its own."""
+    groups: dict[str, dict[Any, RunReader]] = {}
+    for reader in readers:
+        try:
+            settings = dotted(reader.config())
+        except UserError:
+            settings = {"": reader.path.name}
+        key = repr(sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS))
+        if seed_of(reader) in groups.get(key, {}):  # the same run again is no further seed
+            key += reader.path.name
+        groups.setdefault(key, {})[seed_of(reader)] = reader
+    return [
+        Method(_name_of([r.path.name for r in each.values()]), tuple(each.values()))
+        for each in groups.values()
+    ]
+
+
+def seed_of(reader: RunReader) -> Any:
+    """The run's seed; None if it is unknown."""
+    try:
+        return reader.config()["train"]["seed"]
+    except (RunError, KeyError, TypeError):
+        return None
+
+
+def _name_of(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{_SEED_ENDING.sub('', names[0]) or names[0]}, {len(names)} seeds"
+
+
+def _over_seeds(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> Scores:
+    if len(scores) == 1:
+        return {task: dict(row) for task, row in scores[0].items()}
+    tasks = [task for task in scores[0] if all(task in seed for seed in scores)]
+    found = {}
+    for task in tasks:
+        mean, low, high = mean_interval([float(seed[task]["correct"]) for seed in scores])
+        found[task] = {"correct": mean, "low": max(low, 0.0), "high": min(high, 1.0)}
+    return found
