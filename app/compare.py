@@ -117,7 +117,7 @@ def first_methods(shelf: RunShelf, names: Sequence[str]) -> list[str]:
 
 def curves_value(readers: Sequence[RunReader], metric: str) -> dict[str, Any]:
     """The chosen curve, and bars for each evaluation that these runs have."""
-    curves: dict[str, list[Metrics]] = {}
+    curves: dict[str, Sequence[Metrics]] = {}
     evaluations: dict[str, dict[str, Any]] = {}
     for method in methods_of(readers):
         read = [reader.metrics(strict=False) for reader in method.seeds]
@@ -136,18 +136,18 @@ def curves_value(readers: Sequence[RunReader], metric: str) -> dict[str, Any]:
 
 
 def common_prompts(shelf: RunShelf, readers: Sequence[RunReader]) -> list[str]:
-    """Prompts that the newest recorded steps of most runs have in common, probes first."""
-    counts: dict[str, tuple[int, bool]] = {}
+    """Prompts that the newest recorded steps of most runs have in common, probes first, those with most to see first."""
+    counts: dict[str, tuple[int, bool, float]] = {}
     for reader in readers:
         try:
             steps = reader.steps()
             groups = shelf.recorded(reader, steps[-1]) if steps else []
         except UserError:
             continue
-        for prompt, probe in {g.prompt: g.probe for g in groups}.items():
-            count, before = counts.get(prompt, (0, False))
-            counts[prompt] = count + 1, before or probe
-    return sorted(counts, key=lambda prompt: (-counts[prompt][0], not counts[prompt][1]))
+        for group in {g.prompt: g for g in groups}.values():
+            count, probe, spread = counts.get(group.prompt, (0, False, 0.0))
+            counts[group.prompt] = count + 1, probe or group.probe, spread + group.spread
+    return sorted(counts, key=lambda p: (-counts[p][0], not counts[p][1], -counts[p][2]))
 
 
 def pictures_value(
@@ -193,7 +193,10 @@ def pictures_value(
     scale = scale_payload(common_scale(views))
     rows = [{**row, "scale": scale} for row in rows]
     key = f"{prompt}:{[(row['prompt'], row['says']) for row in rows]}"
-    return plain({"groups": rows, "map": "token_advantages", "key": key})
+    shown = (
+        "token_advantages" if scale["advantage"] > 0 else "credit"
+    )  # all alike: nothing is pushed
+    return plain({"groups": rows, "map": shown, "key": key})
 
 
 def _nothing() -> dict[str, Any]:
