@@ -16,7 +16,7 @@ from ..errors import UserError
 
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
-_M_ARENA_MAX = -8  # of mallopt(3)
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 
 def start(
@@ -86,7 +86,7 @@ def serve(
     """`start`, and wait until interrupted."""
     from .. import console
 
-    _share_heaps()
+    _return_large_blocks()
     page = start(runs, host=host, port=port, login=login)
     console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
     with suppress(KeyboardInterrupt):
@@ -94,10 +94,11 @@ def serve(
     page.close(verbose=False)
 
 
-def _share_heaps() -> None:
-    """Keeps memory flat under glibc: by default each thread gets a heap of its own, which grows to its largest answer."""
+def _return_large_blocks() -> None:
+    """Keeps memory flat under glibc, which else learns to keep large blocks; curves that grow by a step each time then
+    leave holes that the next, larger one does not fit into."""
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_M_ARENA_MAX, 2)
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
 
 
 def check_login(host: str, login: str | None) -> tuple[str, str] | None:
