@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from .errors import UserError
 
@@ -56,7 +56,7 @@ def _around(values: Sequence[float], width: float) -> tuple[float, float, float]
     require_seeds(len(values))
     given = np.asarray(values, dtype=float)
     mean, spread = float(given.mean()), float(given.std(ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(given) - 1)) * spread * width
+    half = float(stdtrit(len(given) - 1, (1 + LEVEL) / 2)) * spread * width
     return mean, mean - half, mean + half
 
 
