@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from app_browser import CHROMIUMS, TABS
 from app_toys import served
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from test_app_browser import CHROMIUMS, TABS
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 WIDTH, MOST_BYTES = 1280, 300_000

@@ -1,4 +1,4 @@
-// A row of samples, each picture beside its map: the newest group of a run, the same prompt under several methods, the
+// A row of samples, each picture beside its map, or the answers of a run on text: the newest group of a run, the same prompt under several methods, the
 // samples of the playground. Draws what it is given.
 (() => {
   const t2i = window.t2i;
@@ -19,7 +19,7 @@
   const blocks = (value, look) =>
     value.groups.flatMap((group) => [
       heading(group, value.map, look),
-      cards(group, value.map, look, value.opacity ?? 0.75),
+      group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look, value.opacity ?? 0.75),
     ]);
 
   const heading = (group, map, look) =>
@@ -29,7 +29,7 @@
       t2i.el(
         "div",
         {},
-        t2i.el("h3", {}, group.prompt),
+        t2i.el("h3", {}, group.text ? t2i.shortened(group.prompt) : group.prompt),
         t2i.el("p", {}, group.says ?? `against ${t2i.negative(group.negative)}`),
       ),
       map ? t2i.legend(map, group.scale, look) : null,

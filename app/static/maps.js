@@ -2,7 +2,7 @@
 // download ask the server.
 (() => {
   const t2i = window.t2i;
-  const NAMES = ["token_advantages", "credit", "signed_contrast"];
+  const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast"]);
 
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
@@ -46,27 +46,31 @@
 
   const build = (root, state) => {
     const { group } = state.value;
-    state.parts = {
-      stage: stage(state),
-      choice: choice(state),
-      inspector: t2i.inspector(state),
-      strip: strip(state),
-    };
-    state.film = t2i.film(state);
-    const { stage: big, choice: maps, inspector, strip: row } = state.parts;
+    const again = () => refresh(state);
+    const palette = t2i.paletteChoice(state, again);
+    const desk = group.text ? t2i.textDesk(state, again, palette) : pictureDesk(state, again, palette);
+    state.parts = desk.parts;
+    state.film = group.text ? null : t2i.film(state);
+    const many = `${group.samples.length} ${group.text ? "answers to" : "samples of"} this prompt`;
     root.replaceChildren(
       t2i.mapsHead(state),
-      t2i.el(
-        "div",
-        { class: "desk" },
-        t2i.el("div", { class: "desk-stage" }, big.box, big.legend, t2i.viewControls(state, () => refresh(state))),
-        t2i.el("div", { class: "desk-side" }, inspector.box),
-        t2i.el("div", { class: "desk-maps" }, maps.box),
-      ),
-      section("The whole group", `${group.samples.length} samples of this prompt, best reward first, on one scale`, row.box),
-      state.film.box,
+      desk.box,
+      section("The whole group", `${many}, best reward first, on one scale`, desk.parts.strip.box),
+      ...(state.film ? [state.film.box] : []),
     );
     refresh(state);
+  };
+
+  const pictureDesk = (state, again, palette) => {
+    const parts = { stage: stage(state), choice: choice(state), palette, inspector: t2i.inspector(state), strip: strip(state) };
+    const box = t2i.el(
+      "div",
+      { class: "desk" },
+      t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.stage.legend, t2i.viewControls(state, again, palette)),
+      t2i.el("div", { class: "desk-side" }, parts.inspector.box),
+      t2i.el("div", { class: "desk-maps" }, parts.choice.box),
+    );
+    return { parts, box };
   };
 
   const section = (title, says, body) =>
@@ -74,7 +78,7 @@
 
   const refresh = (state) => {
     for (const part of Object.values(state.parts)) part.refresh();
-    state.film.refresh();
+    state.film?.refresh();
   };
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
