@@ -4,13 +4,14 @@ where there is no Chromium; elsewhere it drives the one on the PATH."""
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from app_browser import PATIENCE, TABS, chromium, open_tab, visited
+from app_browser import PATIENCE, TABS, choose_run, chromium, open_tab, visited
 from app_toys import PROBE, PROMPT, H, W, served, write_toy_run
 from PIL import Image
 
@@ -157,6 +158,31 @@ def test_another_run_is_shown_and_stays_chosen_while_the_page_lives(page):
     page.get_by_role("option", name="other").click()
     page.wait_for_timeout(5000)  # two looks of the clock
     assert page.locator("#run input").input_value().startswith("other")
+
+
+def test_an_answer_that_comes_late_takes_no_choice_back(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    held = []
+
+    def catch(route):  # what is asked while no run is chosen yet waits, looks of the clock too
+        early = json.loads(route.request.post_data)["data"][:1] in ([], [None])
+        held.append(route) if early else route.continue_()
+
+    page.route("**/queue/join*", catch)
+    page.goto(address)
+    page.wait_for_timeout(5000)
+    first, *late = held
+    first.continue_()
+    page.wait_for_selector(".status")
+    choose_run(page, "other")
+    page.wait_for_timeout(1000)
+    assert len(late) >= 2
+    for route in late:
+        route.continue_()
+    page.wait_for_timeout(5000)
+    assert page.locator("#run input").input_value().startswith("other")
+    page.close()
 
 
 def test_a_prompt_that_is_a_script_is_shown_as_text(page):

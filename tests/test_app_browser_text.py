@@ -37,6 +37,10 @@ def runs(tmp_path_factory):
     evil = [SCRIPT, "\x00\u202e", '" onmouseover="window.hacked = true', "&lt;b&gt;"]
     write_text_run(root / "script", prompt=SCRIPT, negative=SCRIPT, answers=(evil,) * G)
     write_text_run(root / "live", steps=(1, 2))
+    flat = [text_sample(place, ANSWER) for place in range(G)]
+    for sample in flat:
+        sample |= {"reward": 1.0, "advantage": 0.0, "token_advantages": [0.0] * len(ANSWER)}
+    RunWriter(write_text_run(root / "lull")).write_text_step(5, flat, group_size=G)
     write_text_run(root / "text")  # the newest, so it is chosen at first
     return root
 
@@ -57,7 +61,7 @@ def pill(page, token):
     return page.locator(f'.answer-stage .pill[data-token="{token}"]')
 
 
-def test_training_shows_the_newest_group_as_pills_on_one_scale(page):
+def test_training_shows_the_newest_group_as_pills_on_one_scale(page, runs):
     page.wait_for_selector(TABS["Training"])
     rows = page.locator("#training-newest .answer")
     rewards = [row.locator("b").inner_text() for row in rows.all()]
@@ -67,6 +71,23 @@ def test_training_shows_the_newest_group_as_pills_on_one_scale(page):
         rows.first.locator(".pill").first.evaluate(COLOUR).replace("rgb(", "[").replace(")", "]")
     )
     assert blue > red  # the best answer is made likelier
+    head = page.locator("#training-newest .group-head").inner_text()
+    assert "2+3:" in head and "2+3, answer wrongly:" in head
+    rows.first.locator(".pill").nth(4).hover()
+    quoted, *lines = rows.first.locator(".pill").nth(4).get_attribute("title").split("\n")
+    sample = RunReader(runs / "text").samples(9)[3]
+    said = dict(line.split(": ") for line in lines)
+    shown = {
+        "log p, prompt": "logprobs",
+        "log p, negative": "negative_logprobs",
+        "Evidence": "contrast",
+        "Credit": "credit",
+        "Token advantage": "token_advantages",
+    }
+    assert quoted == "'='" and {"Contrast", "Entropy"} == set(said) - set(shown)
+    for label, name in shown.items():
+        number = float(said[label].replace("\u2212", "-"))
+        assert number == pytest.approx(sample[name][4], abs=5.1e-5)
     page.wait_for_selector("#training-curves .chart .plot svg")
     assert "Answer length" in page.locator("#training-curves").inner_text()
 
@@ -133,6 +154,20 @@ def test_maps_palettes_and_steps_change_the_colours(page):
     )
     step_1 = page.locator(".asked dd").all_inner_texts()
     assert step_1[0] in ("2+3:", "7*8:") and step_1[1].endswith("answer wrongly:")
+
+
+def test_a_step_that_pushes_nothing_shows_credit_and_the_next_what_was_asked_for(page):
+    choose_run(page, "lull")
+    open_tab(page, "Credit maps", TABS["Credit maps"])
+    pressed = page.locator('.text-choice [aria-pressed="true"]')
+    shown = []
+    for place, step in enumerate((1, 5, 9)):
+        page.locator(".step-range").fill(str(place))
+        page.wait_for_function(
+            f"document.querySelector('.maps-head').innerText.includes('step {step} ·')"
+        )
+        shown.append(pressed.get_attribute("data-map"))
+    assert shown == ["token_advantages", "credit", "token_advantages"]
 
 
 def test_the_numbers_can_be_downloaded_and_nothing_else(page, tmp_path):

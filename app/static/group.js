@@ -22,6 +22,8 @@
       group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look, value.opacity ?? 0.75),
     ]);
 
+  const against = (group) => `against ${t2i.negative(group.negative)}`;
+
   const heading = (group, map, look) =>
     t2i.el(
       "header",
@@ -30,7 +32,8 @@
         "div",
         {},
         t2i.el("h3", {}, group.text ? t2i.shortened(group.prompt) : group.prompt),
-        t2i.el("p", {}, group.says ?? `against ${t2i.negative(group.negative)}`),
+        t2i.el("p", {}, group.says ?? against(group)),
+        group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
       map ? t2i.legend(map, group.scale, look) : null,
     );

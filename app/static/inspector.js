@@ -83,15 +83,22 @@
     );
   };
 
-  const ROWS = [
-    ["logprobs", "log p, prompt", "nats, under the positive prompt", (v) => t2i.number(v, 4)],
-    ["negative_logprobs", "log p, negative", "nats, under the negative prompt", (v) => t2i.number(v, 4)],
-    ["signed_contrast", "Contrast", "the difference of both, nats", (v) => t2i.signed(v, 4)],
-    ["contrast", "Evidence", "what the credit is ranked by", (v) => t2i.number(v, 4)],
-    ["credit", "Credit", "1 = as much as the average token", (v) => t2i.number(v, 4)],
-    ["token_advantages", "Token advantage", "the sample's advantage times the credit", (v) => t2i.signed(v, 4)],
-    ["entropy", "Entropy", "nats; how unsure the policy was", (v) => t2i.number(v, 4)],
-  ];
+  // Four digits behind the point, or the power of ten of what they would round away.
+  const fine = (value, form) => {
+    if (!value || Math.abs(value) >= 0.00005) return form(value, 4);
+    const plus = value > 0 && form === t2i.signed ? "+" : "";
+    return plus + value.toExponential(1).replaceAll("-", "\u2212");
+  };
+
+  const ROWS = (t2i.ROWS = [
+    ["logprobs", "log p, prompt", "nats, under the positive prompt", (v) => fine(v, t2i.number)],
+    ["negative_logprobs", "log p, negative", "nats, under the negative prompt", (v) => fine(v, t2i.number)],
+    ["signed_contrast", "Contrast", "the difference of both, nats", (v) => fine(v, t2i.signed)],
+    ["contrast", "Evidence", "what the credit is ranked by", (v) => fine(v, t2i.number)],
+    ["credit", "Credit", "1 = as much as the average token", (v) => fine(v, t2i.number)],
+    ["token_advantages", "Token advantage", "the sample's advantage times the credit", (v) => fine(v, t2i.signed)],
+    ["entropy", "Entropy", "nats; how unsure the policy was", (v) => fine(v, t2i.number)],
+  ]);
 
   // The numbers of the token that is pointed at, else those of the sample.
   t2i.inspector = (state) => {

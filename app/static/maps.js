@@ -8,7 +8,8 @@
     const root = element.querySelector(".t2i-maps");
     const state = {
       look: t2i.look(t2i.palettes),
-      map: "token_advantages",
+      wished: "token_advantages", // the map that was asked for
+      map: "token_advantages", // the one that is shown
       place: 0,
       token: null,
       pinned: false,
@@ -33,8 +34,9 @@
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
-    if (!value.group.scale.advantage && state.map === "token_advantages") state.map = "credit"; // nothing is pushed
-    if (!value.group.samples[0].arrays.negative_logprobs && state.map === "signed_contrast") state.map = "credit";
+    const { scale, samples } = value.group;
+    const there = { token_advantages: scale.advantage, signed_contrast: samples[0].arrays.negative_logprobs, credit: true };
+    state.map = there[state.wished] ? state.wished : "credit"; // nothing is pushed, or no prompts are compared
     build(root, state);
   };
 
@@ -147,7 +149,7 @@
       const about = t2i.MAPS[name];
       const button = t2i.el(
         "button",
-        { type: "button", "data-map": name, onclick: () => ((state.map = name), refresh(state)) },
+        { type: "button", "data-map": name, onclick: () => ((state.map = state.wished = name), refresh(state)) },
         tile.box,
         t2i.el("span", {}, t2i.el("b", {}, about.title), t2i.el("small", {}, about.says)),
       );

@@ -51,9 +51,10 @@
         box.addEventListener("pointerover", ({ target }) => {
           const token = target.dataset.token;
           if (token === undefined) return;
-          const { credit, token_advantages: pushed } = t2i.numbers(sample);
-          const numbers = `credit ${t2i.number(credit[token])}, advantage ${t2i.signed(pushed[token])}`;
-          target.title = `${sample.quoted[token]}: ${numbers}`;
+          const numbers = t2i.numbers(sample);
+          const known = t2i.ROWS.filter(([name]) => numbers[name]);
+          const lines = known.map(([name, label, , form]) => `${label}: ${form(numbers[name][token])}`);
+          target.title = [sample.quoted[token], ...lines].join("\n");
         });
         return t2i.el("div", { class: "answer", "data-place": sample.place, "aria-label": `answer ${place + 1}` }, marks(sample), box);
       }),
@@ -151,7 +152,7 @@
     const buttons = t2i.MAP_NAMES.map((name) =>
       t2i.el(
         "button",
-        { type: "button", "data-map": name, onclick: () => ((state.map = name), refresh()) },
+        { type: "button", "data-map": name, onclick: () => ((state.map = state.wished = name), refresh()) },
         t2i.MAPS[name].title,
       ),
     );
