@@ -19,14 +19,17 @@ from .figures import Metrics, comparison_figure, task_bars
 from .methods import methods_of, seed_of
 from .payload import check_record, plain, sample_payload, scale_payload, view_of
 from .runs import RunShelf, in_words
+from .texts import is_text
 
 FIRST = 4  # methods chosen when the tab opens
 LOOKED_AT = 24  # newest runs, out of which they are chosen
 PER_RUN = 6  # samples of the same prompt
 METRICS = {
-    "reward": "mean reward of the step's images",
+    "reward": "mean reward of the step's samples",
     "reward_spread": "standard deviation of the reward within a group",
     "entropy": "nats per token",
+    "answer_length": "runs on text: tokens of an answer, its end token included",
+    "truncated": "runs on text: share of answers cut off at the longest length allowed",
     "diversity": "share of positions where two images of a prompt differ",
     "signed_contrast": "mean of log p(prompt) − log p(negative), nats",
     "kl": "to the frozen reference, nats per token",
@@ -96,13 +99,20 @@ def update(
         except (UserError, OSError) as error:
             troubles.append(in_words(error))
     curves = curves_value(readers, metric if metric in METRICS else "reward")
-    prompts = common_prompts(shelf, readers)
+    drawn = [reader for reader in readers if not is_text(reader)]
+    prompts = common_prompts(shelf, drawn)
     asked = prompt if prompt in prompts else next(iter(prompts), None)
+    pictures = pictures_value(shelf, drawn, asked)
+    if readers and not drawn:
+        pictures = components.note(
+            "No picture to compare",
+            "A run on text has curves here, and its answers under Credit maps.",
+        )
     return [
         gr.Dropdown(choices=known, value=chosen, multiselect=True),
         curves,
         gr.Dropdown(choices=prompts, value=asked),
-        pictures_value(shelf, readers, asked),
+        pictures,
     ]
 
 

@@ -15,7 +15,7 @@ from .payload import palettes
 
 # of every event: no spinner over what is shown, and no entry in the list of the server's functions
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
-SCRIPTS = ("core", "group", "maps", "inspector", "film", "charts", "gallery", "page")
+SCRIPTS = ("core", "tokens", "group", "maps", "inspector", "film", "charts", "gallery", "page")
 
 
 def group(elem_id: str) -> gr.HTML:

@@ -12,15 +12,10 @@ from ..heatmap import common_scale
 from ..run_reader import RunReader
 from . import components
 from .downloads import csv_file, gif_file, png_file
-from .payload import (
-    check_record,
-    group_payload,
-    plain,
-    sample_payload,
-    scale_payload,
-    view_of,
-)
+from .payload import check_record, plain, sample_payload, scale_payload, view_of
 from .runs import Recorded, RunShelf, in_words, liveliest
+from .steps import read_step, shown_group
+from .texts import TextStep, text_csv
 from .training import by_reward
 
 FRAMES = 48  # of a film at most
@@ -50,14 +45,13 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
         steps = reader.steps()
         if not steps:
             return components.note(
-                "No step recorded yet", f"{reader.path.name} has not written pictures so far."
+                "No step recorded yet", f"{reader.path.name} has not written samples so far."
             )
         step = nearest(steps, asked.get("step"))
-        record = reader.step(step)
-        check_record(record)
+        record = read_step(reader, step)
         groups = shelf.recorded(reader, step)
         chosen = choose(groups, asked)
-        payload = group_payload(record, by_reward(record.samples, chosen.places))
+        payload = shown_group(record, by_reward(record.samples, chosen.places))
     except (UserError, OSError) as error:
         return components.note("This step cannot be shown", in_words(error))
     return plain(
@@ -126,11 +120,14 @@ def save(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     try:
         reader = shelf.open(asked.get("run"))
         step = nearest(reader.steps(), asked.get("step"))
-        record = reader.step(step)
-        check_record(record)
+        record = read_step(reader, step)
         chosen = choose(shelf.recorded(reader, step), asked)
         kind = asked.get("kind")
-        if kind == "csv":
+        if isinstance(record, TextStep):
+            if kind != "csv":
+                raise RunError(f"{kind!r} cannot be downloaded from a run on text; csv can")
+            made = text_csv(record, chosen.places)
+        elif kind == "csv":
             made = csv_file(record, chosen.places)
         elif kind == "png":
             place = asked.get("place")

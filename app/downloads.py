@@ -60,7 +60,7 @@ def csv_file(record: StepRecord, places: Sequence[int]) -> Made:
     )
     for place in places:
         sample = record.samples[place]
-        about = [record.step, place, _cell(sample["prompt"]), _cell(sample["negative"])]
+        about = [record.step, place, cell(sample["prompt"]), cell(sample["negative"])]
         about += [sample["reward"], sample["advantage"]]
         for token, code in enumerate(record.arrays["tokens"][place]):
             row, column = divmod(token, record.grid[1])
@@ -69,7 +69,7 @@ def csv_file(record: StepRecord, places: Sequence[int]) -> Made:
     return "csv", "text/csv", _base64(text.getvalue().encode())
 
 
-def _cell(text: str | None) -> str:
+def cell(text: str | None) -> str:
     """A text that no spreadsheet takes for a formula."""
     if text is None:
         return ""

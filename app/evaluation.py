@@ -17,6 +17,7 @@ from . import components, words
 from .figures import task_bars
 from .payload import picture_url, plain
 from .runs import RunShelf, in_words
+from .texts import is_text
 
 PER_PAGE = 48
 VERDICTS = ("all", "right", "wrong")
@@ -60,6 +61,11 @@ def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
             raise UserError("no run is chosen")
         reader = shelf.open(run)
         known = reader.evaluations()
+        if not known and is_text(reader):
+            note = components.note(
+                "No image to evaluate", "This is a run on text; its rewards are under Training."
+            )
+            return [gr.Dropdown(choices=[], value=None), note, "", nothing]
         if not known:
             note = components.note(
                 "Not evaluated yet",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,94 +22,6 @@ BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8f9c", "#b8a800")
 
 Metrics = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One small chart of the training page.
-
-    Attributes:
-        title: what it shows.
-        says: how to read it, one line.
-        names: metrics; one that ends with "*" stands for all that begin so. Absent ones are left out.
-    """
-
-    title: str
-    says: str
-    names: tuple[str, ...]
-
-
-CHARTS = (
-    Chart(
-        "Reward parts",
-        "each part before its weight; held-out ones are never trained on",
-        ("reward/*", "heldout/*", "held_out/*", "reward_heldout*"),
-    ),
-    Chart("Entropy", "nats per token; falling = the policy makes up its mind", ("entropy",)),
-    Chart("KL to the reference", "nats per token away from the frozen model", ("kl",)),
-    Chart(
-        "Clipped tokens",
-        "share whose update was cut off; 0 with one update per rollout",
-        ("clip_frac",),
-    ),
-    Chart(
-        "Groups without a lesson",
-        "share of groups whose images all got the same reward",
-        ("zero_spread",),
-    ),
-    Chart(
-        "Where the credit goes",
-        "share of it on the 20% of tokens that have most",
-        ("credit_top20",),
-    ),
-    Chart("Signed contrast", "mean of log p(prompt) − log p(negative), nats", ("signed_contrast",)),
-    Chart(
-        "Credit against the truth",
-        "how well credit finds what decides the reward",
-        ("truth/*", "credit_truth/*"),
-    ),
-    Chart("Diversity", "share of positions where two images of a prompt differ", ("diversity",)),
-)
-
-
-def training_figures(metrics: Metrics) -> list[dict[str, Any]]:
-    """The charts of one run: reward first, then those of `CHARTS` that have something to show."""
-    if not metrics:
-        return []
-    figures = [reward_figure(metrics)]
-    for chart in CHARTS:
-        names = _present(metrics, chart.names)
-        if chart.title == "Reward parts" and len(names) < 2:
-            continue  # one part is the reward
-        traces = [
-            trace
-            for i, name in enumerate(names)
-            for trace in curve(
-                column(metrics, "step"),
-                column(metrics, name),
-                name=name.partition("/")[2] or name,
-                colour=SERIES[i % len(SERIES)],
-                legend=len(names) > 1,
-            )
-        ]
-        if traces:
-            shown = figure(chart.title, chart.says, traces)
-            shown["layout"] |= level_range(np.concatenate([column(metrics, n) for n in names]))
-            figures.append(shown)
-    return figures
-
-
-def reward_figure(metrics: Metrics) -> dict[str, Any]:
-    """Reward with its smoothed course, and a band: one group spread to both sides."""
-    steps, reward = column(metrics, "step"), column(metrics, "reward")
-    spread = np.nan_to_num(smooth(column(metrics, "reward_spread")))
-    middle = smooth(reward)
-    traces = band(steps, middle - spread, middle + spread, BLUE, "spread within a group")
-    traces += curve(steps, reward, name="reward", colour=BLUE, legend=False)
-    says = (
-        "mean of the step's images; the band is the spread within a group, which training feeds on"
-    )
-    return {**figure("Reward", says, traces), "wide": True}
 
 
 def comparison_figure(
@@ -296,15 +207,3 @@ def thinned(count: int) -> NDArray[np.int64]:
     if count <= POINTS:
         return np.arange(count)
     return np.rint(np.linspace(0, count - 1, POINTS)).astype(np.int64)
-
-
-def _present(metrics: Metrics, patterns: Sequence[str]) -> list[str]:
-    """The metrics that fit, in the order of their first appearance, with at least one number."""
-    known = list(
-        dict.fromkeys(key for row in metrics for key, value in row.items() if value is not None)
-    )
-    return [
-        name
-        for name in known
-        if any(name == p or (p.endswith("*") and name.startswith(p[:-1])) for p in patterns)
-    ]

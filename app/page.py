@@ -30,7 +30,7 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             elem_id="run",
             filterable=True,
         )
-        known = gr.State([])
+        known = gr.State(None)  # what was listed; None until the page has loaded
         active = gr.State("training")
         clock = gr.Timer(EVERY)
         with gr.Tabs(elem_id="tabs"):
@@ -46,18 +46,22 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             with gr.Tab(TABS["evaluation"], id="evaluation") as opened["evaluation"]:
                 scores = evaluation.build(shelf, run)
 
-        def look(name: str | None, before: list[Any], seen: tuple[Any, ...]) -> list[Any]:
+        shown = [run, known, *live.outputs]
+
+        def first() -> list[Any]:
+            """What the page begins with: the newest run."""
+            choice, now, chosen = chosen_run(shelf, None, [])
+            return [choice, now, *training.update(shelf, chosen, ())]
+
+        def look(name: str | None, before: list[Any] | None, seen: tuple[Any, ...]) -> list[Any]:
             """What a tick of the clock brings: new runs, and what changed in the chosen one."""
+            if before is None or (before and name is None):
+                return [gr.skip()] * len(shown)  # asked before `first` came; would undo a choice
             choice, now, chosen = chosen_run(shelf, name, before)
             return [choice, now, *training.update(shelf, chosen, seen)]
 
-        beat = {
-            "fn": look,
-            "inputs": [run, known, live.seen],
-            "outputs": [run, known, *live.outputs],
-            **QUIET,
-        }
-        page.load(**beat)
+        beat = {"fn": look, "inputs": [run, known, live.seen], "outputs": shown, **QUIET}
+        page.load(first, None, shown, **QUIET)
         clock.tick(**beat)
 
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
@@ -105,11 +109,13 @@ def chosen_run(
     shelf: RunShelf, name: str | None, before: list[Any]
 ) -> tuple[Any, list[Any], str | None]:
     """The update of the choice of runs, what was listed, and the chosen run. A choice is kept as long as its run is
-    there; the list is sent only when it changed."""
+    there; the list is sent only when it changed, and the choice is left to the page, which may know a later one."""
     listed = [list(choice) for choice in shelf.choices(shelf.statuses())]
     names = [value for _, value in listed]
     chosen = name if name in names else (names[0] if names else None)
     if listed == before and chosen == name:
         return gr.skip(), before, chosen
     choices = [(label, value) for label, value in listed]
+    if chosen == name:
+        return gr.Dropdown(choices=choices), listed, chosen
     return gr.Dropdown(choices=choices, value=chosen), listed, chosen

@@ -19,6 +19,7 @@ from PIL import Image
 from ..errors import RunError
 from ..heatmap import SampleView, Scale, common_scale, diverging, sequential
 from ..heatmap_files import sample_view
+from ..heatmap_text import spoken
 from ..run_folder import decode_mask
 from ..run_reader import StepRecord
 
@@ -92,8 +93,8 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
     first = record.samples[places[0]]
     return {
         "step": record.step,
-        "prompt": first["prompt"],
-        "negative": first["negative"],
+        "prompt": spoken(first["prompt"]),
+        "negative": None if first["negative"] is None else spoken(first["negative"]),
         "grid": list(record.grid),
         "codebook": record.codebook_size,
         "scale": scale_payload(common_scale(views)),

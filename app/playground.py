@@ -39,7 +39,13 @@ def build(shelf: RunShelf) -> Playground:
     known = [("the embedded generator (shapes)", EMBEDDED)]
     with gr.Row(elem_id="playground", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_id="play-form"):
-            model = gr.Dropdown(known, value=EMBEDDED, label="Generator", elem_id="play-model")
+            model = gr.Dropdown(
+                known,
+                value=EMBEDDED,
+                label="Generator",
+                info="of images: the embedded one and checkpoints; a run on text draws none",
+                elem_id="play-model",
+            )
             prompt = gr.Textbox(
                 "a photo of a red circle and a blue square",
                 label="Prompt",

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import pvariance
 
 from ..errors import RunError, UserError
+from ..heatmap_text import spoken
 from ..run_reader import RunReader, RunStatus, list_runs
 
 REMEMBERED_RUNS = 8  # whose recorded prompts are kept in memory
@@ -121,8 +122,8 @@ def groups_of(reader: RunReader, step: int) -> list[Recorded]:
         return [
             Recorded(
                 group=group,
-                prompt=str(members[0][1]["prompt"]),
-                negative=None if (text := members[0][1]["negative"]) is None else str(text),
+                prompt=spoken(members[0][1]["prompt"]),
+                negative=None if (text := members[0][1]["negative"]) is None else spoken(text),
                 probe=bool(members[0][1].get("probe")),
                 places=tuple(place for place, _ in members),
                 rewards=tuple(as_number(sample["reward"]) for _, sample in members),

@@ -21,6 +21,7 @@ from ..errors import RunError, UserError
 from ..heatmap import robust_limit
 from .payload import encode, picture_url, plain
 from .runs import RunShelf, in_words
+from .texts import is_text
 
 EMBEDDED = "shapes"
 KEPT_MODELS = 2
@@ -95,12 +96,14 @@ class Studio:
         self._loading = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run."""
+        """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run on images."""
         found = [("the embedded generator (shapes)", EMBEDDED)]
         for status in self.shelf.statuses():
             with suppress(UserError, OSError):
                 reader = self.shelf.open(status.path.name)
                 name = reader.path.name
+                if is_text(reader):
+                    continue
                 found += [
                     (f"{name}, checkpoint of step {step}", f"{name}@{step}")
                     for step in reversed(reader.checkpoints())
@@ -139,6 +142,8 @@ class Studio:
             return name
         run, _, step = name.rpartition("@")
         reader = self.shelf.open(run)
+        if is_text(reader):
+            raise RunError(f"{run} is a run on text, which draws no image")
         if not step.isdecimal() or int(step) not in reader.checkpoints():
             raise RunError(f"{run} has no checkpoint of step {step!r}")
         return f"{reader.path}@{int(step)}"

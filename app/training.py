@@ -1,4 +1,4 @@
-"""The training tab: one run, live. Status, curves, and the newest group of images with its credit."""
+"""The training tab: one run, live. Status, curves, and the newest group of samples with its credit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import gradio as gr
 from ..errors import UserError
 from ..run_reader import RunReader
 from . import components, words
-from .figures import training_figures
-from .payload import check_record, group_payload, plain
+from .charts import training_figures
+from .payload import plain
 from .runs import RunShelf, groups_of, in_words, liveliest
+from .steps import read_step, shown_group
+from .texts import is_text
 
 Seen = tuple[Any, ...]
 
@@ -88,16 +90,15 @@ def _update(reader: RunReader, seen: Seen) -> list[Any]:
 def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:
     """The group with the widest spread of rewards of the newest recorded step that can be read, best reward first."""
     if not steps:
-        return components.note(
-            "No picture yet", "The first recorded step brings the first group of images."
-        )
+        kind, many = ("answer", "answers") if is_text(reader) else ("picture", "images")
+        says = f"The first recorded step brings the first group of {many}."
+        return components.note(f"No {kind} yet", says)
     troubles = []
     for step in steps[:-4:-1]:  # a step that is just being replaced, or was damaged
         try:
-            record = reader.step(step)
-            check_record(record)
+            record = read_step(reader, step)
             group = liveliest(groups_of(reader, step))
-            payload = group_payload(record, by_reward(record.samples, group.places))
+            payload = shown_group(record, by_reward(record.samples, group.places))
             samples = payload["samples"]
             mean = sum(s["reward"] or 0.0 for s in samples) / len(samples)
             says = f"step {step}: the newest recorded group, best reward first · mean reward {mean:.2f}"
@@ -110,7 +111,7 @@ def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:
             return plain({"groups": [payload], "map": shown, "key": key})
         except UserError as error:
             troubles.append(in_words(error))
-    return components.note("The newest pictures cannot be shown", troubles[0])
+    return components.note("The newest samples cannot be shown", troubles[0])
 
 
 def by_reward(samples: list[dict[str, Any]], places: tuple[int, ...]) -> list[int]:

@@ -47,11 +47,7 @@ def status_strip(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> str
         ("Reward", _reward(metrics), "mean of the last 20 steps"),
         ("Step", f"{step:,}<small> of {total:,}</small>" if total else f"{step:,}", ""),
         _time_cell(status, metrics),
-        (
-            "Throughput",
-            _amount(last.get("time/tokens_per_second"), "{:,.0f}") + "<small> tokens/s</small>",
-            "image tokens sampled and trained on",
-        ),
+        _work_cell(last),
     ]
     shown = "".join(
         f'<div class="figure" title="{escape(title)}"><span>{name}</span><b>{value}</b></div>'
@@ -112,6 +108,14 @@ def _time_cell(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> tuple
         return "Time left", "–" if left is None else duration(left), "from the last 20 steps"
     took = max(0.0, status.heartbeat - status.started)
     return "Took", duration(took), f"ended {ago(status.heartbeat)}"
+
+
+def _work_cell(last: Mapping[str, Any]) -> tuple[str, str, str]:
+    if "answer_length" in last:
+        length = _amount(last["answer_length"], "{:,.1f}") + "<small> tokens</small>"
+        return "Answer length", length, "mean of the last step"
+    speed = _amount(last.get("time/tokens_per_second"), "{:,.0f}") + "<small> tokens/s</small>"
+    return "Throughput", speed, "image tokens sampled and trained on"
 
 
 def _amount(value: Any, form: str) -> str:

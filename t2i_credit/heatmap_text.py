@@ -133,7 +133,7 @@ def _card(sample: Mapping[str, Any], coloured: Mapping[View, tuple[Any, float]])
     lists = {title: sample[key] for key, title in _SHOWN.items() if key in sample}
     pills = [
         {
-            "text": _visible(token),
+            "text": visible(token),
             "style": ";".join(styles[place]),
             "breaks": "\n" in token,
             "tip": "\n".join(
@@ -144,8 +144,8 @@ def _card(sample: Mapping[str, Any], coloured: Mapping[View, tuple[Any, float]])
     ]
     return {
         "group": sample["group"],
-        "prompt": _spoken(sample["prompt"]),
-        "negative": None if sample["negative"] is None else _spoken(sample["negative"]),
+        "prompt": spoken(sample["prompt"]),
+        "negative": None if sample["negative"] is None else spoken(sample["negative"]),
         "reward": _short(sample["reward"]),
         "advantage": _short(sample["advantage"]),
         "gold": sample["gold"],
@@ -153,16 +153,25 @@ def _card(sample: Mapping[str, Any], coloured: Mapping[View, tuple[Any, float]])
     }
 
 
-def _spoken(prompt: Any) -> str:
+def spoken(prompt: Any) -> str:
     """A prompt, a text or messages, as text."""
     if isinstance(prompt, str):
-        return prompt
-    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+        return printable(prompt)
+    return printable("\n".join(f"{message['role']}: {message['content']}" for message in prompt))
 
 
-def _visible(token: str) -> str:
+def visible(token: str) -> str:
     """Spaces and line ends can be seen; an empty token too."""
-    return token.replace(" ", "\u00b7").replace("\n", "\u21b5").replace("\t", "\u21e5") or "\u2205"
+    shown = token.replace(" ", "\u00b7").replace("\n", "\u21b5").replace("\t", "\u21e5")
+    return printable(shown) or "\u2205"
+
+
+def printable(text: str) -> str:
+    """Line ends stay; all else that is no visible character (control characters, marks that turn the direction of
+    writing, halves of a character) stands there as its escape."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text
+    )
 
 
 def _short(value: float | None) -> str:

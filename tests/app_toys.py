@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -184,3 +184,68 @@ def served(root: Path, login: str = "") -> Iterator[dict[str, Any]]:
         process.wait()
         process.stdin.close()
         process.stdout.close()
+
+
+def text_sample(
+    place: int,
+    tokens: Sequence[str],
+    *,
+    prompt: Any = "2+3:",
+    negative: Any = "2+3, answer wrongly:",
+) -> dict[str, Any]:
+    """One answer of the toy run on text, with numbers that differ from token to token and from answer to answer."""
+    generator = np.random.default_rng(place)
+    length = len(tokens)
+    credit = generator.random(length, np.float32) + np.float32(0.1)
+    advantage = float(place % G) - 1.5
+    lists = {
+        "logprobs": -generator.random(length, np.float32) * 3,
+        "entropy": generator.random(length, np.float32),
+        "negative_logprobs": -generator.random(length, np.float32) * 3,
+        "contrast": generator.random(length, np.float32),
+        "credit": credit,
+        "token_advantages": advantage * credit,
+    }
+    return {
+        "index": place,
+        "group": place // G,
+        "prompt": prompt,
+        "negative": negative,
+        "completion": "".join(tokens),
+        "reward": float(place % G),
+        "reward_parts": {"correct": float(place % G)},
+        "advantage": advantage,
+        "gold": False,
+        "tokens": list(tokens),
+        **{name: values.tolist() for name, values in lists.items()},
+    }
+
+
+ANSWER = [" ", "2", "+", "3", "=", "5", "\n", "#", "5", "<eos>"]
+
+
+def write_text_run(
+    path: Path,
+    *,
+    steps: tuple[int, ...] = (1, 5, 9),
+    answers: Sequence[Sequence[str]] = (ANSWER,) * (2 * G),
+    **prompts: Any,
+) -> Path:
+    """A finished run on text of nine steps, some of them recorded: two groups, the second of another prompt."""
+    config = {"grpo": {}, "credit": {"name": "guidance_contrast"}, "train": {"seed": 0}}
+    run = RunWriter.create(path, config=config, environment={"seed": 0}, total=9)
+    for step in range(1, 10):
+        row = {
+            "reward": step / 9,
+            "entropy": 1 - step / 10,
+            "answer_length": 10.0,
+            "truncated": 0.0,
+        }
+        run.append_metrics(step, row | {"signed_contrast": 0.1, "time/step": 2.0})
+    for step in steps:
+        samples = [text_sample(place, tokens, **prompts) for place, tokens in enumerate(answers)]
+        for sample in samples[G:]:
+            sample["prompt"], sample["negative"] = "7*8:", "7*8, answer wrongly:"
+        run.write_text_step(step, samples, group_size=G)
+    run.finish("finished")
+    return path

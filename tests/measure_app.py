@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import psutil
+from app_browser import CHROMIUMS, TABS
 from app_toys import start_toy_run, write_toy_step
 from playwright.sync_api import sync_playwright
-from test_app_browser import CHROMIUMS, TABS
 
 from t2i_credit.run_folder import RunWriter
 

@@ -1,6 +1,7 @@
 """Takes the pictures of docs/images/app-*.png from real runs: `python tests/screenshots_app.py RUNS [STEP]`, run by hand.
 
-RUNS: a folder whose newest run has recorded steps and an evaluation. STEP: which one the credit maps show.
+RUNS: a folder whose newest run has recorded steps and an evaluation, or is on text. STEP: which one the credit maps
+show; the newest when left out.
 """
 
 from __future__ import annotations
@@ -10,27 +11,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from app_browser import CHROMIUMS, TABS
 from app_toys import served
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from test_app_browser import CHROMIUMS, TABS
+
+from t2i_credit.run_reader import RunReader, list_runs
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 WIDTH, MOST_BYTES = 1280, 300_000
 
 
-def main(runs: Path, step: str | None) -> None:
+def main(runs: Path, wanted: str | None) -> None:
     """All tabs in the light, and the credit maps in the dark and on a phone."""
     found = next(filter(None, map(shutil.which, CHROMIUMS)))
+    run = RunReader(list_runs(runs)[0].path)
+    step = int(wanted) if wanted else run.steps()[-1]
     with served(runs) as facts, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": WIDTH, "height": 900}, reduced_motion="reduce")
         page.set_default_timeout(240_000)
         page.goto(facts["address"])
-        page.wait_for_selector("#training-newest .card")
+        page.wait_for_selector("#training-newest :is(.card, .answer)")
+        if page.locator("#training-newest .answer").count():
+            picture_of_text(page, run, step)
+            return
         for name, prepare in (
             ("Training", settle),
-            ("Credit maps", lambda page: point_at_a_token(page, step)),
+            ("Credit maps", lambda page: point_at_a_token(page, run, step)),
             ("Playground", draw),
             ("Compare", settle),
             ("Evaluation", settle),
@@ -40,7 +48,7 @@ def main(runs: Path, step: str | None) -> None:
             prepare(page)
             save(page, f"app-{'maps' if name == 'Credit maps' else name.lower()}", 1240)
         page.get_by_role("tab", name="Credit maps").click()
-        point_at_a_token(page, step)
+        point_at_a_token(page, run, step)
         page.locator(".theme").click()
         save(page, "app-maps-dark", 1240)
         page.set_viewport_size({"width": 390, "height": 844})
@@ -53,23 +61,32 @@ def settle(page: Any) -> None:
     page.wait_for_timeout(4000)
 
 
-def point_at_a_token(page: Any, step: str | None) -> None:
-    """Another step if one is named, a token that is kept, a film of the probe at its end."""
-    if step and f"step {step} ·" not in page.locator(".maps-head").inner_text():
-        steps = page.evaluate(
-            "document.querySelector('.step-range').max"
-        )  # the slider counts recorded steps
-        for place in range(int(steps) + 1):
-            page.locator(".step-range").fill(str(place))
-            if f"step {step} " in page.locator(".maps-head").inner_text():
-                break
-        page.wait_for_function(
-            f"document.querySelector('.maps-head').innerText.includes('step {step} ·')"
-        )
-    page.wait_for_timeout(1500)
+def picture_of_text(page: Any, run: RunReader, step: int) -> None:
+    """The credit maps of a run on text; the token with most credit is kept."""
+    page.get_by_role("tab", name="Credit maps").click()
+    page.wait_for_selector(".answer-stage .pill")
+    go_to(page, run, step)
+    place = page.locator('button.answer[aria-pressed="true"]').get_attribute("data-place")
+    credit = run.samples(step)[int(place)]["credit"]
+    page.locator(".answer-stage .pill").nth(credit.index(max(credit))).click()
+    save(page, "app-text", 1240)
+
+
+def point_at_a_token(page: Any, run: RunReader, step: int) -> None:
+    """A step, and a token that is kept."""
+    go_to(page, run, step)
     stage = page.locator(".tile.stage")
     box = stage.bounding_box()
     stage.click(position={"x": 0.42 * box["width"], "y": 0.42 * box["height"]})
+
+
+def go_to(page: Any, run: RunReader, step: int) -> None:
+    """Moves the slider, which counts recorded steps, to a step."""
+    page.locator(".step-range").fill(str(run.steps().index(step)))
+    page.wait_for_function(
+        f"document.querySelector('.maps-head').innerText.includes('step {step} ·')"
+    )
+    page.wait_for_timeout(1500)
 
 
 def draw(page: Any) -> None:

@@ -25,7 +25,16 @@ from app_toys import (
 )
 from PIL import Image
 
-from t2i_credit.app import compare, credit_maps, evaluation, figures, studio, training, words
+from t2i_credit.app import (
+    charts,
+    compare,
+    credit_maps,
+    evaluation,
+    figures,
+    studio,
+    training,
+    words,
+)
 from t2i_credit.app.payload import encode, located, outline, palettes, picture_url
 from t2i_credit.app.playground import MODES, asked
 from t2i_credit.app.runs import Recorded, RunShelf, liveliest
@@ -419,7 +428,7 @@ def test_long_runs_are_thinned_and_keep_their_ends():
 
 def test_the_reward_band_is_one_spread_to_both_sides():
     metrics = [{"step": s, "reward": 0.5, "reward_spread": 0.2} for s in range(1, 5)]
-    low, high, *_ = figures.reward_figure(metrics)["data"]
+    low, high, *_ = charts.reward_figure(metrics)["data"]
     assert low["y"] == pytest.approx([0.3] * 4) and high["y"] == pytest.approx([0.7] * 4)
 
 

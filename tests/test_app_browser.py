@@ -4,41 +4,27 @@ where there is no Chromium; elsewhere it drives the one on the PATH."""
 from __future__ import annotations
 
 import csv
-import shutil
+import json
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from app_browser import PATIENCE, TABS, choose_run, chromium, open_tab, visited
 from app_toys import PROBE, PROMPT, H, W, served, write_toy_run
 from PIL import Image
 
 from t2i_credit.run_folder import RunReader
 
 pytestmark = pytest.mark.xdist_group("app")
-PATIENCE = 120_000  # ms: a machine that trains beside it is slow
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-TABS = {
-    "Training": "#training-curves .chart .plot svg",
-    "Credit maps": ".tile.stage",
-    "Playground": "#play-go",
-    "Compare": "#compare-pictures .card",
-    "Evaluation": ".verdict",
-}
 SCRIPT = "<img src=x onerror='window.hacked = true'><script>window.hacked = true</script>"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if found is None:
-        pytest.skip(f"no Chromium on the PATH ({', '.join(CHROMIUMS)})")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +44,8 @@ def address(runs):
 
 @pytest.fixture
 def page(browser, address):
-    """A page that fails the test if the browser complains."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    complaints = []
-    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("response", lambda r: complaints.append(r.url) if r.status >= 400 else None)
-    page.goto(address)
-    page.wait_for_selector(".status")
-    yield page
-    context.close()
-    assert complaints == []
-
-
-def open_tab(page, name):
-    page.get_by_role("tab", name=name).click()
-    page.wait_for_selector(TABS[name])
+    with visited(browser, address) as opened:
+        yield opened
 
 
 def point_at(page, row, column, *, click=True):
@@ -188,6 +158,31 @@ def test_another_run_is_shown_and_stays_chosen_while_the_page_lives(page):
     page.get_by_role("option", name="other").click()
     page.wait_for_timeout(5000)  # two looks of the clock
     assert page.locator("#run input").input_value().startswith("other")
+
+
+def test_an_answer_that_comes_late_takes_no_choice_back(browser, address):
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    held = []
+
+    def catch(route):  # what is asked while no run is chosen yet waits, looks of the clock too
+        early = json.loads(route.request.post_data)["data"][:1] in ([], [None])
+        held.append(route) if early else route.continue_()
+
+    page.route("**/queue/join*", catch)
+    page.goto(address)
+    page.wait_for_timeout(5000)
+    first, *late = held
+    first.continue_()
+    page.wait_for_selector(".status")
+    choose_run(page, "other")
+    page.wait_for_timeout(1000)
+    assert len(late) >= 2
+    for route in late:
+        route.continue_()
+    page.wait_for_timeout(5000)
+    assert page.locator("#run input").input_value().startswith("other")
+    page.close()
 
 
 def test_a_prompt_that_is_a_script_is_shown_as_text(page):

@@ -106,6 +106,13 @@ def test_nothing_in_a_prompt_or_an_answer_is_markup() -> None:
     assert not re.search(r"(src|href)=|url\(|@import", html)  # self-contained
 
 
+def test_what_is_no_visible_character_is_written_as_its_escape() -> None:
+    hidden = sample(prompt="a\u202eb\nc", tokens=["\x00", "\u202e", "\u00e9 "])
+    found = Pills(page("run", 1, [hidden]))
+    assert [pill["text"] for pill in found.pills] == [r"\x00", r"\u202e", "\u00e9\u00b7"]
+    assert r"a\u202eb" + "\nc" in "".join(found.texts)
+
+
 def test_a_run_without_a_negative_prompt_has_no_contrast_to_show() -> None:
     bare = sample(negative=None)
     for key in ("negative_logprobs", "contrast"):

@@ -1,4 +1,4 @@
-// A row of samples, each picture beside its map: the newest group of a run, the same prompt under several methods, the
+// A row of samples, each picture beside its map, or the answers of a run on text: the newest group of a run, the same prompt under several methods, the
 // samples of the playground. Draws what it is given.
 (() => {
   const t2i = window.t2i;
@@ -19,8 +19,10 @@
   const blocks = (value, look) =>
     value.groups.flatMap((group) => [
       heading(group, value.map, look),
-      cards(group, value.map, look, value.opacity ?? 0.75),
+      group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look, value.opacity ?? 0.75),
     ]);
+
+  const against = (group) => `against ${t2i.negative(group.negative)}`;
 
   const heading = (group, map, look) =>
     t2i.el(
@@ -29,8 +31,9 @@
       t2i.el(
         "div",
         {},
-        t2i.el("h3", {}, group.prompt),
-        t2i.el("p", {}, group.says ?? `against ${t2i.negative(group.negative)}`),
+        t2i.el("h3", {}, group.text ? t2i.shortened(group.prompt) : group.prompt),
+        t2i.el("p", {}, group.says ?? against(group)),
+        group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
       map ? t2i.legend(map, group.scale, look) : null,
     );

@@ -26,19 +26,42 @@
         t2i.el(
           "option",
           { value: one.group, selected: one.group === group.number },
-          one.prompt + (one.probe ? "  (probe: same noise at every step)" : ""),
+          t2i.shortened(one.prompt) + (one.probe ? "  (probe: same noise at every step)" : ""),
         ),
       );
+    const against = group.text ? null : t2i.el("output", {}, `against ${t2i.negative(group.negative)}`);
     return t2i.el(
       "header",
       { class: "maps-head" },
       t2i.el("label", {}, t2i.el("span", {}, "Training step"), range, told),
-      t2i.el("label", {}, t2i.el("span", {}, "Prompt"), select, t2i.el("output", {}, `against ${t2i.negative(group.negative)}`)),
+      t2i.el("label", {}, t2i.el("span", {}, "Prompt"), select, against),
     );
   };
 
-  // Opacity, interpolation, outlines, palette, downloads.
-  t2i.viewControls = (state, refresh) => {
+  // The palette of the chosen map.
+  t2i.paletteChoice = (state, refresh) => {
+    const { look } = state;
+    const select = t2i.el("select", { "aria-label": "palette" });
+    let shown = "";
+    const fill = () => {
+      const kind = t2i.MAPS[state.map].palette;
+      if (kind === shown) return;
+      shown = kind;
+      select.replaceChildren(
+        ...Object.keys(look.palettes[kind]).map((name) =>
+          t2i.el("option", { value: name, selected: name === look.chosen[kind] }, name),
+        ),
+      );
+    };
+    select.addEventListener("change", () => {
+      look.chosen[t2i.MAPS[state.map].palette] = select.value;
+      refresh();
+    });
+    return { box: t2i.el("label", { class: "palette" }, t2i.el("span", {}, "Palette"), select), refresh: fill };
+  };
+
+  // Opacity, interpolation, outlines, palette.
+  t2i.viewControls = (state, refresh, palette) => {
     const { look } = state;
     const check = (label, name) => {
       const input = t2i.el("input", { type: "checkbox", checked: look[name] });
@@ -49,22 +72,6 @@
       look.opacity = value;
       refresh();
     });
-    const palette = t2i.el("select", { "aria-label": "palette" });
-    const fill = () => {
-      const kind = t2i.MAPS[state.map].palette;
-      palette.replaceChildren(
-        ...Object.keys(look.palettes[kind]).map((name) =>
-          t2i.el("option", { value: name, selected: name === look.chosen[kind] }, name),
-        ),
-      );
-    };
-    palette.addEventListener("pointerdown", fill);
-    palette.addEventListener("focus", fill);
-    palette.addEventListener("change", () => {
-      look.chosen[t2i.MAPS[state.map].palette] = palette.value;
-      refresh();
-    });
-    fill();
     const known = state.value.group.samples.some((sample) => sample.objects.length);
     return t2i.el(
       "div",
@@ -72,19 +79,26 @@
       t2i.el("label", { class: "opacity" }, t2i.el("span", {}, "Map over picture"), opacity),
       check("Smooth", "smooth"),
       known ? check("Object outlines", "outlines") : null,
-      t2i.el("label", { class: "palette" }, t2i.el("span", {}, "Palette"), palette),
+      palette.box,
     );
   };
 
-  const ROWS = [
-    ["logprobs", "log p, prompt", "nats, under the positive prompt", (v) => t2i.number(v, 4)],
-    ["negative_logprobs", "log p, negative", "nats, under the negative prompt", (v) => t2i.number(v, 4)],
-    ["signed_contrast", "Contrast", "the difference of both, nats", (v) => t2i.signed(v, 4)],
-    ["contrast", "Evidence", "what the credit is ranked by", (v) => t2i.number(v, 4)],
-    ["credit", "Credit", "1 = as much as the average token", (v) => t2i.number(v, 4)],
-    ["token_advantages", "Token advantage", "the image's advantage times the credit", (v) => t2i.signed(v, 4)],
-    ["entropy", "Entropy", "nats; how unsure the policy was", (v) => t2i.number(v, 4)],
-  ];
+  // Four digits behind the point, or the power of ten of what they would round away.
+  const fine = (value, form) => {
+    if (!value || Math.abs(value) >= 0.00005) return form(value, 4);
+    const plus = value > 0 && form === t2i.signed ? "+" : "";
+    return plus + value.toExponential(1).replaceAll("-", "\u2212");
+  };
+
+  const ROWS = (t2i.ROWS = [
+    ["logprobs", "log p, prompt", "nats, under the positive prompt", (v) => fine(v, t2i.number)],
+    ["negative_logprobs", "log p, negative", "nats, under the negative prompt", (v) => fine(v, t2i.number)],
+    ["signed_contrast", "Contrast", "the difference of both, nats", (v) => fine(v, t2i.signed)],
+    ["contrast", "Evidence", "what the credit is ranked by", (v) => fine(v, t2i.number)],
+    ["credit", "Credit", "1 = as much as the average token", (v) => fine(v, t2i.number)],
+    ["token_advantages", "Token advantage", "the sample's advantage times the credit", (v) => fine(v, t2i.signed)],
+    ["entropy", "Entropy", "nats; how unsure the policy was", (v) => fine(v, t2i.number)],
+  ]);
 
   // The numbers of the token that is pointed at, else those of the sample.
   t2i.inspector = (state) => {
@@ -99,9 +113,11 @@
         ["png", "PNG", "this sample with all its maps"],
         ["gif", "GIF", "this prompt through training"],
         ["csv", "CSV", "every token of the group"],
-      ].map(([kind, label, title]) =>
-        t2i.el("button", { type: "button", title, "data-save": kind, onclick: () => download(state, kind) }, label),
-      ),
+      ]
+        .filter(([kind]) => kind === "csv" || !state.value.group.text)
+        .map(([kind, label, title]) =>
+          t2i.el("button", { type: "button", title, "data-save": kind, onclick: () => download(state, kind) }, label),
+        ),
     );
     const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, table, says, save);
     const update = () => {
@@ -109,10 +125,10 @@
       const numbers = t2i.numbers(sample);
       const token = state.token;
       if (token === null) return overview(state, sample, head, table, says);
-      const columns = state.value.group.grid[1];
+      const { text, grid } = state.value.group;
       head.replaceChildren(
         t2i.el("h3", {}, `Token ${token}`),
-        t2i.el("p", {}, `row ${Math.floor(token / columns)}, column ${token % columns} · code `, code(numbers.tokens[token])),
+        text ? wording(sample, token) : t2i.el("p", {}, `${spot(token, grid[1])} · code `, code(numbers.tokens[token])),
       );
       table.replaceChildren(
         ...ROWS.filter(([name]) => numbers[name]).flatMap(([name, label, title, form]) => [
@@ -120,18 +136,22 @@
           t2i.el("dd", { "data-number": name, "data-value": numbers[name][token] }, form(numbers[name][token])),
         ]),
       );
-      says.textContent = sentence(numbers, token, sample);
+      says.textContent = sentence(numbers, token, sample, text ? ["token", "answer"] : ["code", "image"]);
     };
     return { box, refresh: update };
   };
 
+  const spot = (token, columns) => `row ${Math.floor(token / columns)}, column ${token % columns}`;
+  const wording = (sample, token) =>
+    t2i.el("p", {}, t2i.el("b", { class: "quoted" }, sample.quoted[token]), ` · one of ${sample.pills.length}, counted from 0`);
   const code = (number) => t2i.el("b", { "data-number": "code", "data-value": number }, String(number));
 
   const overview = (state, sample, head, table, says) => {
     const { group } = state.value;
+    const [one, made] = group.text ? ["answer", "written"] : ["image", "drawn"];
     head.replaceChildren(
-      t2i.el("h3", {}, `Sample ${state.place + 1} of ${group.samples.length}`),
-      t2i.el("p", {}, sample.gold ? "a golden reference, not drawn by the model" : "point at a token, or click it"),
+      t2i.el("h3", {}, `${group.text ? "Answer" : "Sample"} ${state.place + 1} of ${group.samples.length}`),
+      t2i.el("p", {}, sample.gold ? `a golden reference, not ${made} by the model` : "point at a token, or click it"),
     );
     const rows = [
       ["Reward", t2i.number(sample.reward, 3)],
@@ -148,22 +168,22 @@
     table.replaceChildren(...rows.flatMap(([name, value]) => [t2i.el("dt", {}, name), t2i.el("dd", {}, value)]));
     says.textContent =
       Math.abs(sample.advantage) < 0.005
-        ? "This image earned what its group earned on average, so none of its tokens is pushed."
+        ? `This ${one} earned what its group earned on average, so none of its tokens is pushed.`
         : sample.advantage > 0
-          ? "This image earned more than its group: its tokens become likelier, those with much credit most."
-          : "This image earned less than its group: its tokens become less likely, those with much credit most.";
+          ? `This ${one} earned more than its group: its tokens become likelier, those with much credit most.`
+          : `This ${one} earned less than its group: its tokens become less likely, those with much credit most.`;
   };
 
   // The same in words.
-  const sentence = (numbers, token, sample) => {
+  const sentence = (numbers, token, sample, [piece, whole]) => {
     const parts = [];
-    if (numbers.signed_contrast) {
+    if (Number.isFinite(numbers.signed_contrast?.[token])) {
       const ratio = Math.exp(Math.min(20, Math.abs(numbers.signed_contrast[token])));
       const side = numbers.signed_contrast[token] >= 0 ? "likelier" : "less likely";
       parts.push(
         ratio < 1.05
-          ? "Both prompts think the same of this code."
-          : `The prompt makes this code ${ratio < 100 ? ratio.toPrecision(2) : "over 100"} times ${side} than the negative prompt.`,
+          ? `Both prompts think the same of this ${piece}.`
+          : `The prompt makes this ${piece} ${ratio < 100 ? ratio.toPrecision(2) : "over 100"} times ${side} than the negative prompt.`,
       );
     }
     const advantage = numbers.token_advantages?.[token] ?? 0;
@@ -171,7 +191,7 @@
       parts.push(
         Math.abs(advantage) < 0.005
           ? "The update leaves it alone."
-          : `The update makes it ${advantage > 0 ? "likelier" : "less likely"}, ${t2i.number(numbers.credit[token])} times as strongly as the average token of this image.`,
+          : `The update makes it ${advantage > 0 ? "likelier" : "less likely"}, ${t2i.number(numbers.credit[token])} times as strongly as the average token of this ${whole}.`,
       );
     return parts.join(" ");
   };

@@ -2,13 +2,14 @@
 // download ask the server.
 (() => {
   const t2i = window.t2i;
-  const NAMES = ["token_advantages", "credit", "signed_contrast"];
+  const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast"]);
 
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
     const state = {
       look: t2i.look(t2i.palettes),
-      map: "token_advantages",
+      wished: "token_advantages", // the map that was asked for
+      map: "token_advantages", // the one that is shown
       place: 0,
       token: null,
       pinned: false,
@@ -33,8 +34,9 @@
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
-    if (!value.group.scale.advantage && state.map === "token_advantages") state.map = "credit"; // nothing is pushed
-    if (!value.group.samples[0].arrays.negative_logprobs && state.map === "signed_contrast") state.map = "credit";
+    const { scale, samples } = value.group;
+    const there = { token_advantages: scale.advantage, signed_contrast: samples[0].arrays.negative_logprobs, credit: true };
+    state.map = there[state.wished] ? state.wished : "credit"; // nothing is pushed, or no prompts are compared
     build(root, state);
   };
 
@@ -46,27 +48,31 @@
 
   const build = (root, state) => {
     const { group } = state.value;
-    state.parts = {
-      stage: stage(state),
-      choice: choice(state),
-      inspector: t2i.inspector(state),
-      strip: strip(state),
-    };
-    state.film = t2i.film(state);
-    const { stage: big, choice: maps, inspector, strip: row } = state.parts;
+    const again = () => refresh(state);
+    const palette = t2i.paletteChoice(state, again);
+    const desk = group.text ? t2i.textDesk(state, again, palette) : pictureDesk(state, again, palette);
+    state.parts = desk.parts;
+    state.film = group.text ? null : t2i.film(state);
+    const many = `${group.samples.length} ${group.text ? "answers to" : "samples of"} this prompt`;
     root.replaceChildren(
       t2i.mapsHead(state),
-      t2i.el(
-        "div",
-        { class: "desk" },
-        t2i.el("div", { class: "desk-stage" }, big.box, big.legend, t2i.viewControls(state, () => refresh(state))),
-        t2i.el("div", { class: "desk-side" }, inspector.box),
-        t2i.el("div", { class: "desk-maps" }, maps.box),
-      ),
-      section("The whole group", `${group.samples.length} samples of this prompt, best reward first, on one scale`, row.box),
-      state.film.box,
+      desk.box,
+      section("The whole group", `${many}, best reward first, on one scale`, desk.parts.strip.box),
+      ...(state.film ? [state.film.box] : []),
     );
     refresh(state);
+  };
+
+  const pictureDesk = (state, again, palette) => {
+    const parts = { stage: stage(state), choice: choice(state), palette, inspector: t2i.inspector(state), strip: strip(state) };
+    const box = t2i.el(
+      "div",
+      { class: "desk" },
+      t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.stage.legend, t2i.viewControls(state, again, palette)),
+      t2i.el("div", { class: "desk-side" }, parts.inspector.box),
+      t2i.el("div", { class: "desk-maps" }, parts.choice.box),
+    );
+    return { parts, box };
   };
 
   const section = (title, says, body) =>
@@ -74,7 +80,7 @@
 
   const refresh = (state) => {
     for (const part of Object.values(state.parts)) part.refresh();
-    state.film.refresh();
+    state.film?.refresh();
   };
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
@@ -143,7 +149,7 @@
       const about = t2i.MAPS[name];
       const button = t2i.el(
         "button",
-        { type: "button", "data-map": name, onclick: () => ((state.map = name), refresh(state)) },
+        { type: "button", "data-map": name, onclick: () => ((state.map = state.wished = name), refresh(state)) },
         tile.box,
         t2i.el("span", {}, t2i.el("b", {}, about.title), t2i.el("small", {}, about.says)),
       );

@@ -1,0 +1,62 @@
+"""A real browser for the tests of the app's page: the Chromium on the PATH, and a page that may not complain. Holds no test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+PATIENCE = 120_000  # ms: a machine that trains beside it is slow
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+TABS = {
+    "Training": "#training-curves .chart .plot svg",
+    "Credit maps": ".tile.stage",
+    "Playground": "#play-go",
+    "Compare": "#compare-pictures .card",
+    "Evaluation": ".verdict",
+}
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """The browser; skips the test where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        pytest.skip(f"no Chromium on the PATH ({', '.join(CHROMIUMS)})")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@contextmanager
+def visited(browser: Any, address: str) -> Iterator[Any]:
+    """The app's page; fails the test if the browser complained."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("response", lambda r: complaints.append(r.url) if r.status >= 400 else None)
+    page.goto(address)
+    page.wait_for_selector(".status")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def open_tab(page: Any, name: str, shown: str | None = None) -> None:
+    """Opens a tab and waits until what it shows is there."""
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_selector(shown or TABS[name])
+
+
+def choose_run(page: Any, name: str) -> None:
+    """Another run in the list at the top."""
+    page.locator("#run input").click()
+    page.get_by_role("option", name=name).click()
