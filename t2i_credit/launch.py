@@ -53,16 +53,24 @@ def run_folder(
         yield run
 
 
-def warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
-    """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
+def changes(path: Path, config: Config | TextConfig) -> dict[str, str]:
+    """{key: a line} of the values that a resumed run was started with otherwise."""
     import yaml
 
     from .run_reader import RunReader, dotted
 
     before, now = dotted(RunReader(path).config()), dotted(yaml.safe_load(to_yaml(config)))
-    for key in dict.fromkeys([*before, *now]):
-        if before.get(key) != now.get(key):
-            warn(f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now")
+    return {
+        key: f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    }
+
+
+def warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
+    """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
+    for line in changes(path, config).values():
+        warn(line)
 
 
 def check_run_folder(config: Config | TextConfig, *, resume: bool) -> None:

@@ -55,11 +55,13 @@ class TextRolloutConfig(Section):
 class TextTrainConfig(Section):
     """The run."""
 
-    steps: Count = Field(default=100, description="optimizer steps")
+    steps: Count = Field(default=100, description="training steps (rollouts)")
     seed: Seed = Field(default=0, description="seed of sampling and of the order of prompts")
     threads: Count | None = Field(
         default=None, description="CPU threads; null = torch's own choice"
     )
+    checkpoint_every: Count = Field(default=50, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
     out: Text = Field(default="runs", description="folder of all run folders")
     name: str | None = Field(
         default=None, description="name of the run folder; left out = made from the recipe's name"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .errors import ConfigError
 from .text_config import load_text_config
 
 
@@ -21,11 +20,7 @@ def train(name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, a
     from .processes import rank
 
     config, origin = loaded
-    if resume:
-        raise ConfigError(
-            "--resume: a run on text keeps no checkpoints; begin anew with another train.name"
-        )
-    launch.check_run_folder(config, resume=False)
+    launch.check_run_folder(config, resume=resume)
     from .integrations import trl_run
 
     parts = trl_run.prepare_text(config, origin)
@@ -33,10 +28,12 @@ def train(name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, a
         console.table("Plan", trl_run.plan_text(parts))
         return True
     if rank() > 0:  # of several processes the first one speaks
-        trl_run.run_text(parts, report=lambda step, row: None)
+        trl_run.run_text(
+            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
+        )
         return True
     with console.app_beside(config.train.out, wanted=app), console.training(config) as progress:
-        path = trl_run.run_text(parts, report=progress.report)
+        path = trl_run.run_text(parts, resume=resume, report=progress.report, warn=progress.warn)
     console.say(f"run folder: {path}")
     console.say(f"the model:  {path / 'model'}")
     console.say(f"the credit: t2i-credit heatmap {path}")

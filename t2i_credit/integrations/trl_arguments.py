@@ -21,7 +21,13 @@ _OURS = {
     "seed": "train.seed",
     "run_name": "train.name",
     "logging_steps": "metrics.jsonl, which has every step",
-    "save_strategy": "the run folder, which keeps the last model",
+    "logging_strategy": "metrics.jsonl, which has every step",
+    "logging_first_step": "metrics.jsonl, which has every step",
+    "save_strategy": "train.checkpoint_every",
+    "save_steps": "train.checkpoint_every",
+    "save_total_limit": "train.keep_checkpoints",
+    "resume_from_checkpoint": "--resume",
+    "ignore_data_skip": "--resume, which goes on at the same problem",
     "report_to": "metrics.jsonl",
 }
 
@@ -42,10 +48,8 @@ def grpo_arguments(config: TextConfig, folder: str) -> GRPOConfig:
     gpu = torch.cuda.is_available()
     own: dict[str, Any] = {
         "output_dir": folder,
-        "max_steps": config.train.steps,
         "seed": config.train.seed,
-        "logging_steps": 1,
-        "save_strategy": "no",
+        "save_strategy": "steps",
         "report_to": "none",
         "disable_tqdm": True,
         "log_level": "error",
@@ -58,11 +62,43 @@ def grpo_arguments(config: TextConfig, folder: str) -> GRPOConfig:
     }
     defaults |= {"dataloader_pin_memory": gpu}
     try:
-        return GRPOConfig(**{**defaults, **given, **own})
+        args = GRPOConfig(**{**defaults, **given, **own})
     except ValueError as error:
         message = one_line(error)
         blamed = [key for key in given if key in message]
         raise KeyProblem(".".join(["grpo", *blamed[:1]]), message) from None
+    updates = updates_per_step(args)
+    args.max_steps = config.train.steps * updates
+    args.logging_steps = updates
+    args.save_steps = config.train.checkpoint_every * updates
+    return args
+
+
+def updates_per_step(args: GRPOConfig) -> int:
+    """Optimizer steps of trl in one of ours: all that learn from one rollout.
+
+    Raises:
+        KeyProblem: an optimizer step takes a part of one rollout and a part of the next.
+    """
+    taken, micro_batches = args.gradient_accumulation_steps, _micro_batches(args)
+    if micro_batches % taken and taken % micro_batches:
+        raise KeyProblem(
+            "grpo.gradient_accumulation_steps",
+            f"value {taken} is not allowed with rollouts of {micro_batches} micro-batches "
+            "(steps_per_generation x num_iterations); one must divide the other",
+        )
+    return max(1, micro_batches // taken)
+
+
+def answers_per_step(args: GRPOConfig) -> int:
+    """Answers that all processes sample for one of our steps."""
+    rollouts = max(1, args.gradient_accumulation_steps // _micro_batches(args))
+    return int(args.generation_batch_size) * rollouts
+
+
+def _micro_batches(args: GRPOConfig) -> int:
+    """Forward and backward passes that learn from one rollout."""
+    return int(args.steps_per_generation * args.num_iterations)
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from ..config_plugins import CreditConfig
 from ..credit import ContrastKind, contrast
+from .trl_arguments import answers_per_step, updates_per_step
 from .trl_rollout import TextRollout
 
 # trl's name -> ours, where both mean the same
@@ -53,11 +54,14 @@ class MetricsCallback(TrainerCallback):
         self.run, self.report = run, report
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Called by trl after each step, and once at the end with totals that no step has."""
+        """Called by trl after the updates of each step, and once at the end with totals that no step has."""
         if "loss" in logs and state.is_world_process_zero:
-            metrics = renamed(logs)
-            self.run.append_metrics(state.global_step, metrics)
-            self.report(state.global_step, metrics)
+            updates = updates_per_step(args)
+            step = state.global_step // updates
+            metrics = renamed(logs) | {"samples": step * answers_per_step(args)}
+            metrics["time/step"] *= updates  # trl's is that of an update
+            self.run.append_metrics(step, metrics)
+            self.report(step, metrics)
 
 
 class StepRecorder:
@@ -69,6 +73,7 @@ class StepRecorder:
         credit: the credit section, whose kind of contrast is shown.
         every, groups, total: as in the configuration.
         group_size: G.
+        updates: trl's steps in one of ours.
     """
 
     def __init__(
@@ -81,18 +86,25 @@ class StepRecorder:
         groups: int,
         total: int,
         group_size: int,
+        updates: int,
     ) -> None:
         self.run, self.tokenizer, self.credit = run, tokenizer, credit
         self.every, self.groups, self.total, self.group_size = every, groups, total, group_size
+        self.updates = updates
 
     def wants(self, step: int) -> bool:
         """The same for every process: looking takes a pass of the model."""
+        step = self._ours(step)
         return step == 1 or step % self.every == 0 or step == self.total
 
     def __call__(self, rollout: TextRollout) -> None:
         count = min(len(rollout.prompts), self.groups * self.group_size)
         samples = [self._sample(rollout, row) for row in range(count)]
-        self.run.write_text_step(rollout.step, samples, group_size=self.group_size)
+        self.run.write_text_step(self._ours(rollout.step), samples, group_size=self.group_size)
+
+    def _ours(self, step: int) -> int:
+        """Our step that one of trl's belongs to; both count from 1."""
+        return (step - 1) // self.updates + 1
 
     def _sample(self, rollout: TextRollout, row: int) -> dict[str, Any]:
         """One answer with a value per token in every list."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..atomic import write_folder_atomic
 from ..config_messages import KeyProblem
 from ..errors import ConfigError
-from ..launch import run_folder, run_path
+from ..launch import changes, run_folder, run_path
 from ..text_config import TextConfig
-from .trl import CreditGRPOTrainer, TextCreditConfig
-from .trl_arguments import grpo_arguments
+from .trl import TextCreditConfig
+from .trl_arguments import grpo_arguments, updates_per_step
+from .trl_checkpoint import ResumableTrainer
 from .trl_config import check_arguments
 from .trl_record import MetricsCallback, Report, StepRecorder
 
@@ -88,15 +90,19 @@ def _credit(config: TextConfig) -> TextCreditConfig:
     )
 
 
-def run_text(parts: TextParts, *, report: Report) -> Path:
+def run_text(
+    parts: TextParts, *, resume: bool = False, report: Report, warn: Callable[[str], None]
+) -> Path:
     """Trains; returns the run folder, which holds the trained model in `model/`.
 
     Args:
         parts: of `prepare_text`.
+        resume: go on with the run of that name at its newest checkpoint.
         report: called after each step with its number (from 1) and metrics.
+        warn: called with lines that the user should read.
 
     Raises:
-        UserError: the model cannot be loaded, or the folder cannot be written.
+        UserError: the model cannot be loaded, the folder cannot be written, or the run cannot be resumed.
     """
     import torch
     from datasets import Dataset
@@ -104,13 +110,15 @@ def run_text(parts: TextParts, *, report: Report) -> Path:
 
     from ..models.text_model import load_text_model
 
-    config = parts.config
+    config, path = parts.config, run_path(parts.config)
+    if resume:
+        _check_changes(path, config, warn)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     model, tokenizer = load_text_model(config.model.name)
     with tempfile.TemporaryDirectory() as folder, quiet_libraries():
         args = grpo_arguments(config, folder)
-        trainer = CreditGRPOTrainer(
+        trainer = ResumableTrainer(
             model,
             parts.reward,
             args,
@@ -118,7 +126,7 @@ def run_text(parts: TextParts, *, report: Report) -> Path:
             processing_class=tokenizer,
             credit=parts.credit,
         )
-        with run_folder(trainer.accelerator, config, run_path(config), False) as run:
+        with run_folder(trainer.accelerator, config, path, resume) as run:
             trainer.watch = StepRecorder(
                 run,
                 tokenizer,
@@ -127,14 +135,30 @@ def run_text(parts: TextParts, *, report: Report) -> Path:
                 groups=config.log.groups,
                 total=config.train.steps,
                 group_size=args.num_generations,
+                updates=updates_per_step(args),
             )
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(MetricsCallback(run, report))
-            trainer.train()
+            trainer.train_from(
+                run.resume_step, folder=run.checkpoints, keep=config.train.keep_checkpoints
+            )
             if trainer.accelerator.is_main_process:
-                for part in (trainer.accelerator.unwrap_model(trainer.model), tokenizer):
-                    part.save_pretrained(run.path / "model")
+                with write_folder_atomic(run.path / "model") as draft:
+                    trainer.write_model(draft)
     return Path(run.path)
+
+
+def _check_changes(path: Path, config: TextConfig, warn: Callable[[str], None]) -> None:
+    """Refuses to resume a run whose problems, model or learning are others now; warns of what may change.
+
+    Raises:
+        ConfigError: one line.
+    """
+    for key, line in changes(path, config).items():
+        section = key.split(".")[0]
+        if section not in ("train", "log") or key == "train.seed":
+            raise ConfigError(f"--resume: {line}; a run on text goes on as it began")
+        warn(line)
 
 
 def plan_text(parts: TextParts) -> Mapping[str, Any]:
