@@ -57,9 +57,16 @@ def score(
         batch=batch,
         done=done,
     )
+    return counted(prompts, texts)
+
+
+def counted(prompts: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """The result of `score` for the completions of P problems, those of one problem beside each other."""
+    samples = len(texts) // len(prompts)
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
     verdicts = [judge(prompt, text) for prompt, text in zip(repeated, texts, strict=True)]
     correct = np.array([v.correct for v in verdicts], dtype=np.float64).reshape(-1, samples)
-    steps = np.array([len(read(prompt).operators) for prompt in prompts])
+    steps = np.array(steps_of(prompts))
     found = {"overall": _row(correct)}
     for count in sorted(set(steps.tolist())):
         found[f"{count} steps"] = _row(correct[steps == count])
@@ -69,6 +76,11 @@ def score(
         "by_steps": found,
         "kinds": kind_shares(verdicts),
     }
+
+
+def steps_of(prompts: Sequence[str]) -> list[int]:
+    """How many steps each problem takes."""
+    return [len(read(prompt).operators) for prompt in prompts]
 
 
 def _row(correct: NDArray[np.float64]) -> dict[str, Any]:

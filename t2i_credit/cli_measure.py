@@ -14,7 +14,7 @@ from .errors import UserError
 @app.command()
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="shapes, a model folder, or a run (run@STEP)")
+        str | None, typer.Argument(help="shapes, arithmetic, a model folder, or a run (run@STEP)")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="judge a folder of images instead of a model")
@@ -28,16 +28,24 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="of the embedded world: train (held-in) or heldout")
     ] = "train",
-    per_task: Annotated[int, typer.Option(help="prompts per task of the split", min=1)] = 50,
+    per_task: Annotated[
+        int | None,
+        typer.Option(
+            help="prompts per task of the split, 50; of text, problems in all, 300", min=1
+        ),
+    ] = None,
     per_prompt: Annotated[
-        int | None, typer.Option(help="images per prompt; 4, or as many as the folder has", min=1)
+        int | None,
+        typer.Option(help="images per prompt; 4, or as many as the folder has; of text, 8", min=1),
     ] = None,
     cfg_scale: Annotated[
         float | None, typer.Option(help="guidance, 1 = none; left out = that of the recipes")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
-    detector: Annotated[str, typer.Option(help="who finds the objects")] = "shapes",
+    detector: Annotated[
+        str | None, typer.Option(help="who finds the objects; left out = shapes")
+    ] = None,
     protocol: Annotated[
         list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
     ] = None,
@@ -45,16 +53,28 @@ def evaluate(
         Path | None, typer.Option(help="folder; left out = evaluations/, of the run if it is one")
     ] = None,
 ) -> None:
-    """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image.
+    """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image. Of text, exact answers.
 
     Example: t2i-credit evaluate runs/shapes-gcpo --against shapes
     """
     from . import console, judging
+    from .measuring_text import is_text_model
     from .protocol import parse_settings
 
-    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, "temperature": temperature}
-    given = {key: value for key, value in {**named, "seed": seed}.items() if value is not None}
-    settings = {**given, "detector": detector, **parse_settings(protocol or [])}
+    sampled = {"temperature": temperature, "seed": seed}
+    if model is not None and is_text_model(model):
+        asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
+        unused: dict[str, Any] = {
+            "--images": images,
+            "--prompts": prompts,
+            "--cfg-scale": cfg_scale,
+        }
+        unused |= {"--detector": detector, "--protocol": protocol}
+        _evaluate_text(model, against, out, asked, [n for n, v in unused.items() if v is not None])
+        return
+    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, **sampled}
+    given = {key: value for key, value in named.items() if value is not None}
+    settings = {**given, "detector": detector or "shapes", **parse_settings(protocol or [])}
     with console.bar("evaluating") as progress:
         report = judging.evaluate_named(
             model,
@@ -62,13 +82,29 @@ def evaluate(
             against,
             source=prompts,
             split=split,
-            per_task=per_task,
+            per_task=per_task or 50,
             out=out,
             progress=progress,
             warn=console.warning,
             **settings,
         )
     console.show_evaluation(report)
+
+
+def _evaluate_text(
+    model: str, against: str | None, out: Path | None, asked: dict[str, Any], unused: list[str]
+) -> None:
+    from . import console
+    from .errors import ConfigError
+    from .judging_text import TextProtocol, evaluate_text_model, score_rows
+
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: for images alone; {model} is a text model")
+    protocol = TextProtocol(**{key: value for key, value in asked.items() if value is not None})
+    with console.bar("evaluating") as progress:
+        found, path = evaluate_text_model(model, protocol, against, out=out, progress=progress)
+    console.rows(f"{protocol.name} (k = {protocol.answers})", score_rows(found))
+    console.say(f"written: {path}")
 
 
 @app.command()
@@ -124,9 +160,16 @@ def compare(
         str | None, typer.Option(help="method that sets the target; left out = grpo")
     ] = None,
     workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
-    prompts: Annotated[int, typer.Option(help="evaluation: prompts per task", min=1)] = 50,
-    images: Annotated[int, typer.Option(help="evaluation: images per prompt", min=1)] = 4,
-    cfg_scale: Annotated[float, typer.Option(help="evaluation: guidance", min=1)] = 2.0,
+    prompts: Annotated[
+        int | None,
+        typer.Option(help="evaluation: prompts per task, 50; of text, problems in all, 300", min=1),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="evaluation: images per prompt, 4, or answers, 8", min=1)
+    ] = None,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="evaluation: guidance, 2; of images alone", min=1)
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
 ) -> None:
     """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
@@ -135,7 +178,6 @@ def compare(
     """
     from . import comparing, console
     from .compare import method_rows, pair_rows
-    from .compare_runs import EvaluationPlan
 
     named = [word for word in recipes if "=" not in word]
     overrides = [word for word in recipes if "=" in word]
@@ -146,7 +188,9 @@ def compare(
         rows, hours = comparing.plan_rows(runs, workers)
         console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
         return
-    evaluation = EvaluationPlan(prompts=prompts, images=images, cfg_scale=cfg_scale)
+    asked = {"prompts": prompts, "samples": images, "cfg_scale": cfg_scale}
+    given = {key: value for key, value in asked.items() if value is not None}
+    evaluation = runs[0].kind.plan(**given)
     found = comparing.compare_runs(
         runs, evaluation=evaluation, baseline=baseline, workers=workers, say=console.say
     )

@@ -7,13 +7,14 @@ on prompts' noise that no training saw; curves are of the strict training reward
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
 from .atomic import write_atomic, write_json
-from .compare_plots import draw
-from .compare_runs import EvaluationPlan, Run, check_runs, finish_runs
+from .compare_kinds import EvaluationPlan
+from .compare_plots import draw, sampled
+from .compare_runs import SPLITS, Run, check_runs, finish_runs
 from .compare_statistics import (
     area_under,
     mean_interval,
@@ -28,13 +29,8 @@ from .errors import RunError
 from .run_reader import RunReader
 
 FORMAT = 1
-# Figures of a run that are compared by their difference, and how the table calls them.
-FIGURES = {
-    "held_in": "held-in",
-    "held_out": "held-out",
-    "area": "area under the reward curve",
-    "final_reward": "final training reward",
-}
+# Figures of a run that are compared by their difference; a kind may have more.
+FIGURES = ("held_in", "held_out", "area", "final_reward")
 TRUTH = "truth/"  # live credit-truth metrics of a run begin so
 
 Say = Callable[[str], None]
@@ -55,7 +51,7 @@ def compare(
         runs: of `plan_runs`.
         evaluation: how the final models are evaluated.
         baseline: the method whose final reward is the target of the others.
-        forward_passes: {method: per image token and step}.
+        forward_passes: {method: per token and step}.
         workers: runs at a time.
         say: called with a line after each run.
 
@@ -92,22 +88,23 @@ def results(
     by_method = {m: [f for f in figures if f["method"] == m] for m in methods}
     for found in by_method.values():
         found.sort(key=lambda f: f["seed"])
-    settings = runs[0].config
+    kind, settings = runs[0].kind, runs[0].config
+    keys = (*FIGURES, *kind.figures)
     return {
         "format": FORMAT,
         "base": settings.model.name,
         "seeds": sorted({run.seed for run in runs}),
         "steps": settings.train.steps,
-        "samples_per_step": settings.prompts.per_step * settings.rollout.group_size,
+        "samples_per_step": kind.samples_per_step(settings),
         "evaluation": vars(evaluation),
         "baseline": baseline,
         "target": target,
         "methods": {
-            method: _method(found) | {"forward_passes": forward_passes[method]}
+            method: _method(found, keys) | {"forward_passes": forward_passes[method]}
             for method, found in by_method.items()
         },
         "differences": [
-            _pair(a, b, by_method)
+            _pair(a, b, by_method, keys)
             for a, b in itertools.combinations(_ordered(methods, baseline), 2)
         ],
         "runs": figures,
@@ -131,12 +128,13 @@ def run_figures(run: Run, evaluation: EvaluationPlan, target: float) -> dict[str
     """The numbers of one finished run."""
     reader = RunReader(run.path)
     samples, rewards = curve(run)
-    scores = {}
-    for split in ("train", "heldout"):
+    summaries = {}
+    for split in SPLITS:
         value = evaluation.found(run.path, split)
         if value is None:
             raise RunError(f"{run.path}: has no evaluation of {split} prompts")
-        scores[split] = {task: row["correct"] for task, row in value["summary"].items()}
+        summaries[split] = value["summary"]
+    held_in = {task: row["correct"] for task, row in summaries["train"].items()}
     lines = reader.metrics()
     reached = samples_to_reach(samples, rewards, target, window_of(len(rewards)))
     truth = {
@@ -148,9 +146,10 @@ def run_figures(run: Run, evaluation: EvaluationPlan, target: float) -> dict[str
         "method": run.method,
         "seed": run.seed,
         "run": run.path.name,
-        "held_in": scores["train"]["overall"],
-        "held_out": scores["heldout"]["overall"],
-        "tasks": {task: value for task, value in scores["train"].items() if task != "overall"},
+        "held_in": held_in["overall"],
+        "held_out": summaries["heldout"]["overall"]["correct"],
+        **{key: summaries["train"]["overall"][key] for key in run.kind.figures},
+        "tasks": {task: value for task, value in held_in.items() if task != "overall"},
         "area": area_under(samples, rewards),
         "final_reward": _final_reward(rewards),
         "to_target": reached._asdict(),
@@ -160,10 +159,10 @@ def run_figures(run: Run, evaluation: EvaluationPlan, target: float) -> dict[str
     }
 
 
-def _method(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _method(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[str, Any]:
     """A method's numbers over its seeds."""
     summary: dict[str, Any] = {}
-    for key in FIGURES:
+    for key in figures:
         values = [run[key] for run in found]
         summary[key] = {
             "mean": mean_interval(values)[0],
@@ -192,10 +191,12 @@ def _ordered(methods: Sequence[str], baseline: str) -> list[str]:
     return [*(m for m in methods if m != baseline), baseline]
 
 
-def _pair(a: str, b: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def _pair(
+    a: str, b: str, found: Mapping[str, Sequence[Mapping[str, Any]]], figures: Sequence[str]
+) -> dict[str, Any]:
     """Paired differences of every figure over the seeds, and the ratio of samples to the target."""
     pair: dict[str, Any] = {"a": a, "b": b}
-    for key in FIGURES:
+    for key in figures:
         ours, theirs = ([run[key] for run in found[method]] for method in (a, b))
         pair[key] = paired_difference(ours, theirs, (f"{a} above {b}", f"{b} above {a}"))._asdict()
     needed = [[run["to_target"]["samples"] for run in found[method]] for method in (a, b)]
@@ -216,35 +217,16 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"# Comparison on {found['base']}",
         "",
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {found['steps']} steps of "
-        f"{found['samples_per_step']} images. Means over seeds with 95% t-intervals; in parentheses the 95% "
+        f"{found['samples_per_step']} {sampled(found)}. Means over seeds with 95% t-intervals; in parentheses the 95% "
         f"interval for a new seed. Target: {found['baseline']}'s final training reward, {found['target']:.3f}.",
-        "",
-        _line(_METHOD_COLUMNS),
-        "|" + "---|" * len(_METHOD_COLUMNS),
-        *(_line(row.values()) for row in method_rows(found)),
-        "",
-        _line(_PAIR_COLUMNS),
-        "|" + "---|" * len(_PAIR_COLUMNS),
-        *(_line(row.values()) for row in pair_rows(found)),
-        "",
     ]
-    return "\n".join(lines)
+    for rows in (method_rows(found), pair_rows(found)):
+        lines += ["", _line(rows[0]), "|" + "---|" * len(rows[0])]
+        lines += [_line(row.values()) for row in rows]
+    return "\n".join([*lines, ""])
 
 
-_METHOD_COLUMNS = (
-    "method",
-    "held-in [95%] (new seed)",
-    "held-out [95%]",
-    "area [95%]",
-    "samples to target",
-    "s a step",
-    "passes",
-    "credit truth",
-)
-_PAIR_COLUMNS = ("pair", "held-in", "held-out", "area", "samples, times fewer")
-
-
-def _line(cells: Any) -> str:
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
@@ -252,7 +234,7 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per method, for a person."""
     rows = []
     for name, method in found["methods"].items():
-        new = method["held_in"]["new_seed"]
+        low, high = method["held_in"]["new_seed"]
         reached = method["to_target"]
         censored = reached["censored"]
         told = f"{reached['median']:,.0f}"
@@ -260,17 +242,23 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
         truth = [
             f"{key.removeprefix(TRUTH)} {value[0]:.3f}" for key, value in method["truth"].items()
         ]
-        cells = (
-            name,
-            f"{_with_interval(method['held_in'])} ({new[0]:.3f} to {new[1]:.3f})",
-            _with_interval(method["held_out"]),
-            _with_interval(method["area"]),
-            told,
-            f"{method['seconds_per_step']:.2f}",
-            str(method["forward_passes"]),
-            ", ".join(truth) or "-",
+        row = {
+            "method": name,
+            "held-in [95%] (new seed)": f"{_with_interval(method['held_in'])} ({low:.3f} to {high:.3f})",
+            "held-out [95%]": _with_interval(method["held_out"]),
+        }
+        if "pass_at_k" in method:
+            row["pass@k [95%]"] = _with_interval(method["pass_at_k"])
+        rows.append(
+            row
+            | {
+                "area [95%]": _with_interval(method["area"]),
+                "samples to target": told,
+                "s a step": f"{method['seconds_per_step']:.2f}",
+                "passes": str(method["forward_passes"]),
+                "credit truth": ", ".join(truth) or "-",
+            }
         )
-        rows.append(dict(zip(_METHOD_COLUMNS, cells, strict=True)))
     return rows
 
 
@@ -281,17 +269,22 @@ def _with_interval(summary: Mapping[str, Any]) -> str:
 
 def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per pair of methods, for a person."""
-    rows = []
-    for pair in found["differences"]:
-        cells = [f"{pair['a']} - {pair['b']}"]
-        for key in ("held_in", "held_out", "area"):
-            row = pair[key]
-            cells.append(
-                f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], {row['words']}"
-            )
-        speed = pair["speed"]
-        cells.append(
-            f"{speed['mean']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}], {speed['words']}"
-        )
-        rows.append(dict(zip(_PAIR_COLUMNS, cells, strict=True)))
-    return rows
+    titles = {
+        "held_in": "held-in",
+        "held_out": "held-out",
+        "pass_at_k": "pass@k",
+        "area": "area",
+        "speed": "samples, times fewer",
+    }
+    return [
+        {"pair": f"{pair['a']} - {pair['b']}"}
+        | {title: _difference(pair[key], key) for key, title in titles.items() if key in pair}
+        for pair in found["differences"]
+    ]
+
+
+def _difference(row: Mapping[str, Any], key: str) -> str:
+    """Mean, interval, and what they say; of speed a ratio, which has no sign."""
+    style = ".2f" if key == "speed" else "+.3f"
+    numbers = [format(row[name], style) for name in ("mean", "low", "high")]
+    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}], {row['words']}"

@@ -29,7 +29,7 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 2.5))
     _draw_curves(left, found, curves, colors)
     tasks = {name: method["tasks"] for name, method in found["methods"].items()}
-    _draw_bars(middle, tasks, colors, "held-in, share of images that are right")
+    _draw_bars(middle, tasks, colors, f"held-in, share of {sampled(found)} that are right")
     overall = {
         name: {
             told: (method[key]["mean"], *method[key]["interval"])
@@ -41,6 +41,11 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def sampled(found: Mapping[str, Any]) -> str:
+    """What the runs of a comparison sampled."""
+    return "answers" if "answers" in found["evaluation"] else "images"
 
 
 def _draw_curves(
@@ -60,7 +65,7 @@ def _draw_curves(
             samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.18, linewidth=0
         )
     axis.axhline(found["target"], color="0.6", linestyle=":", linewidth=1)
-    axis.set_xlabel("images sampled")
+    axis.set_xlabel(f"{sampled(found)} sampled")
     axis.set_title("training reward, 95% bands over seeds", fontsize=10)
     axis.grid(color="0.92")
     axis.legend(fontsize=8, frameon=False)

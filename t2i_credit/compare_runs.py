@@ -21,17 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import write_atomic
-from .config import Config, load_config, to_yaml
+from .compare_kinds import AnyConfig, EvaluationPlan, Kind, load_recipe, with_section
+from .config import to_yaml
 from .errors import ConfigError, RunError
 from .run_reader import RunReader, dotted
 
 SPLITS = ("train", "heldout")
-# What the recipes of a comparison must agree on, beside the sections model and reward.
-_SAME = (
-    *(f"prompts.{key}" for key in ("source", "split", "tasks", "negative", "per_step", "balance")),
-    "rollout.group_size",
-    "train.steps",
-)
 
 
 @dataclass(frozen=True)
@@ -41,12 +36,14 @@ class Run:
     Attributes:
         method: the recipe's short name.
         seed: of prompts and noise.
+        kind: images or text.
         config: resolved; `train.out` and `train.name` say where the run lies.
     """
 
     method: str
     seed: int
-    config: Config
+    kind: Kind
+    config: AnyConfig
 
     @property
     def path(self) -> Path:
@@ -73,31 +70,6 @@ class Run:
         if state in ("missing", "finished"):
             return self.config.train.steps if state == "missing" else 0
         return self.config.train.steps - max(RunReader(self.path).checkpoints(), default=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
-    """How every final model is evaluated: prompts per task, images of each, guidance, seed of the noise."""
-
-    prompts: int = 50
-    images: int = 4
-    cfg_scale: float
-    seed: int = 0
-
-    def found(self, run: Path, split: str) -> dict[str, Any] | None:
-        """The run's evaluation of this plan, or None."""
-        reader = RunReader(run)
-        for name in reader.evaluations():
-            if not name.startswith(f"{split}-"):
-                continue
-            value = reader.evaluation(name)
-            protocol, tasks = value.get("protocol", {}), value.get("summary", {})
-            asked = (self.images, self.cfg_scale, self.seed)
-            keys = ("images_per_prompt", "cfg_scale", "seed")
-            most = max((task["prompts"] for n, task in tasks.items() if n != "overall"), default=0)
-            if tuple(protocol.get(key) for key in keys) == asked and most == self.prompts:
-                return value
-        return None
 
 
 def method_names(recipes: Sequence[str]) -> dict[str, str]:
@@ -134,50 +106,47 @@ def plan_runs(
         ConfigError: a wrong recipe or override, or recipes that cannot be compared.
     """
     names = method_names(recipes)
-    configs = {name: load_config(recipe, overrides) for name, recipe in names.items()}
+    loaded = {name: load_recipe(recipe, overrides) for name, recipe in names.items()}
+    check_kinds(names, {name: kind for name, (kind, _) in loaded.items()})
     if base is not None:
-        configs = {name: _with(config, "model", name=base) for name, config in configs.items()}
-    check_comparable(names, configs)
+        loaded = {n: (kind, with_section(c, "model", name=base)) for n, (kind, c) in loaded.items()}
+    check_comparable(names, {name: kind.shared(config) for name, (kind, config) in loaded.items()})
     runs = []
     for seed in seeds:
-        for name, config in configs.items():
-            own = {"seed": seed, "out": str(out), "name": f"{name}-seed{seed}", "trackers": ()}
-            config = _with(_with(config, "train", **own), "prompts", seed=seed)
-            runs.append(Run(name, seed, config))
+        for name, (kind, config) in loaded.items():
+            own = {"seed": seed, "out": str(out), "name": f"{name}-seed{seed}"}
+            of_seed = with_section(kind.alone(config), "train", **own)
+            runs.append(Run(name, seed, kind, with_section(of_seed, "prompts", seed=seed)))
     return runs
 
 
-def _with(config: Config, section: str, **changes: Any) -> Config:
-    """The configuration with keys of one section changed."""
-    changed = getattr(config, section).model_copy(update=changes)
-    return config.model_copy(update={section: changed})
-
-
-def check_comparable(recipes: Mapping[str, str], configs: Mapping[str, Config]) -> None:
-    """Raises ConfigError where model, prompts, reward or budget of two recipes differ, with the key and both values."""
-    (first, ours), *others = configs.items()
-    for name, config in others:
-        for key, (a, b) in _differences(ours, config).items():
+def check_kinds(recipes: Mapping[str, str], kinds: Mapping[str, Kind]) -> None:
+    """Raises ConfigError where some of the recipes are for images and some for text."""
+    (first, ours), *others = kinds.items()
+    for name, theirs in others:
+        if theirs.name != ours.name:
             raise ConfigError(
-                f"compare: {key} is {a!r} in {recipes[first]} and {b!r} in {recipes[name]}; recipes are compared "
-                f"on one model, one prompt set, one reward and one budget (an override {key}=... sets it for all)"
+                f"compare: {recipes[first]} is for {ours.name} and {recipes[name]} for {theirs.name}; "
+                "recipes of one kind are compared"
             )
 
 
-def _differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """{key: both values} of what must be the same and is not."""
-    sections = [config.model_dump(mode="json") for config in (a, b)]
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in [*(f"model.{k}" for k in sections[0]["model"]), "reward", *_SAME]:
-        values = []
-        for section in sections:
-            value: Any = section
-            for part in key.split("."):
-                value = value[part]
-            values.append(value)
-        if values[0] != values[1]:
-            found[key] = (values[0], values[1])
-    return found
+def check_comparable(recipes: Mapping[str, str], shared: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ConfigError where model, prompts, reward or budget of two recipes differ, with the key and both values.
+
+    Args:
+        recipes: {short name: recipe}.
+        shared: {short name: {key: value} that all must agree on}.
+    """
+    (first, ours), *others = shared.items()
+    for name, theirs in others:
+        for key, value in theirs.items():
+            if value != ours[key]:
+                raise ConfigError(
+                    f"compare: {key} is {ours[key]!r} in {recipes[first]} and {value!r} in {recipes[name]}; recipes "
+                    "are compared on one model, one prompt set, one reward and one budget (an override "
+                    f"{key}=... sets it for all)"
+                )
 
 
 def check_runs(runs: Sequence[Run]) -> None:

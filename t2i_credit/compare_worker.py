@@ -9,43 +9,41 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from . import api, console, judging, launch
-from .compare_runs import SPLITS, EvaluationPlan
-from .config import load_config
+from . import console, launch
+from .compare_kinds import load_recipe
+from .compare_runs import SPLITS
 from .errors import UserError
 from .run_reader import RunReader
 
 
-def finish(config_file: Path, plan: EvaluationPlan) -> None:
+def finish(config_file: Path, evaluation: dict[str, Any]) -> None:
     """Brings the run to its last step and evaluates it on both splits.
+
+    Args:
+        config_file: the resolved configuration.
+        evaluation: the fields of the evaluation plan.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    config = load_config(config_file)
+    kind, config = load_recipe(str(config_file))
     path = launch.run_path(config)
     begun = path.exists()
     if not (begun and RunReader(path).status().state == "finished"):
-        parts = api.prepare(config)
         with console.training(config) as progress:
-            api.run_training(parts, resume=begun, report=progress.report, warn=progress.warn)
+            kind.train(config, resume=begun, report=progress.report, warn=progress.warn)
+    plan = kind.plan(**evaluation)
     for split in SPLITS:
         if plan.found(path, split) is None:
-            judging.evaluate_model(
-                str(path),
-                split=split,
-                per_task=plan.prompts,
-                images_per_prompt=plan.images,
-                cfg_scale=plan.cfg_scale,
-                seed=plan.seed,
-            )
+            plan.evaluate(path, split)
 
 
 def main(arguments: list[str]) -> int:
     """Exit code 2 and one line for a user's error."""
     try:
-        finish(Path(arguments[0]), EvaluationPlan(**json.loads(arguments[1])))
+        finish(Path(arguments[0]), json.loads(arguments[1]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import api
 from .compare import compare
-from .compare_runs import EvaluationPlan, Run, check_runs, plan_runs
+from .compare_kinds import EvaluationPlan
+from .compare_runs import Run, check_runs, plan_runs
 from .compare_statistics import require_seeds
-from .config import Config, find_plugin
-from .credit import CREDIT
 from .errors import ConfigError, RunError
-from .update import as_entry
 
 TIMED_STEP, TIMED_STEPS = 2, 3  # the first step warms up, the last one keeps samples
 
@@ -69,15 +66,15 @@ def compare_runs(
     target = baseline_of(runs, baseline)
     if workers < 1:
         raise ConfigError(f"--workers: {workers} is not allowed; at least 1")
-    for config in _one_of_each(runs).values():
-        reward = api.build_reward(config)
-        reward.check(api.load_prompt_set(config))
+    methods = _one_of_each(runs)
+    for run in methods.values():
+        run.kind.check(run.config)
     try:
         runs[0].path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         folder = runs[0].path.parent
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    passes = {method: _passes(config) for method, config in _one_of_each(runs).items()}
+    passes = {method: run.kind.passes(run.config) for method, run in methods.items()}
     return compare(
         runs, evaluation, baseline=target, forward_passes=passes, workers=workers, say=say
     )
@@ -88,7 +85,7 @@ def plan_rows(runs: Sequence[Run], workers: int) -> tuple[list[dict[str, str]], 
 
     Evaluations are not counted, nor what runs side by side take from each other.
     """
-    seconds = {method: timed_step(config) for method, config in _one_of_each(runs).items()}
+    seconds = {method: timed_step(run) for method, run in _one_of_each(runs).items()}
     rows, total = [], 0.0
     for run in runs:
         left = run.steps_left()
@@ -106,32 +103,18 @@ def plan_rows(runs: Sequence[Run], workers: int) -> tuple[list[dict[str, str]], 
     return rows, total / 3600 / max(1, min(workers, len(runs)))
 
 
-def timed_step(config: Config) -> float:
+def timed_step(run: Run) -> float:
     """Seconds of one training step, measured in a run that is thrown away."""
+    seconds: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        update = {
-            "train": config.train.model_copy(
-                update={"steps": TIMED_STEPS, "out": folder, "name": "timed", "trackers": ()}
-            ),
-            "optim": config.optim.model_copy(update={"warmup_steps": 0}),
-            "log": config.log.model_copy(update={"samples_every": TIMED_STEPS, "probes": 0}),
-        }
-        seconds: dict[int, float] = {}
-        api.train(
-            config.model_copy(update=update),
+        run.kind.train(
+            run.kind.short(run.config, steps=TIMED_STEPS, out=folder),
             report=lambda step, metrics: seconds.update({step: metrics["time/step"]}),
             warn=lambda line: None,
         )
     return seconds[TIMED_STEP]
 
 
-def _one_of_each(runs: Sequence[Run]) -> dict[str, Config]:
-    return {run.method: run.config for run in reversed(runs)}
-
-
-def _passes(config: Config) -> int:
-    """Forward passes per image token and step, without loading a model."""
-    entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
-    return api.forward_passes(
-        api.Parts(config, None, None, None, [], lambda rewards, size: rewards, entry)
-    )
+def _one_of_each(runs: Sequence[Run]) -> dict[str, Run]:
+    """{method: a run of it}."""
+    return {run.method: run for run in reversed(runs)}

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, ModelError
+from .text_runs import load_text, run_of_text
 
 Progress = Callable[[int, int], None]
 
 
 def is_text_model(name: str) -> bool:
-    """Whether the name is that of an embedded text model, or of a folder with a causal language model."""
+    """Whether the name is that of an embedded text model, of a run on text, or of a folder with a causal language model."""
     from .models import TEXT_MODELS
 
-    if name in TEXT_MODELS:
+    if name in TEXT_MODELS or run_of_text(name):
         return True
     try:
         config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
@@ -37,7 +38,7 @@ def truth_of_text_model(
     """Measures the credit of a text model on arithmetic and writes truth.json and truth.md.
 
     Args:
-        model: "arithmetic", or a folder.
+        model: "arithmetic", a folder, or a run on text (run@STEP).
         credits: as `parse_assigner` reads them; none = every entry of the table that a text has the fields for.
         unused: options that were given and mean something for images alone.
         out: the folder to write.
@@ -49,7 +50,6 @@ def truth_of_text_model(
     Raises:
         UserError: whatever is wrong, in one line; nothing is written then.
     """
-    from .models.text_model import load_text_model
     from .truth_assigners import default_assigners, parse_assigner
     from .truth_report import check_folder
     from .truth_text import FIELDS, truth_of_text
@@ -60,7 +60,7 @@ def truth_of_text_model(
     assigners = [parse_assigner(text) for text in credits]
     if not credits:
         assigners = [one for one in default_assigners()[0] if one.needs <= FIELDS]
-    loaded, tokenizer = load_text_model(model)
+    loaded, tokenizer = load_text(model)
     if tokenizer.tokenize("17+25*3:") != list("17+25*3:"):
         raise ModelError(f"model {model}: its tokens are no characters, which truth of text needs")
     check_folder(out)

@@ -12,13 +12,14 @@ from toys import recipe
 
 from t2i_credit import api, cli, comparing
 from t2i_credit.compare import markdown, results
-from t2i_credit.compare_runs import EvaluationPlan, Run, check_runs, plan_runs
+from t2i_credit.compare_images import ImagePlan
+from t2i_credit.compare_runs import Run, check_runs, plan_runs
 from t2i_credit.compare_statistics import NO_DIFFERENCE
 from t2i_credit.config_yaml import write_yaml
 from t2i_credit.errors import ConfigError, RunError, UserError
 from t2i_credit.run_folder import RunWriter
 
-EVALUATION = EvaluationPlan(prompts=1, images=2, cfg_scale=2.0)
+EVALUATION = ImagePlan(prompts=1, images=2, cfg_scale=2.0)
 
 
 def recipes(folder: Path, **changes: dict[str, Any]) -> list[str]:

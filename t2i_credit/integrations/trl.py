@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..credit import UPDATE_FIELDS, token_advantages
+from ..credit import token_advantages
 from ..errors import ConfigError
 from ..gold import failed_groups
 from ..metrics import credit_metrics
@@ -94,8 +94,7 @@ class CreditGRPOTrainer(GRPOTrainer):
                 "processing_class: images in prompts are refused with token credit or gold"
             )
         self.needs = self.credit.needs
-        # whether the policy of each update decides the credit, and not that of the rollout
-        self.renews = self.credit.section.refresh or bool(self.needs & UPDATE_FIELDS)
+        self.renews = self.credit.renews
         self._judged: Tensor | None = None  # (N, K) rewards that are known before trl asks for them
         add_scoring_pass(self.model.get_base_model() if is_peft_model(self.model) else self.model)
         self.frozen = self._frozen() if self.needs & REFERENCE_FIELDS else None

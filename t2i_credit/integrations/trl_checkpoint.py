@@ -135,7 +135,8 @@ class ResumableTrainer(CreditGRPOTrainer):
 
 def random_state() -> dict[str, Any]:
     """Where this process's random numbers stand, as a checkpoint can hold it."""
-    name, keys, *others = np.random.get_state()
+    numbers: Any = np.random.get_state()
+    name, keys, *others = numbers
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *others),

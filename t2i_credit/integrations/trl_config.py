@@ -15,7 +15,7 @@ from ..config_combinations import NEVER_REFRESHED
 from ..config_messages import KeyProblem, first_problem, show
 from ..config_plugins import CreditConfig, find_plugin
 from ..config_types import Section
-from ..credit import CreditEntry
+from ..credit import UPDATE_FIELDS, CreditEntry
 from ..errors import ConfigError
 from ..update import as_entry
 
@@ -101,6 +101,11 @@ class TextCreditConfig:
     @property
     def needs_negative(self) -> bool:
         return self.compares(self.section)
+
+    @property
+    def renews(self) -> bool:
+        """Whether the policy of each update decides the credit, and not that of the rollout."""
+        return self.section.refresh or bool(self.needs & UPDATE_FIELDS)
 
     def _disagreements(self) -> Iterator[tuple[str, str]]:
         name = self.section.name

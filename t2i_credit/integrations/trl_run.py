@@ -54,14 +54,9 @@ def prepare_text(config: TextConfig, origin: Origin) -> TextParts:
     from .. import arithmetic
 
     settings = config.prompts
-    try:
-        credit = _credit(config)
-        with tempfile.TemporaryDirectory() as folder, quiet_libraries():
-            check_arguments(credit, grpo_arguments(config, folder), {})
-    except KeyProblem as found:
-        key = _KEYS.get(found.key, found.key)
-        key = key if "." in key else f"grpo.{key}"
-        raise ConfigError(f"{origin(key)}: {key}: {found.problem}") from None
+    with named_keys(origin):
+        credit = text_credit(config)
+        check_arguments(credit, checked_arguments(config), {})
     rows = arithmetic.dataset(settings.count, settings.seed, settings.split)
     if credit.negative_column:
         rows = [{**row, "negative": arithmetic.negative(row["prompt"])} for row in rows]
@@ -72,7 +67,28 @@ def prepare_text(config: TextConfig, origin: Origin) -> TextParts:
     return TextParts(config, credit, rows, correct)
 
 
-def _credit(config: TextConfig) -> TextCreditConfig:
+@contextmanager
+def named_keys(origin: Origin) -> Iterator[None]:
+    """Makes a KeyProblem a ConfigError that names our key and who set it."""
+    try:
+        yield
+    except KeyProblem as found:
+        key = _KEYS.get(found.key, found.key)
+        key = key if "." in key else f"grpo.{key}"
+        raise ConfigError(f"{origin(key)}: {key}: {found.problem}") from None
+
+
+def checked_arguments(config: TextConfig) -> Any:
+    """trl's configuration, defaults filled in, to look at.
+
+    Raises:
+        KeyProblem: see `grpo_arguments`.
+    """
+    with tempfile.TemporaryDirectory() as folder, quiet_libraries():
+        return grpo_arguments(config, folder)
+
+
+def text_credit(config: TextConfig) -> TextCreditConfig:
     """The trainer's credit of a configuration: its negative prompts are the world's, unless a suffix is given."""
     section = config.credit
     given = {"name": section.name, "refresh": section.refresh, **section.params}

@@ -1,0 +1,117 @@
+"""Comparisons of recipes for text: how their runs are trained, evaluated and counted. See compare_kinds.py.
+
+A seed decides the problems, their order and all noise of training, for every method alike. A method with several updates
+per rollout takes them all in one step, so that each sees the same problems at the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .compare_kinds import Report, with_section
+from .errors import ConfigError
+from .judging_text import ANSWERS, PROBLEMS, TextProtocol, evaluate_text_model
+from .run_reader import RunReader
+from .text_config import TextConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPlan:
+    """How every final language model is evaluated: problems, answers of each, seed of the problems and the noise."""
+
+    problems: int = PROBLEMS
+    answers: int = ANSWERS
+    seed: int = 0
+
+    def found(self, run: Path, split: str) -> dict[str, Any] | None:
+        """See `compare_kinds.EvaluationPlan`."""
+        reader, asked = RunReader(run), TextProtocol(split=split, **asdict(self))
+        for name in reader.evaluations():
+            value = reader.evaluation(name)
+            if value.get("protocol") == asdict(asked):
+                return value
+        return None
+
+    def evaluate(self, run: Path, split: str) -> None:
+        """See `compare_kinds.EvaluationPlan`."""
+        evaluate_text_model(str(run), TextProtocol(split=split, **asdict(self)))
+
+
+class Text:
+    """See `compare_kinds.Kind`.
+
+    Args:
+        origin: dotted key -> what to call the place that set it, for messages.
+    """
+
+    name = "text"
+    figures: Sequence[str] = ("pass_at_k",)
+
+    def __init__(self, origin: Callable[[str], str]) -> None:
+        self.origin = origin
+
+    def plan(self, **given: Any) -> TextPlan:
+        if "cfg_scale" in given:
+            raise ConfigError("--cfg-scale: for images alone; a text is sampled without guidance")
+        names = {"prompts": "problems", "samples": "answers"}
+        return TextPlan(**{names.get(key, key): value for key, value in given.items()})
+
+    def shared(self, config: TextConfig) -> Mapping[str, Any]:
+        from .integrations.trl_arguments import answers_per_step
+
+        args = self._arguments(config)
+        return {
+            "model.name": config.model.name,
+            "prompts.source": config.prompts.source,
+            "prompts.split": config.prompts.split,
+            "prompts.count": config.prompts.count,
+            "train.steps": config.train.steps,
+            "grpo.num_generations": args.num_generations,
+            "grpo.max_completion_length": args.max_completion_length,
+            "grpo.generation_batch_size": answers_per_step(args),
+        }
+
+    def samples_per_step(self, config: TextConfig) -> int:
+        from .integrations.trl_arguments import answers_per_step
+
+        return answers_per_step(self._arguments(config))
+
+    def passes(self, config: TextConfig) -> int:
+        from .integrations.trl_passes import passes_needed
+        from .integrations.trl_run import text_credit
+
+        return passes_needed(text_credit(config), self._arguments(config)).total
+
+    def alone(self, config: TextConfig) -> TextConfig:
+        return config
+
+    def short(self, config: TextConfig, *, steps: int, out: str) -> TextConfig:
+        found = with_section(config, "train", steps=steps, out=out, name="short")
+        return with_section(found, "log", samples_every=steps)
+
+    def check(self, config: TextConfig) -> None:
+        from .integrations.trl_run import prepare_text
+
+        prepare_text(config, self.origin)
+
+    def train(
+        self,
+        config: TextConfig,
+        *,
+        resume: bool = False,
+        report: Report,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        from .integrations.trl_run import prepare_text, run_text
+
+        run_text(prepare_text(config, self.origin), resume=resume, report=report, warn=warn)
+
+    def _arguments(self, config: TextConfig) -> Any:
+        """trl's configuration, defaults filled in."""
+        from .integrations.trl_run import checked_arguments, named_keys
+
+        with named_keys(self.origin):
+            return checked_arguments(config)
