@@ -248,7 +248,9 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
             "held-out [95%]": _with_interval(method["held_out"]),
         }
         if "pass_at_k" in method:
-            row["pass@k [95%]"] = _with_interval(method["pass_at_k"])
+            row[f"pass@{found['evaluation']['answers']} [95%]"] = _with_interval(
+                method["pass_at_k"]
+            )
         rows.append(
             row
             | {
@@ -272,7 +274,7 @@ def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     titles = {
         "held_in": "held-in",
         "held_out": "held-out",
-        "pass_at_k": "pass@k",
+        "pass_at_k": f"pass@{found['evaluation'].get('answers')}",
         "area": "area",
         "speed": "samples, times fewer",
     }

@@ -141,7 +141,7 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
         assert run["seconds_per_step"] > 0
     assert [m["forward_passes"] for m in found["methods"].values()] == [2, 4]
     table = (out / "comparison.md").read_text()
-    assert "2 steps of 8 answers" in table and table.count("pass@k") == 2
+    assert "2 steps of 8 answers" in table and table.count("pass@2") == 2
     assert (out / "comparison.png").stat().st_size > 5000
     assert prompts_of(runs[0], 1) == prompts_of(half, 1) != prompts_of(runs[2], 1)
     assert prompts_of(runs[0], 2) == prompts_of(half, 2)
