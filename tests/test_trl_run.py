@@ -171,10 +171,10 @@ def test_a_mistake_dies_before_anything_is_loaded(overrides: list[str], message:
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
-def test_a_run_on_text_cannot_be_resumed_and_is_not_overwritten(
+def test_a_run_that_is_not_there_cannot_be_resumed_and_one_that_is_there_is_not_overwritten(
     model: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=r"^--resume: a run on text keeps no checkpoints"):
+    with pytest.raises(UserError, match="run: not a run folder"):
         invoke("train", "arithmetic/gcpo", "--resume", *small(model, tmp_path))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("x")
