@@ -46,23 +46,26 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             with gr.Tab(TABS["evaluation"], id="evaluation") as opened["evaluation"]:
                 scores = evaluation.build(shelf, run)
 
-        shown = [run, known, *live.outputs]
+        shown = [known, *live.outputs]
 
         def first() -> list[Any]:
             """What the page begins with: the newest run."""
-            choice, now, chosen = chosen_run(shelf, None, [])
-            return [choice, now, *training.update(shelf, chosen, ())]
+            now = listed(shelf)
+            chosen = chosen_run(None, now)
+            return [offer(None, now), now, *training.update(shelf, chosen, ())]
 
         def look(name: str | None, before: list[Any] | None, seen: tuple[Any, ...]) -> list[Any]:
             """What a tick of the clock brings: new runs, and what changed in the chosen one."""
             if before is None or (before and name is None):
                 return [gr.skip()] * len(shown)  # asked before `first` came; would undo a choice
-            choice, now, chosen = chosen_run(shelf, name, before)
-            return [choice, now, *training.update(shelf, chosen, seen)]
+            now = listed(shelf)
+            return [now, *training.update(shelf, chosen_run(name, now), seen)]
 
         beat = {"fn": look, "inputs": [run, known, live.seen], "outputs": shown, **QUIET}
-        page.load(first, None, shown, **QUIET)
+        page.load(first, None, [run, *shown], **QUIET)
         clock.tick(**beat)
+        # not an output of each tick: Gradio keeps one more component for each update of an input, a skipped one too
+        known.change(offer, [run, known], run, **QUIET)
 
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.show(shelf, name, dict(asked._data or {}))
@@ -105,17 +108,19 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
     return page
 
 
-def chosen_run(
-    shelf: RunShelf, name: str | None, before: list[Any]
-) -> tuple[Any, list[Any], str | None]:
-    """The update of the choice of runs, what was listed, and the chosen run. A choice is kept as long as its run is
-    there; the list is sent only when it changed, and the choice is left to the page, which may know a later one."""
-    listed = [list(choice) for choice in shelf.choices(shelf.statuses())]
-    names = [value for _, value in listed]
-    chosen = name if name in names else (names[0] if names else None)
-    if listed == before and chosen == name:
-        return gr.skip(), before, chosen
-    choices = [(label, value) for label, value in listed]
-    if chosen == name:
-        return gr.Dropdown(choices=choices), listed, chosen
-    return gr.Dropdown(choices=choices, value=chosen), listed, chosen
+def listed(shelf: RunShelf) -> list[list[str]]:
+    """[label, name] of every run, in order."""
+    return [list(choice) for choice in shelf.choices(shelf.statuses())]
+
+
+def chosen_run(name: str | None, now: list[list[str]]) -> str | None:
+    """The run of that name as long as it is there, else the first; None where there is none."""
+    names = [value for _, value in now]
+    return name if name in names else next(iter(names), None)
+
+
+def offer(name: str | None, now: list[list[str]]) -> Any:
+    """The update of the choice of runs. What is chosen is left to the page, which may know a later choice, unless it is gone."""
+    choices = [(label, value) for label, value in now]
+    chosen = chosen_run(name, now)
+    return gr.Dropdown(choices=choices, **({} if chosen == name else {"value": chosen}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import csv
 import io
@@ -35,6 +36,7 @@ from t2i_credit.app import (
     training,
     words,
 )
+from t2i_credit.app.page import build_page
 from t2i_credit.app.payload import encode, located, outline, palettes, picture_url
 from t2i_credit.app.playground import MODES, asked
 from t2i_credit.app.runs import Recorded, RunShelf, liveliest
@@ -584,3 +586,16 @@ def test_a_file_in_place_of_the_runs_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not a folder of runs"):
         start(tmp_path / "file", port=0)
+
+
+def test_the_clock_updates_no_component_that_an_event_reads(shelf):
+    # Gradio keeps a component for ever for each update of an input: a page left open would grow with every tick
+    async def built():  # in a loop that is closed again
+        return build_page(shelf)
+
+    page = asyncio.run(built())
+    ticks = [event for event in page.fns.values() if "tick" in dict(map(reversed, event.targets))]
+    assert ticks
+    read = {block for event in page.fns.values() for block in event.inputs if not block.stateful}
+    for event in ticks:
+        assert read.isdisjoint(event.outputs)
