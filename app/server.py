@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import ipaddress
 import os
 import socket
@@ -15,8 +16,8 @@ from typing import Any
 from ..errors import UserError
 
 PORT = 7860
+TIDY_EVERY = 20.0  # seconds
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
-_M_MMAP_THRESHOLD = -3  # of mallopt(3)
 
 
 def start(
@@ -86,19 +87,21 @@ def serve(
     """`start`, and wait until interrupted."""
     from .. import console
 
-    _return_large_blocks()
     page = start(runs, host=host, port=port, login=login)
     console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
+    gc.collect()
+    gc.freeze()  # the page itself, so that each collection costs milliseconds
     with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while not threading.Event().wait(TIDY_EVERY):
+            tidy()
     page.close(verbose=False)
 
 
-def _return_large_blocks() -> None:
-    """Keeps memory flat under glibc, which else learns to keep large blocks; curves that grow by a step each time then
-    leave holes that the next, larger one does not fit into."""
+def tidy() -> None:
+    """Keeps memory flat: collects answers that only cycles hold, and gives what is free back (where libc is glibc)."""
+    gc.collect()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def check_login(host: str, login: str | None) -> tuple[str, str] | None:

@@ -47,7 +47,7 @@ def visited(browser: Any, address: str) -> Iterator[Any]:
     page.wait_for_selector(".status")
     yield page
     context.close()
-    assert complaints == []
+    assert not complaints, complaints
 
 
 def open_tab(page: Any, name: str, shown: str | None = None) -> None:

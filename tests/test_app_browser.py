@@ -222,7 +222,7 @@ def test_a_playground_sample_shows_where_the_prompts_disagree(page):
     assert "takes at most" in page.locator("#play-said").inner_text()
 
 
-def test_a_training_run_is_followed_while_it_goes_on(page, runs):
+def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
     small = ["prompts.per_step=2", "rollout.group_size=4", "optim.warmup_steps=0"]
     names = [f"train.out={runs}", "train.name=live", "train.steps=2000", "log.samples_every=1"]
     command = [sys.executable, "-m", "t2i_credit.cli", "train", "shapes/gcpo", *small, *names]
@@ -232,18 +232,19 @@ def test_a_training_run_is_followed_while_it_goes_on(page, runs):
         while not (runs / "live" / "steps" / "000001").is_dir():
             assert training.poll() is None and time.time() < deadline
             time.sleep(0.5)
-        page.reload()  # a running run is chosen first
-        page.wait_for_selector(".state.running")
-        page.wait_for_selector("#training-newest .card")
-        said = page.locator("#training-newest .group-head").inner_text()
-        page.wait_for_function(
-            "said => document.querySelector('#training-newest .group-head').innerText !== said",
-            arg=said,
-        )
+        with visited(browser, address) as page:  # a running run is chosen first
+            page.wait_for_selector(".state.running")
+            page.wait_for_selector("#training-newest .card")
+            said = page.locator("#training-newest .group-head").inner_text()
+            page.wait_for_function(
+                "said => document.querySelector('#training-newest .group-head').innerText !== said",
+                arg=said,
+            )
+            training.terminate()
+            page.wait_for_function("!document.querySelector('.state.running')")
+            for name in TABS:
+                if name != "Evaluation":  # this run has none
+                    open_tab(page, name)
     finally:
         training.terminate()
         training.wait()
-    page.wait_for_function("!document.querySelector('.state.running')")
-    for name in TABS:
-        if name != "Evaluation":  # this run has none
-            open_tab(page, name)
