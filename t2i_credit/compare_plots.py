@@ -1,4 +1,4 @@
-"""The picture of a comparison: reward against samples, final scores by task, held-out scores. Computes no statistic."""
+"""The picture of a comparison: reward against samples, final scores by task, paired differences. Computes no statistic."""
 
 from __future__ import annotations
 
@@ -26,18 +26,11 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     palette = colormaps["tab10"]
     colors = {name: palette(i % palette.N) for i, name in enumerate(curves)}
     figure = Figure(figsize=(15, 4.6), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 2.5))
+    left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 3))
     _draw_curves(left, found, curves, colors)
     tasks = {name: method["tasks"] for name, method in found["methods"].items()}
     _draw_bars(middle, tasks, colors, f"held-in, share of {sampled(found)} that are right")
-    overall = {
-        name: {
-            told: (method[key]["mean"], *method[key]["interval"])
-            for key, told in (("held_in", "held-in"), ("held_out", "held-out"))
-        }
-        for name, method in found["methods"].items()
-    }
-    _draw_bars(right, overall, colors, "overall")
+    _draw_differences(right, found, colors)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -54,16 +47,20 @@ def _draw_curves(
     curves: Mapping[str, Sequence[Curve]],
     colors: Mapping[str, Any],
 ) -> None:
-    """Running means with 95% bands over seeds, where every seed has the step."""
+    """Running means with 95% bands over seeds, where every seed has the step; a band may leave the picture."""
+    shown: list[float] = []
     for name, runs in curves.items():
         steps = min(len(samples) for samples, _ in runs)
         samples = np.mean([samples[:steps] for samples, _ in runs], axis=0)
         smooth = [running_mean(rewards, window_of(len(rewards)))[:steps] for _, rewards in runs]
         bands = np.asarray([mean_interval(column) for column in zip(*smooth, strict=True)])
+        shown.extend(bands[:, 0])
         axis.plot(samples, bands[:, 0], color=colors[name], label=name)
         axis.fill_between(
-            samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.18, linewidth=0
+            samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.12, linewidth=0
         )
+    margin = 0.15 * (max(shown) - min(shown)) or 0.1
+    axis.set_ylim(min(shown) - margin, max(shown) + margin)
     axis.axhline(found["target"], color="0.6", linestyle=":", linewidth=1)
     axis.set_xlabel(f"{sampled(found)} sampled")
     axis.set_title("training reward, 95% bands over seeds", fontsize=10)
@@ -89,3 +86,28 @@ def _draw_bars(
     axis.set_ylim(0, 1)
     axis.set_title(title, fontsize=10)
     axis.grid(axis="y", color="0.92")
+    axis.set_axisbelow(True)
+
+
+def _draw_differences(axis: Any, found: Mapping[str, Any], colors: Mapping[str, Any]) -> None:
+    """Paired differences to the first method with their intervals: held-in filled, held-out hollow."""
+    pairs = [d for d in found["differences"] if d["b"] == found["baseline"]]
+    for row, pair in enumerate(pairs):
+        for key, shift, face in (
+            ("held_in", -0.12, colors[pair["a"]]),
+            ("held_out", 0.12, "white"),
+        ):
+            told = pair[key]
+            axis.hlines(
+                row + shift, told["low"], told["high"], color=colors[pair["a"]], linewidth=1.5
+            )
+            axis.plot(
+                told["mean"], row + shift, "o", color=colors[pair["a"]], mfc=face, markersize=5
+            )
+    axis.axvline(0, color="0.6", linewidth=1)
+    axis.set_yticks(range(len(pairs)), [pair["a"] for pair in pairs], fontsize=8)
+    axis.set_ylim(len(pairs) - 0.5, -0.5)
+    axis.set_title(
+        f"difference to {found['baseline']}, paired\nfilled: held-in, hollow: held-out", fontsize=9
+    )
+    axis.grid(axis="x", color="0.92")
