@@ -44,6 +44,8 @@ def start(
         raise UserError(f"{root}: not a folder of runs")
     port = free_port(host, port)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # events that Gradio makes a table of after each one: 10,000 by default, whose memory grows for hours
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
     from starlette.middleware import Middleware
 
     from .guard import Doorman
