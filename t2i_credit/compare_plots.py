@@ -105,6 +105,7 @@ def _draw_differences(axis: Any, found: Mapping[str, Any], colors: Mapping[str, 
                 told["mean"], row + shift, "o", color=colors[pair["a"]], mfc=face, markersize=5
             )
     axis.axvline(0, color="0.6", linewidth=1)
+    axis.locator_params(axis="x", nbins=4)
     axis.set_yticks(range(len(pairs)), [pair["a"] for pair in pairs], fontsize=8)
     axis.set_ylim(len(pairs) - 0.5, -0.5)
     axis.set_title(
