@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-POINTS = 1200  # most points of a curve that are sent
+POINTS = 400  # most points of a curve that are sent
 BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (
     "#2f7fc1",
     "#c8453c",
