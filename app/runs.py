@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import pvariance
+from typing import Any
 
 from ..errors import RunError, UserError
 from ..heatmap_text import spoken
 from ..run_reader import RunReader, RunStatus, list_runs
+from .tail import MetricsTail
 
-REMEMBERED_RUNS = 8  # whose recorded prompts are kept in memory
+REMEMBERED_RUNS = 8  # whose recorded prompts and metrics are kept in memory
 
 STATES = {
     "running": "running",
@@ -61,6 +63,7 @@ class RunShelf:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).resolve()
         self._recorded: OrderedDict[Path, dict[tuple[int, int], list[Recorded]]] = OrderedDict()
+        self._tails: OrderedDict[Path, MetricsTail] = OrderedDict()
         self._lock = threading.Lock()
 
     def statuses(self) -> list[RunStatus]:
@@ -103,6 +106,19 @@ class RunShelf:
         if key not in known:
             known[key] = groups_of(reader, step)
         return known[key]
+
+    def metrics(self, reader: RunReader) -> list[dict[str, Any]]:
+        """The metrics so far of a run that is looked at again and again; damaged lines are left out.
+
+        Raises:
+            RunError: they cannot be read.
+        """
+        with self._lock:
+            tail = self._tails.setdefault(reader.path, MetricsTail())
+            self._tails.move_to_end(reader.path)
+            while len(self._tails) > REMEMBERED_RUNS:
+                self._tails.popitem(last=False)
+        return tail.lines(reader)
 
     @staticmethod
     def _is_run(path: Path) -> bool:

@@ -48,7 +48,7 @@ def update(shelf: RunShelf, name: object, seen: Seen) -> list[Any]:
         if not name and not shelf.statuses():
             return _replaced(words.no_runs(str(shelf.root)), "no runs", seen)
         reader = shelf.open(name)
-        return _update(reader, seen)
+        return _update(shelf, reader, seen)
     except (UserError, OSError) as error:
         box = words.notice("This run cannot be shown", in_words(error), kind="error")
         return _replaced(box, in_words(error), seen)
@@ -61,7 +61,7 @@ def _replaced(box: str, why: str, seen: Seen) -> list[Any]:
     return [box, empty, {"figures": [], "sent": time.time()}, (why,)]
 
 
-def _update(reader: RunReader, seen: Seen) -> list[Any]:
+def _update(shelf: RunShelf, reader: RunReader, seen: Seen) -> list[Any]:
     status = reader.status()
     steps = reader.steps()
     signs = (
@@ -74,7 +74,7 @@ def _update(reader: RunReader, seen: Seen) -> list[Any]:
     changed_run = not same or not same[0]
     metrics: Any = None
     if changed_run or not same[1] or not same[3]:
-        metrics = reader.metrics(strict=False)
+        metrics = shelf.metrics(reader)
     strip: Any = gr.skip() if metrics is None else words.status_strip(status, metrics)
     figures: Any = gr.skip()
     if metrics is not None:

@@ -132,15 +132,22 @@ class RunReader:
     def metrics(self, *, strict: bool = True) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far; one that is still being written is left out. With
         `strict`, a damaged line raises RunError, without it the line is left out too."""
+        return self.metrics_from(0, strict=strict)[0]
+
+    def metrics_from(self, start: int, *, strict: bool = True) -> tuple[list[dict[str, Any]], int]:
+        """`metrics`, of the lines from byte `start` on, and the byte where the next one begins."""
         path = self.path / "metrics.jsonl"
         try:
-            lines = self._bytes(path).split(b"\n")[:-1]
+            with _contained(path, self.within).open("rb") as file:
+                file.seek(start)
+                told = file.read()
         except FileNotFoundError:
-            return []
+            return [], start
         except OSError as error:
             raise cannot("read", path, error) from error
+        whole = told[: told.rfind(b"\n") + 1]
         metrics = []
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
                 int(entry["step"])
@@ -150,7 +157,7 @@ class RunReader:
                     raise RunError(
                         f"{path}, line {number}: damaged, not a line of metrics"
                     ) from None
-        return metrics
+        return metrics, start + len(whole)
 
     def steps(self) -> list[int]:
         """The recorded steps, ascending."""

@@ -1,0 +1,40 @@
+"""Reads metrics.jsonl on from where it was read last, so that a tick of the clock reads a line and not the whole run."""
+
+from __future__ import annotations
+
+import threading
+from sys import intern
+from typing import Any
+
+from ..run_reader import RunReader
+
+
+class MetricsTail:
+    """The metrics of one run, as far as they were read. Safe to ask from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = 0  # its inode; a run that was taken up again has another one
+        self._read = 0  # bytes
+        self._lines: list[dict[str, Any]] = []
+
+    def lines(self, reader: RunReader) -> list[dict[str, Any]]:
+        """`reader.metrics(strict=False)`; the dictionaries are kept and must not be changed.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        with self._lock:
+            self._start_again_if_replaced(reader)
+            new, self._read = reader.metrics_from(self._read, strict=False)
+            self._lines += [{intern(name): value for name, value in line.items()} for line in new]
+            return list(self._lines)
+
+    def _start_again_if_replaced(self, reader: RunReader) -> None:
+        try:
+            found = (reader.path / "metrics.jsonl").stat()
+            file, size = found.st_ino, found.st_size
+        except OSError:
+            file, size = 0, 0
+        if file != self._file or size < self._read:
+            self._file, self._read, self._lines = file, 0, []
