@@ -8,7 +8,7 @@ import gc
 import ipaddress
 import os
 import socket
-import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def serve(
     gc.collect()
     gc.freeze()  # the page itself, so that each collection costs milliseconds
     with suppress(KeyboardInterrupt):
-        while not threading.Event().wait(TIDY_EVERY):
+        while True:
+            time.sleep(TIDY_EVERY)
             tidy()
     page.close(verbose=False)
 
