@@ -20,7 +20,7 @@ from ..errors import RunError
 from ..heatmap import SampleView, Scale, common_scale, diverging, sequential
 from ..heatmap_files import sample_view
 from ..heatmap_text import spoken
-from ..run_folder import decode_mask
+from ..masks import decode_mask
 from ..run_reader import StepRecord
 
 LONGEST = 512  # pixels of a picture on the page

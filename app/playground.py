@@ -101,25 +101,10 @@ def build(shelf: RunShelf) -> Playground:
     def second(chosen: str) -> list[Any]:
         return [gr.Textbox(visible=chosen == MODES[1]), gr.Dropdown(visible=chosen == MODES[2])]
 
-    def run(
-        model: str,
-        prompt: str,
-        negative: str,
-        mode: str,
-        other_negative: str,
-        other_model: str,
-        cfg: float,
-        temperature: float,
-        seed: float,
-        count: float,
-        request: gr.Request,
-    ) -> Iterator[list[Any]]:
+    def run(request: gr.Request, *form: Any) -> Iterator[list[Any]]:
         session = request.session_hash or "page"
         stop = stops[session] = threading.Event()
-        takes, settings = asked(
-            *(model, prompt, negative, mode, other_negative, other_model),
-            *(cfg, temperature, seed, count),
-        )
+        takes, settings = asked(*form)
         try:
             for progress in studio.sample(takes, settings, stop):
                 yield [told(progress), gr.skip() if progress.value is None else progress.value]
@@ -127,7 +112,7 @@ def build(shelf: RunShelf) -> Playground:
             stops.pop(session, None)
 
     go.click(
-        run,
+        run,  # in the order of `asked`
         [model, prompt, negative, mode, other_negative, other_model, cfg, temperature, seed, count],
         [said, pictures],
         concurrency_id="generator",

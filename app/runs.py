@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import pvariance
+from sys import intern
 from typing import Any
 
 from ..errors import RunError, UserError
@@ -28,7 +29,7 @@ STATES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """One group of samples of one recorded step.
 
@@ -138,8 +139,10 @@ def groups_of(reader: RunReader, step: int) -> list[Recorded]:
         return [
             Recorded(
                 group=group,
-                prompt=spoken(members[0][1]["prompt"]),
-                negative=None if (text := members[0][1]["negative"]) is None else spoken(text),
+                prompt=intern(spoken(members[0][1]["prompt"])),  # the same at hundreds of steps
+                negative=None
+                if (text := members[0][1]["negative"]) is None
+                else intern(spoken(text)),
                 probe=bool(members[0][1].get("probe")),
                 places=tuple(place for place, _ in members),
                 rewards=tuple(as_number(sample["reward"]) for _, sample in members),

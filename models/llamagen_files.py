@@ -44,24 +44,24 @@ _OUTSIDE = {
     "cls_embedding.cap_proj.fc2.weight": "caption_embedding.fc2.weight",
     "cls_embedding.uncond_embedding": "caption_embedding.uncond_embedding",
 }
-_VQ = (
-    (r"encoder\.conv_blocks\.(\d+)\.res\.", r"encoder.down.\1.block."),
-    (r"encoder\.conv_blocks\.(\d+)\.", r"encoder.down.\1."),
-    (r"decoder\.conv_blocks\.(\d+)\.res\.", r"decoder.up.\1.block."),
-    (r"decoder\.conv_blocks\.(\d+)\.", r"decoder.up.\1."),
-    (r"coder\.mid\.0\.", r"coder.mid.block_1."),
-    (r"coder\.mid\.1\.", r"coder.mid.attn_1."),
-    (r"coder\.mid\.2\.", r"coder.mid.block_2."),
+_VQ_NAMES = (  # theirs, ours; * is a block's number
+    ("encoder.conv_blocks.*.res.", "encoder.down.*.block."),
+    ("encoder.conv_blocks.*.", "encoder.down.*."),
+    ("decoder.conv_blocks.*.res.", "decoder.up.*.block."),
+    ("decoder.conv_blocks.*.", "decoder.up.*."),
+    ("coder.mid.0.", "coder.mid.block_1."),
+    ("coder.mid.1.", "coder.mid.attn_1."),
+    ("coder.mid.2.", "coder.mid.block_2."),
 )
-_VQ_BACK = (
-    (r"encoder\.down\.(\d+)\.block\.", r"encoder.conv_blocks.\1.res."),
-    (r"encoder\.down\.(\d+)\.", r"encoder.conv_blocks.\1."),
-    (r"decoder\.up\.(\d+)\.block\.", r"decoder.conv_blocks.\1.res."),
-    (r"decoder\.up\.(\d+)\.", r"decoder.conv_blocks.\1."),
-    (r"coder\.mid\.block_1\.", r"coder.mid.0."),
-    (r"coder\.mid\.attn_1\.", r"coder.mid.1."),
-    (r"coder\.mid\.block_2\.", r"coder.mid.2."),
-)
+
+
+def _rule(name: str, other: str) -> tuple[str, str]:
+    """Pattern and replacement from one name to the other."""
+    return re.escape(name).replace(r"\*", r"(\d+)"), other.replace("*", r"\1")
+
+
+_VQ = tuple(_rule(theirs, ours) for theirs, ours in _VQ_NAMES)
+_VQ_BACK = tuple(_rule(ours, theirs) for theirs, ours in _VQ_NAMES)
 _UNUSED = {"quantize.codebook_used", "freqs_cis"}  # a record of training, and a table
 
 

@@ -7,6 +7,7 @@ Mask2Former: choose `threshold` and `counting_threshold` of the reward with them
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,22 +28,27 @@ from .detectors import FLOOR, Found, load_checkpoint
 OVERLAP = 0.5  # IoU from which two boxes of a class are one object: these models answer with many boxes for each
 
 
-class Owlv2:
-    """One query "a photo of a {class}" per class; the classes of an image do not influence each other."""
+class _OpenVocabulary:
+    """A checkpoint and its processor; any class, no colours."""
 
-    checkpoint = "google/owlv2-base-patch16-ensemble"
+    checkpoint: str  # an example of one
+    types: tuple[Any, Any]  # of the model and of its processor
     classes: Collection[str] | None = None
     colors: Collection[str] | None = None
 
     def __init__(self, name: str, device: torch.device, batch_size: int) -> None:
+        model, processor = self.types
         self.model, self.processor = load_checkpoint(
-            name,
-            model=Owlv2ForObjectDetection,
-            processor=Owlv2Processor,
-            device=device,
-            example=self.checkpoint,
+            name, model=model, processor=processor, device=device, example=self.checkpoint
         )
         self.device, self.batch_size = device, batch_size
+
+
+class Owlv2(_OpenVocabulary):
+    """One query "a photo of a {class}" per class; the classes of an image do not influence each other."""
+
+    checkpoint = "google/owlv2-base-patch16-ensemble"
+    types = (Owlv2ForObjectDetection, Owlv2Processor)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, wanted: Sequence[Sequence[str]]) -> list[Found]:
@@ -74,7 +80,7 @@ class Owlv2:
         return found
 
 
-class GroundingDino:
+class GroundingDino(_OpenVocabulary):
     """One text "cat. traffic light." per image; a box belongs to the class whose words it matches best.
 
     The library names a box by every word that it matches, which is a mixture where classes share words; here its
@@ -82,18 +88,7 @@ class GroundingDino:
     """
 
     checkpoint = "IDEA-Research/grounding-dino-tiny"
-    classes: Collection[str] | None = None
-    colors: Collection[str] | None = None
-
-    def __init__(self, name: str, device: torch.device, batch_size: int) -> None:
-        self.model, self.processor = load_checkpoint(
-            name,
-            model=GroundingDinoForObjectDetection,
-            processor=GroundingDinoProcessor,
-            device=device,
-            example=self.checkpoint,
-        )
-        self.device, self.batch_size = device, batch_size
+    types = (GroundingDinoForObjectDetection, GroundingDinoProcessor)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, wanted: Sequence[Sequence[str]]) -> list[Found]:

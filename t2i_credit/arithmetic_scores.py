@@ -57,14 +57,12 @@ def score(
         batch=batch,
         done=done,
     )
-    return counted(prompts, texts)
+    return counted(prompts, list(map(judge, repeated, texts)))
 
 
-def counted(prompts: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
-    """The result of `score` for the completions of P problems, those of one problem beside each other."""
-    samples = len(texts) // len(prompts)
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
-    verdicts = [judge(prompt, text) for prompt, text in zip(repeated, texts, strict=True)]
+def counted(prompts: Sequence[str], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The result of `score` for P problems and verdicts on P x G completions, those of one problem beside each other."""
+    samples = len(verdicts) // len(prompts)
     correct = np.array([v.correct for v in verdicts], dtype=np.float64).reshape(-1, samples)
     steps = np.array(steps_of(prompts))
     found = {"overall": _row(correct)}

@@ -140,12 +140,7 @@ def _sampling(
                 condition,
                 settings.group_size,
                 noise,
-                cfg_scale=settings.cfg_scale,
-                temperature=settings.temperature,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                full_kl=False,
-                guided_entropy=False,
+                **settings.sampling,
                 keep=keep,
             ),
         )

@@ -132,6 +132,13 @@ class RolloutConfig(Section):
     )
     gold_reward: Float = Field(default=1.0, description="gold: the reward of a golden reference")
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How each token is drawn, as `sample_rollout` takes it."""
+        return {
+            name: getattr(self, name) for name in ("cfg_scale", "temperature", "top_k", "top_p")
+        }
+
     @field_validator("group_size")
     @classmethod
     def _has_spread(cls, value: int) -> int:

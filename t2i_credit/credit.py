@@ -11,7 +11,6 @@ a line in CREDIT.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +21,10 @@ from torch import Tensor
 from .credit_contrast import ContrastKind as ContrastKind
 from .credit_contrast import ShapeKind, contrast, power_rank, proportional, softmax_shape
 from .credit_group import critical_mask, critical_tokens, similarity, similarity_kl_weight
-from .credit_rows import row_mean_one, row_softmax
+from .credit_uncertainty import distribution_guided, top_entropy
+from .credit_uncertainty import normalized_entropy as normalized_entropy
 from .credit_visual import VisualKind, visual_evidence, visual_fields
 from .errors import UserError
-from .logprobs import entropy as entropy_in_nats
 from .logprobs import hellinger as hellinger  # public here too
 
 # What an entry may declare in `needs`, each (B, T): kept by the rollout; of the rollout's whole images and groups; computed anew at
@@ -47,11 +46,6 @@ GROUP_FIELDS = frozenset(
 UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy", "policy_logprobs", "ref_logprobs"})
 
 
-def normalized_entropy(logits: Tensor) -> Tensor:
-    """Entropy / ln V in [0, 1]: (..., V) to (...) float32."""
-    return (entropy_in_nats(logits) / math.log(max(logits.shape[-1], 2))).clamp(0.0, 1.0)
-
-
 # ---- weights: row mean 1 over the mask ----
 
 
@@ -59,52 +53,6 @@ def normalized_entropy(logits: Tensor) -> Tensor:
 def uniform(mask: Tensor) -> Tensor:
     """Every token counts the same: 1 on the mask (GRPO). (B, T) bool to (B, T) float32."""
     return mask.float()
-
-
-@torch.no_grad()
-def distribution_guided(
-    hellinger: Tensor, entropy: Tensor, mask: Tensor, *, tau: float = 0.5, kappa: float = 1.0
-) -> Tensor:
-    """Tokens matter where the policy has moved away from the reference and is undecided.
-
-    w = N softmax(h H^kappa / tau) over the row (DGPO, 2605.03327). Uniform while policy =
-    reference, as at step 0: h = 0 everywhere.
-
-    Args:
-        hellinger: (B, T) squared Hellinger distance between policy and reference, in [0, 1].
-        entropy: (B, T) the policy's entropy divided by ln V, in [0, 1].
-        mask: (B, T) bool.
-        tau: above 0; smaller = sharper.
-        kappa: at least 0; 0 ignores the entropy.
-
-    Returns:
-        (B, T) float32, row mean 1.
-    """
-    if tau <= 0 or kappa < 0:
-        raise UserError(f"distribution_guided needs tau > 0 and kappa >= 0, got {tau} and {kappa}")
-    return row_softmax(hellinger.float() * entropy.float() ** kappa / tau, mask)
-
-
-@torch.no_grad()
-def top_entropy(entropy: Tensor, mask: Tensor, *, rho: float = 0.2) -> Tensor:
-    """Only the rho most undecided tokens matter: weight about 1 / rho, the others 0 (2506.01939).
-
-    Selected are entropies at or above the row's (1 - rho) quantile; trl takes that quantile over
-    the whole batch, which gives some images no credit at all. Uniform where all entropies of a row
-    are equal.
-
-    Args:
-        entropy: (B, T), any unit.
-        mask: (B, T) bool.
-        rho: in (0, 1]; 1 is uniform.
-
-    Returns:
-        (B, T) float32, row mean 1.
-    """
-    if not 0 < rho <= 1:
-        raise UserError(f"top_entropy needs rho in (0, 1], got {rho}")
-    values = torch.where(mask, entropy.float(), torch.nan)
-    return row_mean_one((values >= values.nanquantile(1 - rho, dim=1, keepdim=True)).float(), mask)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .errors import RunError, UserError
 from .intervals import by_task, task_intervals, task_means
 from .protocol import Protocol
-from .run_folder import write_atomic, write_json
+from .run_folder import write_evaluation
 
 FORMAT = 1
 Asked = tuple[dict[str, Any], str | None]  # a record with its prompt's text, and the negative
@@ -153,17 +153,8 @@ class Evaluation:
         Raises:
             RunError: the name is not a plain file name, or the disk refuses.
         """
-        if not name or name.startswith(".") or Path(name).name != name:
-            raise RunError(f"evaluation name {name!r}: must be a plain file name, without slashes")
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
-        write_atomic(folder / f"{name}.jsonl", "".join(lines).encode())
-        write_json(folder / f"{name}.json", {**self.to_json(), **(also or {})})
-        return folder / f"{name}.json"
+        result = {**self.to_json(), **(also or {})}
+        return write_evaluation(Path(folder), name, result, self.records)
 
 
 def load_evaluation(path: Path | str) -> Evaluation:

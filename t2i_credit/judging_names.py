@@ -88,7 +88,7 @@ def place_of(model: str | None, name: str, out: Path | None) -> Path | None:
     if out is not None:
         return out / f"{name}.json"
     run = run_of(model) if model else None
-    return evaluation_path(run[0], name) if run else None
+    return evaluation_path(run[0] / "evaluations", name) if run else None
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:

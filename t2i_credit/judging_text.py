@@ -5,7 +5,7 @@ Problems and noise come from seeds that no training uses. Shapes: P problems, G 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,23 @@ from typing import Any
 import numpy as np
 
 from .arithmetic import dataset
-from .arithmetic.chains import judge
+from .arithmetic.chains import Verdict, judge
 from .arithmetic.problems import SPLITS
 from .arithmetic_scores import LONGEST, counted, steps_of
-from .atomic import cannot, json_bytes, write_atomic, write_json
 from .errors import ConfigError
 from .evaluate import EVALUATION_DOMAIN
 from .judging_names import identity, stamp
 from .rollout import derive_seed
-from .run_folder import RunWriter
+from .run_folder import RunWriter, write_evaluation
 from .text_runs import load_text, run_of_text
 from .text_sampling import Done, complete, unheard
 from .truth_statistics import mean_interval
 
 FORMAT = 1
 PROBLEMS, ANSWERS = 300, 8
-Records = list[dict[str, Any]]  # one per answer: prompt, steps, completion, correct, kind
+Records = list[
+    dict[str, Any]
+]  # one per answer: prompt, steps, completion, and its verdict: correct, kind, wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,7 @@ def evaluate_text_model(
     if out is None and run is not None:
         step = "" if run[1] is None else f"-step{run[1]}"
         return found, RunWriter(run[0]).write_evaluation(protocol.name + step, found, after)
-    return found, _write(out or Path("evaluations"), protocol.name, found, after)
+    return found, write_evaluation(out or Path("evaluations"), protocol.name, found, after)
 
 
 def _answers(model: str, protocol: TextProtocol, progress: Done) -> Records:
@@ -126,17 +127,16 @@ def _answers(model: str, protocol: TextProtocol, progress: Done) -> Records:
         seed=seed,
         done=progress,
     )
-    records = []
-    for prompt, steps, text in zip(prompts, steps_of(prompts), texts, strict=True):
-        verdict = judge(prompt, text)
-        record = {"prompt": prompt, "steps": steps, "completion": text}
-        records.append({**record, "correct": verdict.correct, "kind": verdict.kind})
-    return records
+    return [
+        {"prompt": prompt, "steps": steps, "completion": text, **asdict(judge(prompt, text))}
+        for prompt, steps, text in zip(prompts, steps_of(prompts), texts, strict=True)
+    ]
 
 
 def _summary(records: Records, answers: int) -> dict[str, Any]:
     """Scores by number of steps and overall, and the share of each kind of answer."""
-    score = counted([r["prompt"] for r in records[::answers]], [r["completion"] for r in records])
+    verdicts = [Verdict(r["correct"], r["kind"], tuple(r["wrong"])) for r in records]
+    score = counted([record["prompt"] for record in records[::answers]], verdicts)
     overall, *tasks = score["by_steps"].items()
     rows = {}
     for task, row in (*tasks, overall):
@@ -191,17 +191,3 @@ def score_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for task, row in found["summary"].items()
     ]
-
-
-def _write(
-    folder: Path, name: str, found: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
-) -> Path:
-    """The JSON file last: its presence says that both are complete."""
-    path = folder / f"{name}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot("written", folder, error) from error
-    write_atomic(path.with_suffix(".jsonl"), b"".join(json_bytes(r) + b"\n" for r in records))
-    write_json(path, found)
-    return path

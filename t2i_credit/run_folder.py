@@ -31,6 +31,7 @@ from safetensors.numpy import save as save_arrays
 
 from .atomic import cannot, json_bytes, write_atomic, write_folder_atomic, write_json
 from .errors import RunError
+from .masks import encode_mask
 from .pixels import to_uint8, write_png
 from .run_reader import (
     FORMAT,
@@ -54,12 +55,11 @@ __all__ = [
     "RunStatus",
     "RunWriter",
     "StepRecord",
-    "decode_mask",
-    "encode_mask",
     "list_runs",
     "numbered_folders",
     "step_name",
     "write_atomic",
+    "write_evaluation",
     "write_folder_atomic",
     "write_json",
 ]
@@ -284,17 +284,8 @@ class RunWriter:
     def write_evaluation(
         self, name: str, result: Mapping[str, Any], images: Iterable[Mapping[str, Any]] = ()
     ) -> Path:
-        """Writes evaluations/<name>.jsonl (one line per image), then <name>.json, whose
-        presence says that both are complete; returns the latter."""
-        path = evaluation_path(self.path, name)
-        lines = [json_bytes(line) + b"\n" for line in images]
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot("written", path, error) from error
-        write_atomic(path.with_name(f"{name}.jsonl"), b"".join(lines))
-        write_json(path, result)
-        return path
+        """Writes evaluations/<name>.jsonl and <name>.json; see the function of this name."""
+        return write_evaluation(self.path / "evaluations", name, result, images)
 
     def _cut_back(self) -> None:
         """Drops what was written after the checkpoint to resume from, and what a killed process
@@ -318,21 +309,20 @@ class RunWriter:
             raise cannot("cut back", self.path, error) from error
 
 
-def encode_mask(mask: Tensor | np.ndarray) -> dict[str, list[int]]:
-    """A mask (h, w) as JSON: lengths of its runs in raster order, the first one of False (possibly
-    0)."""
-    grid = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask).astype(bool)
-    padded = np.concatenate(([False], grid.ravel(), [not grid.ravel()[-1]]))
-    return {
-        "size": list(grid.shape),
-        "counts": np.diff(np.flatnonzero(padded[1:] != padded[:-1]), prepend=0).tolist(),
-    }
-
-
-def decode_mask(encoded: Mapping[str, Sequence[int]]) -> np.ndarray:
-    """The bool mask (h, w) of `encode_mask`."""
-    counts = np.asarray(encoded["counts"])
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(tuple(encoded["size"]))
+def write_evaluation(
+    folder: Path, name: str, result: Mapping[str, Any], records: Iterable[Mapping[str, Any]]
+) -> Path:
+    """Writes <name>.jsonl (one line per image or answer), then <name>.json, whose presence says that both are complete;
+    returns the latter. Raises RunError for a name that leaves the folder, or when the disk refuses."""
+    path = evaluation_path(folder, name)
+    lines = [json_bytes(record) + b"\n" for record in records]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot("written", folder, error) from error
+    write_atomic(folder / f"{name}.jsonl", b"".join(lines))
+    write_json(path, result)
+    return path
 
 
 def check_new(path: Path) -> None:

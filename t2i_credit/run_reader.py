@@ -216,11 +216,11 @@ class RunReader:
 
     def evaluation(self, name: str) -> dict[str, Any]:
         """The scores of an evaluation."""
-        return self._json(evaluation_path(self.path, name))
+        return self._json(evaluation_path(self.path / "evaluations", name))
 
     def evaluation_images(self, name: str) -> list[dict[str, Any]]:
         """One dict per image of an evaluation; [] when it kept none."""
-        path = evaluation_path(self.path, name).with_name(f"{name}.jsonl")
+        path = evaluation_path(self.path / "evaluations", name).with_name(f"{name}.jsonl")
         try:
             return [json.loads(line) for line in self._bytes(path).splitlines() if line]
         except FileNotFoundError:
@@ -231,7 +231,7 @@ class RunReader:
     def evaluation_image(self, name: str, filename: str) -> Image.Image | None:
         """One image of an evaluation, by its `filename` in the records; None when its pixels were
         not kept."""
-        folder = evaluation_path(self.path, name).with_suffix("")
+        folder = evaluation_path(self.path / "evaluations", name).with_suffix("")
         path = _contained(folder / filename, self.within or folder.resolve())
         if not path.is_file():
             return None
@@ -289,20 +289,22 @@ def step_name(step: int) -> str:
 def numbered_folders(folder: Path) -> list[int]:
     """The steps that have a complete folder inside `folder`, ascending; [] when there is no
     `folder`."""
-    with suppress(FileNotFoundError, NotADirectoryError):
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         return sorted(
-            int(p.name)
-            for p in folder.iterdir()
-            if p.name.isdecimal() and p.name == step_name(int(p.name)) and p.is_dir()
+            int(entry.name)
+            for entry in entries
+            if entry.name.isdecimal()
+            and entry.name == step_name(int(entry.name))
+            and entry.is_dir()
         )
     return []
 
 
-def evaluation_path(run: Path, name: str) -> Path:
-    """Where the scores of an evaluation lie; RunError for a name that leaves the folder."""
+def evaluation_path(folder: Path, name: str) -> Path:
+    """Where the scores of an evaluation lie in a folder of evaluations; RunError for a name that leaves the folder."""
     if not name or name.startswith(".") or Path(name).name != name:
         raise RunError(f"evaluation name {name!r}: must be a plain file name, without slashes")
-    return run / "evaluations" / f"{name}.json"
+    return folder / f"{name}.json"
 
 
 def _contained(path: Path, within: Path | None) -> Path:

@@ -94,12 +94,7 @@ class _Slices:
                     condition,
                     group,
                     noise,
-                    cfg_scale=settings.cfg_scale,
-                    temperature=settings.temperature,
-                    top_k=settings.top_k,
-                    top_p=settings.top_p,
-                    full_kl=False,
-                    guided_entropy=False,
+                    **settings.sampling,
                 ),
             )
 

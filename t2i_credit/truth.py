@@ -210,7 +210,7 @@ class _Measurement:
                 rollout,
                 rewards,
                 seed,
-                _sampling(self.config),
+                self.config.rollout.sampling,
                 lambda tokens: self._score(tokens, rollout.prompts),
                 batch_prompts,
             )
@@ -262,7 +262,7 @@ class _Measurement:
             guided_entropy="guided_entropy" in needs,
             code_spread="code_spread" in needs,
             code_shift="code_shift" in needs,
-            **_sampling(self.config),
+            **self.config.rollout.sampling,
         )
 
     @torch.no_grad()
@@ -275,13 +275,3 @@ class _Measurement:
     def _done(self) -> None:
         self.finished += 1
         self.progress(min(self.finished, self.total), self.total)
-
-
-def _sampling(config: Config) -> dict[str, Any]:
-    settings = config.rollout
-    return {
-        "cfg_scale": settings.cfg_scale,
-        "temperature": settings.temperature,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-    }

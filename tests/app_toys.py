@@ -3,6 +3,7 @@ no test."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -22,6 +23,26 @@ from t2i_credit.run_folder import RunWriter, write_json
 H, W, V, G = 3, 5, 16, 4
 HEIGHT, WIDTH = 30, 50  # of the pictures
 PROMPT, PROBE = "a red circle", "a blue square left of a red circle"
+SCRIPT = "<img src=x onerror='window.hacked = true'><script>window.hacked = true</script>"
+LISTS = (
+    "logprobs",
+    "negative_logprobs",
+    "contrast",
+    "credit",
+    "entropy",
+    "token_advantages",
+)  # of an answer
+
+
+def floats(text: str) -> np.ndarray:
+    """An array as the browser gets it."""
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
+def notice_of(value: dict[str, Any]) -> str:
+    """What is said where there is nothing to show."""
+    assert value["kind"] == "notice", value
+    return " ".join(value["notice"])
 
 
 def toy_rollout(step: int, prompts: tuple[str, ...]) -> Rollout:

@@ -95,6 +95,33 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser; skips where there is none. Of a module: while it lives, its event loop keeps others from running."""
+    from app_browser import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def address(runs: Path) -> Iterator[str]:
+    """Where the app serves the module's `runs`."""
+    from app_toys import served
+
+    with served(runs) as facts:
+        yield facts["address"]
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The app in the browser; fails the test if the browser complained."""
+    from app_browser import visited
+
+    with visited(browser, address) as opened:
+        yield opened
+
+
 @pytest.fixture(scope="session")
 def geneval_records() -> list[dict[str, Any]]:
     """The official GenEval records, from the JSON lines file that $GENEVAL_METADATA names."""

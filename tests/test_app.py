@@ -20,6 +20,8 @@ from app_toys import (
     H,
     V,
     W,
+    floats,
+    notice_of,
     say_state,
     write_toy_run,
     write_toy_step,
@@ -42,7 +44,8 @@ from t2i_credit.app.playground import MODES, asked
 from t2i_credit.app.runs import Recorded, RunShelf, liveliest
 from t2i_credit.app.server import check_login, free_port, is_loopback, start
 from t2i_credit.errors import RunError, UserError
-from t2i_credit.run_folder import RunReader, RunWriter, encode_mask
+from t2i_credit.masks import encode_mask
+from t2i_credit.run_folder import RunReader, RunWriter
 from t2i_credit.run_reader import RunStatus
 
 
@@ -57,15 +60,6 @@ def shelf(tmp_path_factory):
 def fresh(tmp_path):
     write_toy_run(tmp_path / "one")
     return RunShelf(tmp_path)
-
-
-def floats(text):
-    return np.frombuffer(base64.b64decode(text), "<f4")
-
-
-def notice_of(value):
-    assert value["kind"] == "notice", value
-    return " ".join(value["notice"])
 
 
 # ---- credit maps

@@ -11,20 +11,13 @@ import time
 
 import numpy as np
 import pytest
-from app_browser import PATIENCE, TABS, choose_run, chromium, open_tab, visited
-from app_toys import PROBE, PROMPT, H, W, served, write_toy_run
+from app_browser import PATIENCE, TABS, choose_run, open_tab, visited
+from app_toys import PROBE, PROMPT, SCRIPT, H, W, write_toy_run
 from PIL import Image
 
 from t2i_credit.run_folder import RunReader
 
 pytestmark = pytest.mark.xdist_group("app")
-SCRIPT = "<img src=x onerror='window.hacked = true'><script>window.hacked = true</script>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +27,6 @@ def runs(tmp_path_factory):
     write_toy_run(root / "script", prompts=(SCRIPT, PROBE), steps=(1, 2))
     write_toy_run(root / "toy")  # the newest, so it is chosen at first
     return root
-
-
-@pytest.fixture(scope="module")
-def address(runs):
-    with served(runs) as facts:
-        yield facts["address"]
-
-
-@pytest.fixture
-def page(browser, address):
-    with visited(browser, address) as opened:
-        yield opened
 
 
 def point_at(page, row, column, *, click=True):

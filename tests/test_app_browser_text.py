@@ -7,13 +7,12 @@ import csv
 import json
 
 import pytest
-from app_browser import choose_run, chromium, open_tab, visited
-from app_toys import ANSWER, G, served, text_sample, write_text_run, write_toy_run
+from app_browser import choose_run, open_tab
+from app_toys import ANSWER, LISTS, SCRIPT, G, text_sample, write_text_run, write_toy_run
 
 from t2i_credit.run_folder import RunReader, RunWriter
 
 pytestmark = pytest.mark.xdist_group("app")
-SCRIPT = "<img src=x onerror='window.hacked = true'><script>window.hacked = true</script>"
 TABS = {
     "Training": "#training-newest .answer .pill",
     "Credit maps": ".answer-stage .pill",
@@ -22,12 +21,6 @@ TABS = {
     "Evaluation": "#evaluation-bars .notice",
 }
 COLOUR = "pill => getComputedStyle(pill).backgroundColor"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +36,6 @@ def runs(tmp_path_factory):
     RunWriter(write_text_run(root / "lull")).write_text_step(5, flat, group_size=G)
     write_text_run(root / "text")  # the newest, so it is chosen at first
     return root
-
-
-@pytest.fixture(scope="module")
-def address(runs):
-    with served(runs) as facts:
-        yield facts["address"]
-
-
-@pytest.fixture
-def page(browser, address):
-    with visited(browser, address) as opened:
-        yield opened
 
 
 def pill(page, token):
@@ -106,15 +87,7 @@ def test_a_clicked_token_shows_the_numbers_of_samples_json(page, runs):
         }
         contrast = sample["logprobs"][token] - sample["negative_logprobs"][token]
         assert shown.pop("signed_contrast") == pytest.approx(contrast, abs=1e-6)
-        names = {
-            "logprobs",
-            "negative_logprobs",
-            "contrast",
-            "credit",
-            "token_advantages",
-            "entropy",
-        }
-        assert shown == {name: sample[name][token] for name in names}
+        assert shown == {name: sample[name][token] for name in LISTS}
         head = page.locator(".inspector-head").inner_text()
         assert f"Token {token}" in head and repr(ANSWER[token]) in head
         page.locator(".answer-stage").focus()

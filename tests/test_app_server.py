@@ -10,14 +10,13 @@ import uuid
 import httpx
 import psutil
 import pytest
-from app_toys import PROBE, served, write_toy_run
+from app_toys import PROBE, SCRIPT, served, write_toy_run
 
 from t2i_credit import console
 
 pytestmark = pytest.mark.xdist_group("app")  # one worker starts the server
 
 SECRET = "a secret that lies beside the runs"
-SCRIPT = "<script>window.hacked = true</script><img src=x onerror='window.hacked = true'>"
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,21 @@ import json
 
 import numpy as np
 import pytest
-from app_toys import ANSWER, PROMPT, G, text_sample, write_text_run, write_toy_run
+from app_toys import (
+    ANSWER,
+    LISTS,
+    PROMPT,
+    G,
+    floats,
+    notice_of,
+    text_sample,
+    write_text_run,
+    write_toy_run,
+)
 
 from t2i_credit.app import charts, compare, credit_maps, evaluation, studio, training
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder import RunReader, RunWriter
-
-LISTS = ("logprobs", "negative_logprobs", "contrast", "credit", "entropy", "token_advantages")
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +48,6 @@ def damage(shelf, change, step=9):
     header = json.loads(path.read_text())
     change(header["samples"])
     path.write_text(json.dumps(header))
-
-
-def floats(text):
-    return np.frombuffer(base64.b64decode(text), "<f4")
-
-
-def notice_of(value):
-    assert value["kind"] == "notice", value
-    return " ".join(value["notice"])
 
 
 # ---- what is shown

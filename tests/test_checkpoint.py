@@ -1,12 +1,10 @@
 import json
 import random
-import resource
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from disk import everything, full_disk
 from torch import nn
 
 from t2i_credit.checkpoint import (
@@ -53,20 +51,6 @@ def save(folder, step, parts, **more):
 
 def save_plain(folder, step, **more):
     return save_checkpoint(folder, step, model_state={"w": torch.arange(300.0)}, **more)
-
-
-@contextmanager
-def full_disk(limit):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def everything(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*"))
 
 
 def test_training_from_a_checkpoint_equals_uninterrupted_training_bit_for_bit(tmp_path):

@@ -1,26 +1,23 @@
 import errno
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from disk import everything, full_disk
 
 from t2i_credit.errors import RunError
 from t2i_credit.interfaces import Prompt, Rollout
+from t2i_credit.masks import decode_mask, encode_mask
 from t2i_credit.run_folder import (
     RunReader,
     RunWriter,
-    decode_mask,
-    encode_mask,
     list_runs,
     write_atomic,
     write_folder_atomic,
@@ -72,21 +69,6 @@ def write_toy_step(run, step, rollout=None, **changes):
         "token_advantages": (rewards - 1.5)[:, None] * credit,
     }
     return run.write_step(step, rollout, **{**given, **changes})
-
-
-@contextmanager
-def full_disk(limit):
-    """No file may grow beyond `limit` bytes: the operating system itself refuses the write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def everything(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*"))
 
 
 def set_status(path, **changes):

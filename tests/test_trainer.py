@@ -27,8 +27,9 @@ from t2i_credit.checkpoint import load_checkpoint, save_checkpoint
 from t2i_credit.config import parse_config
 from t2i_credit.config_yaml import write_yaml
 from t2i_credit.errors import RunError, TrainingError
+from t2i_credit.masks import decode_mask
 from t2i_credit.metrics import METRICS
-from t2i_credit.run_folder import RunReader, decode_mask
+from t2i_credit.run_folder import RunReader
 
 # Everything that has a state: two updates, a schedule, momentum, epochs that end inside a step, a reference.
 EVERYTHING: dict[str, dict[str, Any]] = {
