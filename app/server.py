@@ -44,8 +44,9 @@ def start(
         raise UserError(f"{root}: not a folder of runs")
     port = free_port(host, port)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    # events that Gradio makes a table of after each one: 10,000 by default, whose memory grows for hours
+    # Gradio remembers 10,000 events and makes a table of them with pandas after each one, for a page that is off here
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))
     from starlette.middleware import Middleware
 
     from .guard import Doorman
