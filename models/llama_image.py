@@ -34,9 +34,9 @@ class LlamaImageModel(nn.Module):
     codebook_size: int
     language_model: PreTrainedModel
     recompute = False
-    logits_at_once = (
-        2**24
-    )  # values, 64 MiB in float32: as many token positions as fit share a chunk of the head
+    # As many token positions as fit share a chunk of the head. 16 MiB in float32: small enough that a CPU's allocator
+    # keeps the memory for the next chunk, where it would fault larger ones in anew.
+    logits_at_once = 2**22
 
     @property
     def device(self) -> torch.device:

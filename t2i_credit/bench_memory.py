@@ -34,14 +34,14 @@ class MemorySize:
         tokens: N, image tokens of a whole micro-batch.
         codes: V.
         width: D, of the last hidden states.
-        chunk: token positions per call of the head, in the chunked way; 1024 is what the models of this build
+        chunk: token positions per call of the head, in the chunked way; 256 is what the models of this build
             take with 16,384 codes.
     """
 
     tokens: int = 4608
     codes: int = 16_384
     width: int = 256
-    chunk: int = 1024
+    chunk: int = 256
 
 
 def chunked(features: Tensor, head: Head, tokens: Tensor, size: MemorySize) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -31,8 +32,25 @@ def taken_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
     Returns:
         (...) float32, nats.
     """
-    logits = logits.float()
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return _TakenLogprobs.apply(logits.float(), tokens)
+
+
+class _TakenLogprobs(torch.autograd.Function):
+    """Its gradient, onehot - softmax, is made in one array and three passes; autograd's own takes twice both."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
+        normaliser = logits.logsumexp(-1, keepdim=True)
+        places = tokens.unsqueeze(-1)
+        ctx.save_for_backward(logits, places, normaliser)
+        return (logits.gather(-1, places) - normaliser).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, places, normaliser = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        return (logits - normaliser).exp_().mul_(-grad).scatter_add_(-1, places, grad), None
 
 
 def entropy(logits: Tensor) -> Tensor:
