@@ -17,6 +17,7 @@ from ..errors import UserError
 
 PORT = 7860
 TIDY_EVERY = 20.0  # seconds
+M_ARENA_MAX = -8  # of glibc's malloc.h
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 
 
@@ -90,6 +91,7 @@ def serve(
     """`start`, and wait until interrupted."""
     from .. import console
 
+    share_one_arena()
     page = start(runs, host=host, port=port, login=login)
     console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
     gc.collect()
@@ -99,6 +101,13 @@ def serve(
             time.sleep(TIDY_EVERY)
             tidy()
     page.close(verbose=False)
+
+
+def share_one_arena() -> None:
+    """Keeps glibc from giving each thread a heap of its own: threads come and go with the requests, and each leaves
+    pieces behind."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
 
 
 def tidy() -> None:
