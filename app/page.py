@@ -46,26 +46,34 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             with gr.Tab(TABS["evaluation"], id="evaluation") as opened["evaluation"]:
                 scores = evaluation.build(shelf, run)
 
-        shown = [known, *live.outputs]
+        # Gradio keeps one more component, with what it showed, for each update of it, and a skipped output is an update
+        # too: so the clock brings states alone, and their changes bring what is to be shown, always whole.
+        signs = [known, *live.signs]
 
         def first() -> list[Any]:
             """What the page begins with: the newest run."""
             now = listed(shelf)
-            chosen = chosen_run(None, now)
-            return [offer(None, now), now, *training.update(shelf, chosen, ())]
+            return [offer(None, now), now, *training.signs(shelf, chosen_run(None, now))]
 
-        def look(name: str | None, before: list[Any] | None, seen: tuple[Any, ...]) -> list[Any]:
-            """What a tick of the clock brings: new runs, and what changed in the chosen one."""
+        def look(name: str | None, before: list[Any] | None, *seen: Any) -> list[Any]:
+            """What a tick of the clock brings: the runs there are, and whether the chosen one has changed."""
             if before is None or (before and name is None):
-                return [gr.skip()] * len(shown)  # asked before `first` came; would undo a choice
+                return [before, *seen]  # asked before `first` came; would undo a choice
             now = listed(shelf)
-            return [now, *training.update(shelf, chosen_run(name, now), seen)]
+            return [now, *training.signs(shelf, chosen_run(name, now))]
 
-        beat = {"fn": look, "inputs": [run, known, live.seen], "outputs": shown, **QUIET}
-        page.load(first, None, [run, *shown], **QUIET)
+        def numbers(name: str | None) -> list[Any]:
+            return training.numbers(shelf, chosen_run(name, listed(shelf)))
+
+        def newest(name: str | None) -> dict[str, Any]:
+            return training.newest(shelf, chosen_run(name, listed(shelf)))
+
+        beat = {"fn": look, "inputs": [run, *signs], "outputs": signs, **QUIET}
+        page.load(first, None, [run, *signs], **QUIET)
         clock.tick(**beat)
-        # not an output of each tick: Gradio keeps one more component for each update of an input, a skipped one too
         known.change(offer, [run, known], run, **QUIET)
+        live.signs[0].change(numbers, run, [live.status, live.curves], **QUIET)
+        live.signs[1].change(newest, run, live.newest, **QUIET)
 
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.show(shelf, name, dict(asked._data or {}))
@@ -95,16 +103,13 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
 
         def changed(name: str | None, where: str) -> list[Any]:
             """Another run was chosen: the open tab shows it."""
-            first: list[Any] = [gr.skip()] * len(live.outputs)
-            if where == "training":
-                first = training.update(shelf, name, ())
             second = credit_maps.show(shelf, name, {}) if where == "maps" else gr.skip()
             third: list[Any] = [gr.skip()] * len(scores.outputs)
             if where == "evaluation":
                 third = scores.refresh(name)
-            return [*first, second, *third]
+            return [*training.signs(shelf, name), second, *third]
 
-        run.input(changed, [run, active], [*live.outputs, maps, *scores.outputs], **QUIET)
+        run.input(changed, [run, active], [*live.signs, maps, *scores.outputs], **QUIET)
     return page
 
 

@@ -17,21 +17,17 @@ from .runs import RunShelf, groups_of, in_words, liveliest
 from .steps import read_step, shown_group
 from .texts import is_text
 
-Seen = tuple[Any, ...]
+Sign = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class TrainingTab:
-    """The components of the tab."""
+    """The components of the tab, and the signs of what they show: another sign, and the page asks for it anew."""
 
     status: gr.HTML
     newest: gr.HTML
     curves: gr.HTML
-    seen: gr.State
-
-    @property
-    def outputs(self) -> list[Any]:
-        return [self.status, self.newest, self.curves, self.seen]
+    signs: tuple[gr.State, gr.State]
 
 
 def build() -> TrainingTab:
@@ -39,52 +35,49 @@ def build() -> TrainingTab:
     status = components.plain(elem_id="training-status")
     newest = components.group("training-newest")
     curves = components.charts("training-curves")
-    return TrainingTab(status, newest, curves, gr.State(()))
+    return TrainingTab(status, newest, curves, (gr.State(None), gr.State(None)))
 
 
-def update(shelf: RunShelf, name: object, seen: Seen) -> list[Any]:
-    """Values of `TrainingTab.outputs`; what did not change since `seen` is left alone, so that nothing flickers."""
+def signs(shelf: RunShelf, name: object) -> list[Sign]:
+    """What status and curves, and what the newest group were made of: equal as long as nothing has changed, so that
+    nothing is sent or drawn again."""
+    try:
+        reader = shelf.open(name)
+        state, steps = reader.status().state, reader.steps()
+    except (UserError, OSError) as error:
+        return [(name, in_words(error))] * 2
+    size = _size(reader, "metrics.jsonl")
+    return [(str(reader.path), state, size), (str(reader.path), steps[-1] if steps else 0)]
+
+
+def numbers(shelf: RunShelf, name: object) -> list[Any]:
+    """The values of `status` and `curves`."""
     try:
         if not name and not shelf.statuses():
-            return _replaced(words.no_runs(str(shelf.root)), "no runs", seen)
+            return [words.no_runs(str(shelf.root)), _no_curves()]
         reader = shelf.open(name)
-        return _update(shelf, reader, seen)
+        metrics = shelf.metrics(reader)
+        strip = words.status_strip(reader.status(), metrics)
     except (UserError, OSError) as error:
         box = words.notice("This run cannot be shown", in_words(error), kind="error")
-        return _replaced(box, in_words(error), seen)
+        return [box, _no_curves()]
+    if not metrics:
+        says = "The curves begin with the first finished step."
+        return [strip, components.note("No step yet", says)]
+    return [strip, plain({"figures": training_figures(metrics)})]
 
 
-def _replaced(box: str, why: str, seen: Seen) -> list[Any]:
-    if seen == (why,):
-        return [gr.skip()] * 4
-    empty = {"groups": [], "key": why}
-    return [box, empty, {"figures": [], "sent": time.time()}, (why,)]
+def newest(shelf: RunShelf, name: object) -> dict[str, Any]:
+    """The value of `newest`; nothing where `numbers` says why."""
+    try:
+        reader = shelf.open(name)
+        return newest_group(reader, reader.steps())
+    except (UserError, OSError) as error:
+        return {"groups": [], "key": in_words(error)}
 
 
-def _update(shelf: RunShelf, reader: RunReader, seen: Seen) -> list[Any]:
-    status = reader.status()
-    steps = reader.steps()
-    signs = (
-        str(reader.path),
-        _size(reader, "metrics.jsonl"),
-        steps[-1] if steps else 0,
-        status.state,
-    )
-    same = [a == b for a, b in zip(signs, seen, strict=False)] if len(seen) == len(signs) else []
-    changed_run = not same or not same[0]
-    metrics: Any = None
-    if changed_run or not same[1] or not same[3]:
-        metrics = shelf.metrics(reader)
-    strip: Any = gr.skip() if metrics is None else words.status_strip(status, metrics)
-    figures: Any = gr.skip()
-    if metrics is not None:
-        figures = plain({"figures": training_figures(metrics)})
-        if not metrics:
-            figures = components.note(
-                "No step yet", "The curves begin with the first finished step."
-            )
-    newest: Any = gr.skip() if same and same[0] and same[2] else newest_group(reader, steps)
-    return [strip, newest, figures, signs]
+def _no_curves() -> dict[str, Any]:
+    return {"figures": [], "sent": time.time()}
 
 
 def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:

@@ -205,23 +205,31 @@ def test_large_pictures_are_sent_smaller_and_small_ones_exactly():
 # ---- training
 
 
-def test_a_second_look_at_an_unchanged_run_leaves_everything_alone(shelf):
-    first = training.update(shelf, "one", ())
-    second = training.update(shelf, "one", first[-1])
-    assert "finished" in first[0] and first[1]["groups"] and first[2]["figures"]
-    assert all(value.get("__type__") == "update" and len(value) == 1 for value in second[:3])
+def test_an_unchanged_run_has_the_same_signs(shelf):
+    assert training.signs(shelf, "one") == training.signs(shelf, "one")
+    strip, curves = training.numbers(shelf, "one")
+    assert "finished" in strip and curves["figures"] and training.newest(shelf, "one")["groups"]
 
 
-def test_a_new_step_changes_the_curves_and_a_new_record_the_pictures(fresh):
-    seen = training.update(fresh, "one", ())[-1]
+def test_a_new_step_changes_the_sign_of_the_curves_and_a_new_record_that_of_the_pictures(fresh):
+    begun = training.signs(fresh, "one")
     run = RunWriter(fresh.root / "one")
+    before = len(training.numbers(fresh, "one")[1]["figures"][0]["data"][-1]["x"])
     with (fresh.root / "one" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 10, "reward": 1.0}\n')
-    strip, newest, curves, seen = training.update(fresh, "one", seen)
-    assert "finished" in strip and curves["figures"] and "groups" not in newest
+    longer = training.signs(fresh, "one")
+    assert longer[0] != begun[0] and longer[1] == begun[1]
+    assert len(training.numbers(fresh, "one")[1]["figures"][0]["data"][-1]["x"]) == before + 1
     write_toy_step(run, 10)
-    _, newest, curves, _ = training.update(fresh, "one", seen)
-    assert "step 10" in newest["groups"][0]["says"] and "figures" not in curves
+    recorded = training.signs(fresh, "one")
+    assert recorded[0] == longer[0] and recorded[1] != longer[1]
+    assert "step 10" in training.newest(fresh, "one")["groups"][0]["says"]
+
+
+def test_another_state_of_a_run_is_another_sign(fresh):
+    begun = training.signs(fresh, "one")
+    say_state(fresh.root / "one", "running", pid=2**22 - 3)  # no such process
+    assert training.signs(fresh, "one")[0] != begun[0]
 
 
 def test_a_group_that_is_all_alike_shows_its_credit_and_says_so(fresh):
@@ -259,11 +267,11 @@ def test_a_duration_reads_as_one_says_it(seconds, text):
 
 def test_a_run_that_was_killed_and_one_that_failed_say_so(fresh):
     say_state(fresh.root / "one", "running", pid=2**22 - 3)  # no such process
-    assert "was killed" in training.update(fresh, "one", ())[0]
+    assert "was killed" in training.numbers(fresh, "one")[0]
     status = json.loads((fresh.root / "one" / "status.json").read_text())
     failed = {**status, "state": "failed", "message": "step 3: <b>loss</b> is nan"}
     (fresh.root / "one" / "status.json").write_text(json.dumps(failed))
-    strip = training.update(fresh, "one", ())[0]
+    strip = training.numbers(fresh, "one")[0]
     assert "failed" in strip and "&lt;b&gt;loss" in strip
 
 
@@ -273,7 +281,7 @@ def test_a_run_that_was_killed_and_one_that_failed_say_so(fresh):
 def test_no_runs_folder_and_an_empty_one_say_what_to_run(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         shelf = RunShelf(folder)
-        assert "t2i-credit train" in training.update(shelf, None, ())[0]
+        assert "t2i-credit train" in training.numbers(shelf, None)[0]
         assert "t2i-credit train" in notice_of(credit_maps.show(shelf, None, {}))
         assert "t2i-credit train" in notice_of(compare.update(shelf, [], "reward", None)[1])
         assert evaluation.update(shelf, None, None)[1]["kind"] == "notice"
@@ -282,7 +290,8 @@ def test_no_runs_folder_and_an_empty_one_say_what_to_run(tmp_path):
 def test_a_run_that_has_just_begun_says_what_will_come(tmp_path):
     RunWriter.create(tmp_path / "new", config={}, environment={}, total=9)
     shelf = RunShelf(tmp_path)
-    strip, newest, curves, _ = training.update(shelf, "new", ())
+    strip, curves = training.numbers(shelf, "new")
+    newest = training.newest(shelf, "new")
     assert "running" in strip and "No picture yet" in notice_of(newest)
     assert "No step yet" in notice_of(curves)
     assert "No step recorded yet" in notice_of(credit_maps.show(shelf, "new", {}))
@@ -292,7 +301,7 @@ def test_a_run_that_has_just_begun_says_what_will_come(tmp_path):
 def test_a_corrupt_arrays_file_is_named_and_the_step_before_is_shown(fresh):
     (fresh.root / "one/steps/000009/arrays.safetensors").write_bytes(b"no safetensors")
     assert "arrays.safetensors" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
-    assert "step 5" in training.update(fresh, "one", ())[1]["groups"][0]["says"]
+    assert "step 5" in training.newest(fresh, "one")["groups"][0]["says"]
 
 
 def test_pictures_that_were_deleted_leave_the_maps(fresh):
@@ -316,13 +325,13 @@ def test_arrays_of_another_shape_are_refused_by_name(fresh):
 def test_half_a_record_is_one_line(fresh, text):
     (fresh.root / "one/steps/000009/samples.json").write_text(text)
     assert "samples.json" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
-    assert "step 5" in training.update(fresh, "one", ())[1]["groups"][0]["says"]
+    assert "step 5" in training.newest(fresh, "one")["groups"][0]["says"]
 
 
 def test_a_run_of_a_newer_format_is_listed_and_explained(fresh):
     (fresh.root / "one/environment.json").write_text('{"format": 99}')
     assert fresh.choices(fresh.statuses()) == [("one  (cannot be read)", "one")]
-    assert "format 99" in training.update(fresh, "one", ())[0]
+    assert "format 99" in training.numbers(fresh, "one")[0]
 
 
 def test_a_damaged_evaluation_is_one_line(fresh):
@@ -383,7 +392,7 @@ def test_symbolic_links_that_lead_out_are_not_followed(tmp_path):
     metrics = tmp_path / "runs/one/metrics.jsonl"
     metrics.unlink()
     metrics.symlink_to(tmp_path / "secret/metrics.jsonl")
-    assert "leads out" in training.update(shelf, "one", ())[0]
+    assert "leads out" in training.numbers(shelf, "one")[0]
 
 
 def test_a_picture_name_that_leads_out_shows_no_picture(tmp_path):
@@ -582,14 +591,13 @@ def test_a_file_in_place_of_the_runs_folder_is_one_line(tmp_path):
         start(tmp_path / "file", port=0)
 
 
-def test_the_clock_updates_no_component_that_an_event_reads(shelf):
-    # Gradio keeps a component for ever for each update of an input: a page left open would grow with every tick
+def test_the_clock_updates_states_alone(shelf):
+    # Gradio keeps a component and its value for each update: a page left open would grow with every tick
     async def built():  # in a loop that is closed again
         return build_page(shelf)
 
     page = asyncio.run(built())
     ticks = [event for event in page.fns.values() if "tick" in dict(map(reversed, event.targets))]
     assert ticks
-    read = {block for event in page.fns.values() for block in event.inputs if not block.stateful}
     for event in ticks:
-        assert read.isdisjoint(event.outputs)
+        assert event.outputs and all(block.stateful for block in event.outputs)

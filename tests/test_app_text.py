@@ -88,18 +88,14 @@ def test_spaces_and_line_ends_of_tokens_can_be_seen(shelf):
 
 
 def test_training_shows_the_newest_group_best_answer_first(shelf):
-    strip, newest, curves, _ = training.update(shelf, "text", ())
+    strip, curves = training.numbers(shelf, "text")
+    newest = training.newest(shelf, "text")
     group = newest["groups"][0]
     assert newest["map"] == "token_advantages" and group["text"] and "step 9" in group["says"]
     assert [sample["reward"] for sample in group["samples"]] == [3.0, 2.0, 1.0, 0.0]
     assert "Answer length" in strip and "Throughput" not in strip
     titles = [figure["title"] for figure in curves["figures"]]
     assert titles == ["Reward", "Answer length", "Cut-off answers", "Entropy", "Signed contrast"]
-
-
-def test_a_second_look_at_an_unchanged_run_leaves_everything_alone(shelf):
-    seen = training.update(shelf, "text", ())[-1]
-    assert all(len(value) == 1 for value in training.update(shelf, "text", seen)[:3])
 
 
 def test_a_flat_group_is_coloured_by_its_credit(fresh):
@@ -213,7 +209,7 @@ def test_a_damaged_step_is_one_line_and_the_one_before_is_shown(fresh, change):
     damage(fresh, change)
     said = notice_of(credit_maps.show(fresh, "text", {"step": 9}))
     assert "steps/000009" in said and "\n" not in said
-    assert "step 5" in training.update(fresh, "text", ())[1]["groups"][0]["says"]
+    assert "step 5" in training.newest(fresh, "text")["groups"][0]["says"]
     assert credit_maps.save(fresh, {"run": "text", "kind": "csv"})["error"]
 
 
@@ -244,7 +240,7 @@ def test_an_answer_none_of_whose_tokens_counts_is_shown_empty(tmp_path):
 def test_a_run_that_has_just_begun_says_what_will_come(tmp_path):
     RunWriter.create(tmp_path / "new", config={"grpo": {}}, environment={}, total=9)
     shelf = RunShelf(tmp_path)
-    assert "group of answers" in notice_of(training.update(shelf, "new", ())[1])
+    assert "group of answers" in notice_of(training.newest(shelf, "new"))
     assert "No step recorded yet" in notice_of(credit_maps.show(shelf, "new", {}))
 
 
