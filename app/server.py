@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import gc
 import ipaddress
 import os
 import socket
-import time
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,6 @@ from typing import Any
 from ..errors import UserError
 
 PORT = 7860
-TIDY_EVERY = 20.0  # seconds
-M_ARENA_MAX = -8  # of glibc's malloc.h
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 
 
@@ -91,30 +87,11 @@ def serve(
     """`start`, and wait until interrupted."""
     from .. import console
 
-    share_one_arena()
     page = start(runs, host=host, port=port, login=login)
     console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
-    gc.collect()
-    gc.freeze()  # the page itself, so that each collection costs milliseconds
     with suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(TIDY_EVERY)
-            tidy()
+        threading.Event().wait()
     page.close(verbose=False)
-
-
-def share_one_arena() -> None:
-    """Keeps glibc from giving each thread a heap of its own: threads come and go with the requests, and each leaves
-    pieces behind."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 1)
-
-
-def tidy() -> None:
-    """Keeps memory flat: collects answers that only cycles hold, and gives what is free back (where libc is glibc)."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def check_login(host: str, login: str | None) -> tuple[str, str] | None:
