@@ -62,18 +62,18 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             now = listed(shelf)
             return [now, *training.signs(shelf, chosen_run(name, now))]
 
-        def numbers(name: str | None) -> list[Any]:
-            return training.numbers(shelf, chosen_run(name, listed(shelf)))
+        def numbers(name: str | None, now: list[Any]) -> list[Any]:
+            return training.numbers(shelf, chosen_run(name, now))
 
-        def newest(name: str | None) -> dict[str, Any]:
-            return training.newest(shelf, chosen_run(name, listed(shelf)))
+        def newest(name: str | None, now: list[Any]) -> dict[str, Any]:
+            return training.newest(shelf, chosen_run(name, now))
 
         beat = {"fn": look, "inputs": [run, *signs], "outputs": signs, **QUIET}
         page.load(first, None, [run, *signs], **QUIET)
         clock.tick(**beat)
         known.change(offer, [run, known], run, **QUIET)
-        live.signs[0].change(numbers, run, [live.status, live.curves], **QUIET)
-        live.signs[1].change(newest, run, live.newest, **QUIET)
+        live.signs[0].change(numbers, [run, known], [live.status, live.curves], **QUIET)
+        live.signs[1].change(newest, [run, known], live.newest, **QUIET)
 
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.show(shelf, name, dict(asked._data or {}))

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import pvariance
 from sys import intern
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import RunError, UserError
 from ..heatmap_text import spoken
 from ..run_reader import RunReader, RunStatus, list_runs
 from .tail import MetricsTail
 
+T = TypeVar("T")
 REMEMBERED_RUNS = 8  # whose recorded prompts and metrics are kept in memory
 
 STATES = {
@@ -99,11 +100,7 @@ class RunShelf:
             key = step, reader.step_folder(step).stat().st_mtime_ns
         except OSError as error:
             raise RunError(f"{reader.path}: step {step} is not recorded (any more)") from error
-        with self._lock:
-            known = self._recorded.setdefault(reader.path, {})
-            self._recorded.move_to_end(reader.path)
-            while len(self._recorded) > REMEMBERED_RUNS:
-                self._recorded.popitem(last=False)
+        known = self._of_run(self._recorded, reader.path, {})
         if key not in known:
             known[key] = groups_of(reader, step)
         return known[key]
@@ -114,12 +111,16 @@ class RunShelf:
         Raises:
             RunError: they cannot be read.
         """
+        return self._of_run(self._tails, reader.path, MetricsTail()).lines(reader)
+
+    def _of_run(self, kept: OrderedDict[Path, T], run: Path, new: T) -> T:
+        """What is remembered of a run, `new` at first; the runs that were not asked for the longest are forgotten."""
         with self._lock:
-            tail = self._tails.setdefault(reader.path, MetricsTail())
-            self._tails.move_to_end(reader.path)
-            while len(self._tails) > REMEMBERED_RUNS:
-                self._tails.popitem(last=False)
-        return tail.lines(reader)
+            found = kept.setdefault(run, new)
+            kept.move_to_end(run)
+            while len(kept) > REMEMBERED_RUNS:
+                kept.popitem(last=False)
+        return found
 
     @staticmethod
     def _is_run(path: Path) -> bool:

@@ -214,13 +214,16 @@ class RunReader:
         """Names of the complete evaluations."""
         return sorted(p.stem for p in (self.path / "evaluations").glob("[!.]*.json"))
 
+    def _evaluation(self, name: str) -> Path:
+        return evaluation_path(self.path / "evaluations", name)
+
     def evaluation(self, name: str) -> dict[str, Any]:
         """The scores of an evaluation."""
-        return self._json(evaluation_path(self.path / "evaluations", name))
+        return self._json(self._evaluation(name))
 
     def evaluation_images(self, name: str) -> list[dict[str, Any]]:
         """One dict per image of an evaluation; [] when it kept none."""
-        path = evaluation_path(self.path / "evaluations", name).with_name(f"{name}.jsonl")
+        path = self._evaluation(name).with_name(f"{name}.jsonl")
         try:
             return [json.loads(line) for line in self._bytes(path).splitlines() if line]
         except FileNotFoundError:
@@ -231,7 +234,7 @@ class RunReader:
     def evaluation_image(self, name: str, filename: str) -> Image.Image | None:
         """One image of an evaluation, by its `filename` in the records; None when its pixels were
         not kept."""
-        folder = evaluation_path(self.path / "evaluations", name).with_suffix("")
+        folder = self._evaluation(name).with_suffix("")
         path = _contained(folder / filename, self.within or folder.resolve())
         if not path.is_file():
             return None

@@ -98,6 +98,17 @@ def test_training_shows_the_newest_group_best_answer_first(shelf):
     assert titles == ["Reward", "Answer length", "Cut-off answers", "Entropy", "Signed contrast"]
 
 
+def test_an_unchanged_run_has_the_same_signs_and_a_new_record_another(fresh):
+    seen = training.signs(fresh, "text")
+    assert training.signs(fresh, "text") == seen
+    samples = [text_sample(place, ANSWER) for place in range(G)]
+    RunWriter(fresh.root / "text").write_text_step(10, samples, group_size=G)
+    assert [a == b for a, b in zip(training.signs(fresh, "text"), seen, strict=True)] == [
+        True,
+        False,
+    ]
+
+
 def test_a_flat_group_is_coloured_by_its_credit(fresh):
     alike = [text_sample(place, ANSWER) for place in range(G)]
     for sample in alike:
