@@ -92,6 +92,7 @@ def build(shelf: RunShelf) -> Playground:
                 elem_id="play-said",
             )
             pictures = components.group("play-pictures")
+            shown = gr.State({"groups": [], "key": "nothing yet"})  # what `pictures` shows
 
     def stop_now(request: gr.Request) -> None:
         event = stops.get(request.session_hash or "page")
@@ -101,20 +102,23 @@ def build(shelf: RunShelf) -> Playground:
     def second(chosen: str) -> list[Any]:
         return [gr.Textbox(visible=chosen == MODES[1]), gr.Dropdown(visible=chosen == MODES[2])]
 
-    def run(request: gr.Request, *form: Any) -> Iterator[list[Any]]:
+    def run(request: gr.Request, value: dict[str, Any], *filled: Any) -> Iterator[list[Any]]:
         session = request.session_hash or "page"
         stop = stops[session] = threading.Event()
-        takes, settings = asked(*form)
+        takes, settings = asked(*filled)
         try:
             for progress in studio.sample(takes, settings, stop):
-                yield [told(progress), gr.skip() if progress.value is None else progress.value]
+                value = value if progress.value is None else progress.value
+                yield [told(progress), value, value]  # what is equal is not sent again
         finally:
             stops.pop(session, None)
 
+    form = [model, prompt, negative, mode, other_negative, other_model]
+    form += [cfg, temperature, seed, count]  # in the order of `asked`
     go.click(
-        run,  # in the order of `asked`
-        [model, prompt, negative, mode, other_negative, other_model, cfg, temperature, seed, count],
-        [said, pictures],
+        run,
+        [shown, *form],
+        [said, pictures, shown],
         concurrency_id="generator",
         concurrency_limit=1,
         **components.QUIET,
