@@ -63,21 +63,33 @@ def load_pretrained(name_or_path: str) -> Any:
     Raises:
         ModelError: there is no such model, its architecture is not supported, or a file is missing or damaged.
     """
-    folder = EMBEDDED / name_or_path if name_or_path in embedded_names() else Path(name_or_path)
-    if not folder.is_dir():
-        folder = _from_hub(name_or_path)
-    return MODELS[_architecture(folder)](folder)
+    from .hub_files import snapshot
+
+    architecture = check_pretrained(name_or_path)
+    folder = _folder(name_or_path)
+    return MODELS[architecture](folder if folder.is_dir() else snapshot(name_or_path))
 
 
-def _from_hub(name: str) -> Path:
-    """The folder of a hub id; its config.json is looked at before its weights are downloaded."""
+def check_pretrained(name_or_path: str) -> str:
+    """The `model_type` behind a name that `load_pretrained` takes; of a hub id only config.json is downloaded.
+
+    Raises:
+        ModelError: there is no such model, or its architecture is not supported.
+    """
     from .hub_files import HUB_ID, snapshot
 
-    if not HUB_ID.fullmatch(name):
+    folder = _folder(name_or_path)
+    if folder.is_dir():
+        return _architecture(folder)
+    if not HUB_ID.fullmatch(name_or_path):
         known = ", ".join(embedded_names()) or "none"
-        raise ModelError(f"model {name!r}: no such folder; embedded models: {known}")
-    _architecture(snapshot(name, ["config.json"]))
-    return snapshot(name)
+        raise ModelError(f"model {name_or_path!r}: no such folder; embedded models: {known}")
+    return _architecture(snapshot(name_or_path, ["config.json"]))
+
+
+def _folder(name: str) -> Path:
+    """Where a model lies, if it is on this machine."""
+    return EMBEDDED / name if name in embedded_names() else Path(name)
 
 
 def _architecture(folder: Path) -> str:

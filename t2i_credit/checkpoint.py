@@ -124,12 +124,7 @@ def load_checkpoint(
         RunError: there is none, or a file of it is missing, truncated or of a newer format; names
             the file.
     """
-    known = list_checkpoints(folder)
-    if not known:
-        raise RunError(f"{folder}: there is no checkpoint here")
-    step = known[-1] if step is None else step
-    if step not in known:
-        raise RunError(f"{folder}: there is no checkpoint of step {step}; there are {known}")
+    step = find_checkpoint(folder, step)
     path = Path(folder) / step_name(step)
     state = _read_state(path / STATE)
     for name, size in state["files"].items():
@@ -148,6 +143,21 @@ def load_checkpoint(
         scheduler=_unpack(state["scheduler"], tensors),
         extra=_unpack(state["extra"], tensors),
     )
+
+
+def find_checkpoint(folder: Path | str, step: int | None = None) -> int:
+    """The step that is asked for, None = the latest, if there is a checkpoint of it.
+
+    Raises:
+        RunError: there is none.
+    """
+    known = list_checkpoints(folder)
+    if not known:
+        raise RunError(f"{folder}: there is no checkpoint here")
+    step = known[-1] if step is None else step
+    if step not in known:
+        raise RunError(f"{folder}: there is no checkpoint of step {step}; there are {known}")
+    return step
 
 
 def list_checkpoints(folder: Path | str) -> list[int]:

@@ -16,6 +16,7 @@ from .checkpoint import list_checkpoints
 from .errors import RunError, UserError
 from .finetune import merge_adapter
 from .heatmap_files import write_heatmaps
+from .loading import split_step
 from .run_folder import RunReader
 
 CARD, SHEET = "README.md", "credit.png"
@@ -38,7 +39,7 @@ def export(run: str, out: Path, *, push: str | None = None) -> Path:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: exists; name another folder, or delete it")
-    path, step = api.split_step(run)
+    path, step = split_step(run)
     reader = RunReader(path)
     config = reader.config()
     steps = [step] if step is not None else list_checkpoints(reader.path / "checkpoints")[-1:]

@@ -12,8 +12,9 @@ from .errors import UserError
 from .evaluate import Detect, check_prompts
 from .image_folder import is_image_folder, read_folder
 from .interfaces import Prompt
-from .judging_names import evaluation_name, folder_name, identity, place_of, run_of, trained_on
+from .judging_names import evaluation_name, folder_name, identity, place_of, trained_on
 from .judging_work import Progress, Report, Say, Work, origin_of
+from .loading import check_model, run_of
 from .prompts import load_prompts
 from .protocol import SAMPLING, Protocol
 
@@ -72,6 +73,7 @@ def evaluate_model(
     check_prompts(prompts)
     check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
+    check_model(model)  # before the other model is sampled
     warnings = [line for line in [trained_on(model, prompts)] if line]
     for line in warnings:
         warn(line)

@@ -14,19 +14,11 @@ from . import __version__, api
 from .config import parse_config
 from .errors import UserError
 from .interfaces import Prompt
+from .loading import run_of
 from .prompts import overlap
 from .protocol import SAMPLING, Protocol, defaults
 from .run_folder import RunReader
 from .run_reader import evaluation_path
-
-
-def run_of(model: str) -> tuple[Path, int | None] | None:
-    """The run folder that a name means, and the step it asks for; None if it is no run."""
-    path, at, step = model.rpartition("@")
-    if not (at and step.isdecimal()):
-        path, step = model, ""
-    found = (Path(path) / "config.yaml").is_file()
-    return (Path(path), int(step) if step else None) if found else None
 
 
 def identity(model: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .checkpoint import load_checkpoint
 from .errors import RunError
-from .judging_names import run_of
+from .loading import run_of
 from .run_reader import RunReader
 
 

@@ -20,6 +20,8 @@ from t2i_credit.prompts import load_prompts, save_prompts
 from t2i_credit.run_folder import RunReader, RunWriter
 from t2i_credit.shapes.detector import detect
 
+CHECK_MODEL = judging.check_model
+
 
 @pytest.fixture(scope="module")
 def painter() -> Painter:
@@ -30,6 +32,7 @@ def painter() -> Painter:
 def models(painter: Painter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Any name is the painter; the tests that load by name are those of the verbs."""
     monkeypatch.setattr(api, "load_model", lambda name: painter)
+    monkeypatch.setattr(judging, "check_model", lambda name: None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -291,4 +294,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(
     ]:
         with pytest.raises(UserError, match=named):
             evaluate(against=str(made.path), out=Path("new"), **given)
+    monkeypatch.setattr(judging, "check_model", CHECK_MODEL)
+    for name, named in [
+        ("nowhere", "model 'nowhere': no such folder; embedded models: shapes"),
+        (f"{make_run(Path('runs/try'))}@7", "there is no checkpoint"),
+    ]:
+        with pytest.raises(UserError, match=named):
+            evaluate(model=name, against="shapes", out=Path("new"))
     assert not Path("new").exists()
