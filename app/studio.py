@@ -186,7 +186,9 @@ class Studio:
 
                 watched = Watched(model, stop, report)
                 done.append(sampled(watched, take, settings))
-            says = f"{settings.count} image(s) each, seed {settings.seed}"
+            images = "1 image" if settings.count == 1 else f"{settings.count} images"
+            each = " each" if len(takes) > 1 else ""
+            says = f"{images}{each}, seed {settings.seed}"
             says += f" · the model has never seen: {', '.join(remarks)}" if remarks else ""
             tell(Progress(1.0, says, finished(done), over=True))
         except Cancelled:
