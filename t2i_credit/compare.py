@@ -23,6 +23,7 @@ from .compare_statistics import (
     prediction_interval,
     running_mean,
     samples_to_reach,
+    up_to,
     window_of,
 )
 from .errors import RunError
@@ -30,7 +31,7 @@ from .run_reader import RunReader
 
 FORMAT = 1
 # Figures of a run that are compared by their difference; a kind may have more.
-FIGURES = ("held_in", "held_out", "area", "final_reward")
+FIGURES = ("held_in", "held_out", "area", "final_reward", "reward_at_equal_samples")
 TRUTH = "truth/"  # live credit-truth metrics of a run begin so
 
 Say = Callable[[str], None]
@@ -83,8 +84,9 @@ def results(
 ) -> dict[str, Any]:
     """All numbers of finished runs; see `compare`."""
     methods = list(dict.fromkeys(run.method for run in runs))
-    target = fmean(_final_reward(curve(run)[1]) for run in runs if run.method == baseline)
-    figures = [run_figures(run, evaluation, target) for run in runs]
+    target = fmean(_smooth(curve(run)[1])[-1] for run in runs if run.method == baseline)
+    end = min(curve(run)[0][-1] for run in runs)  # refills take more samples to the same step
+    figures = [run_figures(run, evaluation, target, end) for run in runs]
     by_method = {m: [f for f in figures if f["method"] == m] for m in methods}
     for found in by_method.values():
         found.sort(key=lambda f: f["seed"])
@@ -99,6 +101,7 @@ def results(
         "evaluation": vars(evaluation),
         "baseline": baseline,
         "target": target,
+        "equal_samples": end,
         "methods": {
             method: _method(found, keys) | {"forward_passes": forward_passes[method]}
             for method, found in by_method.items()
@@ -119,13 +122,20 @@ def curve(run: Run) -> tuple[list[float], list[float]]:
     return [line["samples"] for line in lines], [line["reward"] for line in lines]
 
 
-def _final_reward(rewards: Sequence[float]) -> float:
-    """Mean training reward of the last tenth of a run."""
-    return running_mean(rewards, window_of(len(rewards)))[-1]
+def _smooth(rewards: Sequence[float]) -> list[float]:
+    """Mean training rewards of a tenth of the run each; the last is the final reward."""
+    return running_mean(rewards, window_of(len(rewards)))
 
 
-def run_figures(run: Run, evaluation: EvaluationPlan, target: float) -> dict[str, Any]:
-    """The numbers of one finished run."""
+def run_figures(run: Run, evaluation: EvaluationPlan, target: float, end: float) -> dict[str, Any]:
+    """The numbers of one finished run.
+
+    Args:
+        run: the run.
+        evaluation: what its scores are of.
+        target: the training reward to reach.
+        end: samples after which all runs are looked at alike; the area is that up to there.
+    """
     reader = RunReader(run.path)
     samples, rewards = curve(run)
     summaries = {}
@@ -150,10 +160,12 @@ def run_figures(run: Run, evaluation: EvaluationPlan, target: float) -> dict[str
         "held_out": summaries["heldout"]["overall"]["correct"],
         **{key: summaries["train"]["overall"][key] for key in run.kind.figures},
         "tasks": {task: value for task, value in held_in.items() if task != "overall"},
-        "area": area_under(samples, rewards),
-        "final_reward": _final_reward(rewards),
+        "area": area_under(*up_to(samples, rewards, end)),
+        "final_reward": _smooth(rewards)[-1],
+        "reward_at_equal_samples": up_to(samples, _smooth(rewards), end)[1][-1],
         "to_target": reached._asdict(),
         "samples": samples[-1],
+        "samples_per_step": samples[-1] / len(samples),
         "seconds_per_step": median(line["time/step"] for line in lines),
         "truth": truth,
     }
@@ -176,6 +188,7 @@ def _method(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[
         "censored": sum(run["to_target"]["censored"] for run in found),
         "runs": len(found),
     }
+    summary["samples_per_step"] = fmean(run["samples_per_step"] for run in found)
     summary["seconds_per_step"] = median(run["seconds_per_step"] for run in found)
     keys = dict.fromkeys(key for run in found for key in run["truth"])
     summary["truth"] = {
@@ -218,7 +231,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {found['steps']} steps of "
         f"{found['samples_per_step']} {sampled(found)}. Means over seeds with 95% t-intervals; in parentheses the 95% "
-        f"interval for a new seed. Target: {found['baseline']}'s final training reward, {found['target']:.3f}.",
+        f"interval for a new seed. Target: {found['baseline']}'s final training reward, {found['target']:.3f}. "
+        f"Area and reward at equal samples: up to and at {found['equal_samples']:,.0f}, where the shortest run ends.",
     ]
     for rows in (method_rows(found), pair_rows(found)):
         lines += ["", _line(rows[0]), "|" + "---|" * len(rows[0])]
@@ -255,7 +269,9 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
             row
             | {
                 "area [95%]": _with_interval(method["area"]),
+                "reward at equal samples": _with_interval(method["reward_at_equal_samples"]),
                 "samples to target": told,
+                "samples a step": f"{method['samples_per_step']:.0f}",
                 "s a step": f"{method['seconds_per_step']:.2f}",
                 "passes": str(method["forward_passes"]),
                 "credit truth": ", ".join(truth) or "-",
@@ -276,6 +292,7 @@ def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
         "held_out": "held-out",
         "pass_at_k": f"pass@{found['evaluation'].get('answers')}",
         "area": "area",
+        "reward_at_equal_samples": "reward at equal samples",
         "speed": "samples, times fewer",
     }
     return [

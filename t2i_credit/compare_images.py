@@ -11,6 +11,8 @@ from . import api, judging
 from .compare_kinds import Report, with_section
 from .config import Config, find_plugin
 from .credit import CREDIT
+from .errors import ConfigError, UserError
+from .protocol import Protocol
 from .run_reader import RunReader
 from .update import as_entry
 
@@ -29,28 +31,32 @@ class ImagePlan:
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
         """See `compare_kinds.EvaluationPlan`."""
         reader = RunReader(run)
+        asked = _deciding(self.protocol().to_dict())
+        prompts = len(judging.evaluation_prompts(split, self.prompts))
         for name in reader.evaluations():
-            if not name.startswith(f"{split}-"):
-                continue
             value = reader.evaluation(name)
-            protocol, tasks = value.get("protocol", {}), value.get("summary", {})
-            asked = (self.images, self.cfg_scale, self.seed)
-            keys = ("images_per_prompt", "cfg_scale", "seed")
-            most = max((task["prompts"] for n, task in tasks.items() if n != "overall"), default=0)
-            if tuple(protocol.get(key) for key in keys) == asked and most == self.prompts:
+            about, overall = value.get("about", {}), value.get("summary", {}).get("overall", {})
+            same = (about.get("prompts"), about.get("step"), overall.get("prompts")) == (
+                judging.split_name(split),
+                reader.config()["train"]["steps"],
+                prompts,
+            )
+            if same and _deciding(value.get("protocol", {})) == asked:
                 return value
         return None
 
     def evaluate(self, run: Path, split: str) -> None:
         """See `compare_kinds.EvaluationPlan`."""
-        judging.evaluate_model(
-            str(run),
-            split=split,
-            per_task=self.prompts,
-            images_per_prompt=self.images,
-            cfg_scale=self.cfg_scale,
-            seed=self.seed,
-        )
+        settings: dict[str, Any] = self.protocol().to_dict()
+        judging.evaluate_model(str(run), split=split, per_task=self.prompts, **settings)
+
+    def protocol(self) -> Protocol:
+        return Protocol(images_per_prompt=self.images, cfg_scale=self.cfg_scale, seed=self.seed)
+
+
+def _deciding(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a protocol that decide about its scores."""
+    return {key: value for key, value in protocol.items() if key != "batch_size"}
 
 
 class Images:
@@ -92,7 +98,16 @@ class Images:
         return with_section(found, "log", samples_every=steps, probes=0)
 
     def check(self, config: Config) -> None:
-        api.build_reward(config).check(api.load_prompt_set(config))
+        prompts = api.load_prompt_set(config)
+        _, known = judging.find_detector(self.plan().protocol())
+        try:
+            known([prompt for prompt in prompts if prompt.spec])
+        except UserError as error:
+            raise ConfigError(
+                f"prompts.source: {config.prompts.source!r} cannot be compared: {error}; final models are evaluated "
+                "on shapes alone (for others `train` each and `evaluate --against`)"
+            ) from error
+        api.build_reward(config).check(prompts)
 
     def train(
         self,

@@ -98,6 +98,15 @@ def area_under(samples: Sequence[float], rewards: Sequence[float]) -> float:
     return float(np.trapezoid(rewards, samples)) / (samples[-1] - samples[0])
 
 
+def up_to(
+    samples: Sequence[float], values: Sequence[float], end: float
+) -> tuple[list[float], list[float]]:
+    """A curve up to `end` samples, where it ends between two steps, linearly interpolated."""
+    known = [place for place, count in enumerate(samples) if count < end]
+    last = float(np.interp(end, samples, values))
+    return [*(samples[i] for i in known), float(end)], [*(values[i] for i in known), last]
+
+
 def samples_to_reach(
     samples: Sequence[float], rewards: Sequence[float], target: float, window: int
 ) -> Reached:

@@ -24,6 +24,7 @@ __all__ = [
     "evaluate_model",
     "evaluation_prompts",
     "find_detector",
+    "split_name",
 ]
 
 CFG_SCALE = 2.0
@@ -36,6 +37,11 @@ def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
 
     tasks = [task for task in TASKS if records(task, split)]
     return prompt_set(split, tasks, per_task=per_task, seed=1)
+
+
+def split_name(split: str) -> str:
+    """What an evaluation says that its prompts are, if they are those of `evaluation_prompts`."""
+    return f"shapes, split {split}"
 
 
 def evaluate_model(
@@ -78,7 +84,7 @@ def evaluate_model(
     for line in warnings:
         warn(line)
     place = place_of(model, name, out)
-    about = {"model": model, **identity(model), "prompts": source or f"shapes, split {split}"}
+    about = {"model": model, **identity(model), "prompts": source or split_name(split)}
     work = Work(prompts, detect, protocol, warn)
     parts = 2 if against and not against.endswith(".json") else 1
     before = None

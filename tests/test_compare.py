@@ -17,6 +17,7 @@ from t2i_credit.compare_runs import Run, check_runs, plan_runs
 from t2i_credit.compare_statistics import NO_DIFFERENCE
 from t2i_credit.config_yaml import write_yaml
 from t2i_credit.errors import ConfigError, RunError, UserError
+from t2i_credit.protocol import Protocol
 from t2i_credit.run_folder import RunWriter
 
 EVALUATION = ImagePlan(prompts=1, images=2, cfg_scale=2.0)
@@ -185,17 +186,21 @@ def test_a_run_that_fails_is_told_in_one_line_with_its_log(
 # Its numbers ------------------------------------------------------------------------------------------------------
 
 
-def finished(run: Run, rewards: list[float], held_in: float, held_out: float) -> None:
-    """A run folder as training and evaluation leave it, with the given numbers."""
+def finished(
+    run: Run, rewards: list[float], held_in: float, held_out: float, *, samples: int = 8
+) -> None:
+    """A run folder as training and evaluation leave it, with the given numbers and samples a step."""
     config = run.config.model_dump(mode="json")
     with RunWriter.create(run.path, config=config, environment={}, total=len(rewards)) as writer:
         for step, reward in enumerate(rewards, 1):
-            line = {"reward": reward, "samples": 8 * step, "time/step": 0.5 * step}
+            line = {"reward": reward, "samples": samples * step, "time/step": 0.5 * step}
             writer.append_metrics(step, line | ({"truth/auroc": 0.6} if step == 2 else {}))
     for split, score in (("train", held_in), ("heldout", held_out)):
         row = {"correct": score, "prompts": 1}
-        protocol = {"images_per_prompt": 2, "cfg_scale": 2.0, "seed": 0}
-        value = {"protocol": protocol, "summary": {"colors": row, "overall": row}}
+        protocol = Protocol(images_per_prompt=2, cfg_scale=2.0).to_dict()
+        about = {"prompts": f"shapes, split {split}", "step": run.config.train.steps}
+        summary = {"colors": row, "overall": row | {"prompts": 6 if split == "train" else 3}}
+        value = {"about": about, "protocol": protocol, "summary": summary}
         RunWriter(run.path).write_evaluation(f"{split}-cfg2-t1-seed0", value, [])
 
 
@@ -225,6 +230,65 @@ def test_the_numbers_of_a_comparison_are_those_of_its_runs(tmp_path: Path) -> No
     assert pair["speed"]["censored"] == [0, 1]
     table = markdown(found)
     assert "1 of 2 runs never reached it" in table and "+0.105 [+0.041, +0.169]" in table
+
+
+def test_a_run_that_took_more_samples_is_compared_where_the_shortest_ends(tmp_path: Path) -> None:
+    runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
+    for (
+        run
+    ) in runs:  # the same course over the steps, which cost the second method twice the samples
+        twice = 16 if run.method == "late" else 8
+        finished(run, [0.0, 0.2, 0.4], 0.5 + run.seed / 10, 0.1, samples=twice)
+    found = results(runs, EVALUATION, baseline="grpo", forward_passes={"grpo": 4, "late": 4})
+    grpo, late = found["methods"]["grpo"], found["methods"]["late"]
+    assert found["equal_samples"] == 24
+    assert (grpo["samples_per_step"], late["samples_per_step"]) == (8, 16)
+    # late after 24 samples is half way between its first and its second step
+    assert grpo["area"]["mean"] == pytest.approx(0.2)
+    assert late["area"]["mean"] == pytest.approx(0.05)
+    assert grpo["final_reward"]["mean"] == late["final_reward"]["mean"] == pytest.approx(0.4)
+    assert grpo["reward_at_equal_samples"]["mean"] == pytest.approx(0.4)
+    assert late["reward_at_equal_samples"]["mean"] == pytest.approx(0.1)
+    assert "| 16 |" in markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (("about", "step"), 1),  # of an earlier checkpoint
+        (("about", "prompts"), "mine.jsonl"),
+        (("protocol", "temperature"), 0.5),
+        (("protocol", "detector"), "owlv2"),
+        (("summary", "overall", "prompts"), 7),
+    ],
+)
+def test_another_evaluation_is_not_taken_for_the_final_one(
+    tmp_path: Path, key: tuple[str, ...], value: Any
+) -> None:
+    run = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")[0]
+    finished(run, [0.0, 0.2], 0.5, 0.1)
+    file = run.path / "evaluations/train-cfg2-t1-seed0.json"
+    kept = json.loads(file.read_text())
+    assert EVALUATION.found(run.path, "train") is not None
+    inner = kept
+    for name in key[:-1]:
+        inner = inner[name]
+    inner[key[-1]] = value
+    file.write_text(json.dumps(kept))
+    assert EVALUATION.found(run.path, "train") is None
+
+
+def test_prompts_that_are_not_evaluated_are_refused(tmp_path: Path) -> None:
+    files, other = recipes(tmp_path), tmp_path / "coco.jsonl"
+    other.write_text(
+        '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}\n'
+    )
+    runs = plan_runs(files, [0, 1], tmp_path / "out", None, [f"prompts.source={other}"])
+    with pytest.raises(
+        ConfigError, match=r"coco\.jsonl' cannot be compared: .*unknown class 'bench'"
+    ):
+        comparing.compare_runs(runs, evaluation=EVALUATION)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_plan_has_every_run_with_the_time_of_a_step(tmp_path: Path) -> None:

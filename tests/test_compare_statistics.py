@@ -15,6 +15,7 @@ from t2i_credit.compare_statistics import (
     prediction_interval,
     running_mean,
     samples_to_reach,
+    up_to,
     window_of,
 )
 from t2i_credit.errors import UserError
@@ -63,6 +64,11 @@ def test_one_seed_has_no_interval() -> None:
 def test_a_running_mean_takes_the_last_values() -> None:
     assert running_mean([1.0, 2.0, 6.0, 1.0], 2) == pytest.approx([1.0, 1.5, 4.0, 3.5])
     assert [window_of(steps) for steps in (2, 10, 360)] == [1, 1, 36]
+
+
+def test_a_curve_is_cut_between_two_steps() -> None:
+    assert up_to([10, 20, 50], [0.0, 1.0, 4.0], 30) == ([10, 20, 30.0], [0.0, 1.0, 2.0])
+    assert up_to([10, 20, 50], [0.0, 1.0, 4.0], 50) == ([10, 20, 50.0], [0.0, 1.0, 4.0])
 
 
 def test_the_area_is_the_mean_height_over_the_samples() -> None:
