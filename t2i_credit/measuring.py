@@ -9,8 +9,10 @@ from typing import Any
 
 from . import api
 from .config import Config, load_config
-from .errors import PromptError
+from .errors import ConfigError, PromptError
+from .finetune import choose_trained
 from .interfaces import Prompt
+from .loading import run_of
 
 Progress = Callable[[int, int], None]
 DEFAULT_RECIPE = "shapes/grpo"
@@ -76,15 +78,24 @@ def truth_of(
     left_out: dict[str, str] = {}
     if not credits:
         assigners, left_out = default_assigners()
+    for name, part in config.reward.items():
+        if part.normalize != "none":
+            raise ConfigError(
+                f"reward.{name}.normalize: {part.normalize!r} is refused: truth takes advantages of rewards as they "
+                "are; use none"
+            )
     prompts = api.load_prompt_set(config)
     _require_masks(truth_prompts(prompts, asked.per_task, asked.seed), config.prompts.source)
     reward = api.build_reward(config)
     reward.check(prompts)
     check_folder(out)
+    policy = api.load_model(model)
+    if run_of(model) is None:  # a run's weights are chosen already
+        choose_trained(policy, config.tune, seed=0)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
     found = measure(
         config,
-        model=api.load_model(model),
+        model=policy,
         reward=reward,
         advantage=partial(advantage, **config.advantage.params),
         prompts=prompts,

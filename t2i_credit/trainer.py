@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +20,7 @@ from .advantages import zero_spread_groups
 from .checkpoint import load_checkpoint, prune, save_checkpoint
 from .collect import PROBE, GroupCollector, Scored
 from .config import Config
-from .credit import ContrastKind, CreditEntry, contrast, token_advantages
+from .credit import CreditEntry, contrast, token_advantages
 from .errors import RunError, TrainingError
 from .finetune import MovingAverage
 from .gold import ReferenceImage, go_gold
@@ -227,8 +227,9 @@ class Trainer:
         credit = self.update.credit_of(kept, advantages)
         raw = None
         if kept.negative_logprobs is not None:
-            kind: Any = self.config.credit.params.get("kind")
-            kind = kind if kind in get_args(ContrastKind) else "k3"  # a user's credit has its own
+            credit_config = self.config.credit
+            measured = credit_config.name == "guidance_contrast"
+            kind: Any = credit_config.params.get("kind", "k3") if measured else "k3"
             raw = contrast(
                 kept.logprobs,
                 kept.negative_logprobs,

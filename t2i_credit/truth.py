@@ -65,6 +65,7 @@ class TruthSettings:
         for name in self.measures:
             if name not in MEASURES:
                 raise UserError(f"--measure: {name!r} is not allowed; {', '.join(MEASURES)}")
+        object.__setattr__(self, "measures", tuple(dict.fromkeys(self.measures)))
         wrong = {
             f"--prompts: {self.per_task}; at least 1": self.per_task < 1,
             f"--images: {self.images}; at least 2": self.images < 2,

@@ -18,6 +18,7 @@ from t2i_credit.config import parse_config
 from t2i_credit.credit import ContrastKind
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt, Rollout
+from t2i_credit.measuring import truth_of
 from t2i_credit.prompts import save_prompts
 from t2i_credit.rollout import sample_rollout, sampling_noise
 from t2i_credit.truth import TruthSettings, truth_prompts
@@ -325,6 +326,32 @@ def test_a_credit_that_cannot_be_measured_is_one_line(text: str, told: str) -> N
 def test_a_setting_out_of_range_is_one_line(setting: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         TruthSettings(**setting)
+
+
+def test_a_measure_that_is_asked_for_twice_is_taken_once() -> None:
+    twice = TruthSettings(measures=("specificity", "specificity"))
+    assert twice.measures == ("specificity",)
+
+
+def test_rewards_that_training_normalizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"reward\.geneval\.normalize: 'running' is refused"):
+        truth_of("shapes", overrides=["reward.geneval.normalize=running"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_gradient_is_that_of_the_weights_which_training_would_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def measure(config: Any, *, model: Any, **rest: Any) -> dict[str, Any]:
+        seen.extend(name for name, p in model.named_parameters() if p.requires_grad)
+        raise ConfigError("seen enough")
+
+    monkeypatch.setattr("t2i_credit.truth.measure", measure)
+    with pytest.raises(ConfigError, match="seen enough"):
+        truth_of("shapes", overrides=["tune.lora_rank=2"], out=tmp_path / "out")
+    assert seen and all("lora" in name for name in seen)
 
 
 def test_prompts_are_drawn_task_by_task_and_need_records() -> None:
