@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,12 +30,13 @@ def runs(tmp_path_factory):
     return root
 
 
-def point_at(page, row, column, *, click=True):
+def point_at(page, row, column, *, grid=(H, W), click=True):
     """Clicks the middle of a token of the large picture."""
     stage = page.locator(".tile.stage")
     stage.scroll_into_view_if_needed()
     box = stage.bounding_box()
-    place = {"x": box["width"] * (column + 0.5) / W, "y": box["height"] * (row + 0.5) / H}
+    height, width = grid
+    place = {"x": box["width"] * (column + 0.5) / width, "y": box["height"] * (row + 0.5) / height}
     stage.click(position=place) if click else stage.hover(position=place)
 
 
@@ -221,11 +223,23 @@ def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
                 "said => document.querySelector('#training-newest .group-head').innerText !== said",
                 arg=said,
             )
-            training.terminate()
-            page.wait_for_function("!document.querySelector('.state.running')")
             for name in TABS:
-                if name != "Evaluation":  # this run has none
-                    open_tab(page, name)
+                open_tab(page, name, "#evaluation-bars .empty" if name == "Evaluation" else None)
+            open_tab(page, "Credit maps")
+            point_at(page, 2, 3, grid=(6, 6))
+            shown = numbers(page)
+            step = int(re.search(r"step (\d+)", page.locator(".maps-head").inner_text())[1])
+            arrays, token = RunReader(runs / "live").step(step).arrays, 2 * 6 + 3
+            names = ("logprobs", "negative_logprobs", "credit", "token_advantages", "entropy")
+            assert shown["code"] in arrays["tokens"][:, token]
+            assert any(
+                all(np.float32(shown[name]) == arrays[name][k, token] for name in names)
+                for k in range(len(arrays["tokens"]))
+            )
+            assert training.poll() is None  # all of this beside the training
+            training.terminate()
+            open_tab(page, "Training")
+            page.wait_for_function("!document.querySelector('.state.running')")
     finally:
         training.terminate()
         training.wait()
