@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 from app_browser import CHROMIUMS, TABS
-from app_toys import start_toy_run, write_toy_step
+from app_toys import start_toy_run, write_toy_evaluation, write_toy_step
 from playwright.sync_api import sync_playwright
 
 from t2i_credit.run_folder import RunWriter
@@ -31,6 +31,7 @@ def main(minutes: float) -> None:
         run = start_toy_run(Path(folder) / "runs" / "long", steps=STEPS)
         for step in range(1, STEPS + 1):
             write_toy_step(run, step, PROMPTS)
+        write_toy_evaluation(run)
         command = [
             sys.executable,
             "-m",
@@ -50,6 +51,8 @@ def main(minutes: float) -> None:
                 for name, seconds in times(page).items():
                     print(f"{name:28} {seconds:6.2f} s", flush=True)
                 watch(page, server.pid, run, minutes)
+                # last, for it brings torch and a model into the server
+                print(f"{'to Playground':28} {switch(page, 'Playground'):6.2f} s", flush=True)
                 browser.close()
         finally:
             server.terminate()
@@ -77,12 +80,17 @@ def times(page) -> dict[str, float]:
     found["status of the run"] = time.perf_counter() - began
     page.wait_for_selector(TABS["Training"])
     found["curves"] = time.perf_counter() - began
-    for name in ("Credit maps", "Training", "Credit maps", "Training"):
-        began = time.perf_counter()
-        page.get_by_role("tab", name=name).click()
-        page.locator(TABS[name]).first.wait_for(state="visible")
-        found[f"to {name}"] = time.perf_counter() - began
+    for name in 2 * ("Credit maps", "Compare", "Evaluation", "Training"):
+        found[f"to {name}"] = switch(page, name)
     return found
+
+
+def switch(page, name: str) -> float:
+    """Seconds until a tab shows what it has."""
+    began = time.perf_counter()
+    page.get_by_role("tab", name=name).click()
+    page.locator(TABS[name]).first.wait_for(state="visible")
+    return time.perf_counter() - began
 
 
 def watch(page, pid: int, run: RunWriter, minutes: float) -> None:
