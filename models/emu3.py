@@ -8,6 +8,7 @@ Shapes: P prompts, B samples, T = H*W image tokens in raster order, V codes, D h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from ..errors import ModelError
 from .decoding import PromptCondition, left_padded
-from .hub_files import load_part, load_weights
+from .hub_files import load_processor, load_weights
 from .image_scale import ImageScale
 from .llama_image import LlamaImageModel
 from .model_files import read_object
@@ -36,7 +37,7 @@ class Emu3ImageModel(LlamaImageModel):
         processor: its tokenizer and image processor.
 
     Raises:
-        ModelError: the vocabulary lacks image tokens.
+        ModelError: the vocabulary lacks image tokens, or the size of images is none; the message begins with the file.
     """
 
     code_ids: Tensor  # (V,) of the vocabulary
@@ -44,14 +45,26 @@ class Emu3ImageModel(LlamaImageModel):
     def __init__(self, emu3: Emu3ForConditionalGeneration, processor: Emu3Processor) -> None:
         super().__init__()
         self.emu3, self.processor = emu3, processor
-        factor = processor.downsample_ratio
-        self.grid = processor.calculate_generate_size(processor.ratio, processor.image_area, factor)
+        self.grid = _grid(processor)
         self.codebook_size = emu3.model.vqmodel.config.codebook_size
         known = emu3.vocabulary_mapping.img2bpe
         if absent := [code for code in range(self.codebook_size) if code not in known]:
-            raise ModelError(f"vocabulary_map: no image token for code {absent[0]}")
+            raise ModelError(f"config.json: vocabulary_map: no image token for code {absent[0]}")
         if emu3.vocabulary_mapping.eol_token_id is None:
-            raise ModelError("vocabulary_map: no end-of-line token <|extra_200|>")
+            raise ModelError("config.json: vocabulary_map: no end-of-line token <|extra_200|>")
+        for token in (processor.image_start_token, processor.fake_token_around_image):
+            ours = processor.tokenizer.convert_tokens_to_ids(token)
+            if ours != (theirs := emu3.config.vocabulary_map.get(token)):
+                raise ModelError(
+                    f"config.json: vocabulary_map: {token} is {theirs}; in the tokenizer it is {ours}"
+                )
+        places = self.language_model.config.max_position_embeddings
+        self.prompt_limit = places - self.image_inputs - 1
+        if self.prompt_limit < 1:
+            raise ModelError(
+                f"processor_config.json: image_area: {processor.image_area} is not allowed: {self.grid[0]} x "
+                f"{self.grid[1]} tokens leave no room for a prompt; the model has {places} positions"
+            )
         ids = torch.tensor([known[code] for code in range(self.codebook_size)])
         self.register_buffer("code_ids", ids, persistent=False)
         first = int(ids[0])
@@ -78,9 +91,10 @@ class Emu3ImageModel(LlamaImageModel):
 
     def _ids(self, text: str) -> list[int]:
         ids = self.processor(text=text, return_for_image_generation=True)["input_ids"][0]
-        limit = self.language_model.config.max_position_embeddings - self.image_inputs - 1
-        if len(ids) > limit:
-            raise ModelError(f"prompt of {len(ids)} tokens; the model takes at most {limit}")
+        if len(ids) > self.prompt_limit:
+            raise ModelError(
+                f"prompt of {len(ids)} tokens; the model takes at most {self.prompt_limit}"
+            )
         return list(ids)
 
     # Image tokens and line ends
@@ -153,15 +167,39 @@ class Emu3ImageModel(LlamaImageModel):
             ModelError: a file is missing or damaged, or the parts do not fit each other.
         """
         root = Path(folder)
-        processor = load_part("processor", root, Emu3Processor.from_pretrained)
+        processor = load_processor(Emu3Processor, root)
         path = root / "processor_config.json"
         size = read_object(path) if path.is_file() else {}
         for name in set(SIZE) & set(size):
             setattr(processor, name, size[name])
         if not read_object(root / "config.json").get("vocabulary_map"):
             raise ModelError(f"{root / 'config.json'}: vocabulary_map: missing")
-        model = load_weights(Emu3ForConditionalGeneration, root)
         try:
-            return cls(model, processor).eval()
+            _grid(processor)  # before the weights are read
+            return cls(load_weights(Emu3ForConditionalGeneration, root), processor).eval()
         except ModelError as error:
-            raise ModelError(f"{root / 'config.json'}: {error}") from None
+            where = "" if str(error).startswith(str(root)) else f"{root}/"
+            raise ModelError(f"{where}{error}") from None
+
+
+def _grid(processor: Any) -> tuple[int, int]:
+    """(H, W) of the images that a processor asks for.
+
+    Raises:
+        ModelError: its `ratio` or `image_area` gives no grid.
+    """
+    ratio, area = processor.ratio, processor.image_area
+    if not (isinstance(ratio, str) and re.fullmatch(r"0*[1-9]\d*:0*[1-9]\d*", ratio)):
+        raise ModelError(
+            f"processor_config.json: ratio: {ratio!r} is not allowed; width:height, such as 4:3"
+        )
+    if type(area) is not int or area < 1:
+        raise ModelError(
+            f"processor_config.json: image_area: {area!r} is not allowed; a number of pixels"
+        )
+    height, width = processor.calculate_generate_size(ratio, area, processor.downsample_ratio)
+    if min(height, width) < 1:
+        raise ModelError(
+            f"processor_config.json: image_area: {area} is not allowed at ratio {ratio}: {height} x {width} tokens"
+        )
+    return height, width

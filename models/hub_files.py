@@ -15,6 +15,12 @@ from .model_files import read_object
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
+# a processor's files: one of each row
+PROCESSOR = (
+    ("tokenizer.json", "tokenizer.model", "vocab.json"),
+    ("tokenizer_config.json",),
+    ("processor_config.json", "preprocessor_config.json"),
+)
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 Part = TypeVar("Part")
@@ -63,6 +69,25 @@ def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any
     except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error
+
+
+def load_processor(processor_class: Any, folder: Path) -> Any:
+    """A transformers processor of text and images.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the tokenizer names no image tokens.
+    """
+    for names in PROCESSOR:
+        if not any((folder / name).is_file() for name in names):
+            raise ModelError(f"{folder / names[0]}: missing; a processor has one")
+    try:
+        return load_part("processor", folder, processor_class.from_pretrained)
+    except ModelError as error:
+        if unnamed := re.search(r"has no attribute (\w+_token)", str(error)):
+            raise ModelError(
+                f"{folder / 'tokenizer_config.json'}: the processor has no image tokens: {unnamed[1]} is missing"
+            ) from None
+        raise
 
 
 def load_weights(model_class: Any, folder: Path) -> Any:

@@ -16,7 +16,7 @@ from transformers import JanusForConditionalGeneration, JanusProcessor
 from ..errors import ModelError
 from . import janus_vq
 from .decoding import PromptCondition, left_padded
-from .hub_files import load_part, load_weights
+from .hub_files import load_processor, load_weights
 from .image_scale import ImageScale
 from .llama_image import LlamaImageModel
 
@@ -29,7 +29,7 @@ class JanusImageModel(LlamaImageModel):
         processor: its chat template, tokenizer and image processor; None = prompts cannot be encoded.
 
     Raises:
-        ModelError: processor or grid do not fit the model.
+        ModelError: processor or grid do not fit the model; the message begins with the file.
     """
 
     def __init__(
@@ -44,7 +44,13 @@ class JanusImageModel(LlamaImageModel):
         wanted = janus.model.vision_model.config.num_image_tokens
         if wanted != side * side:
             raise ModelError(
-                f"a grid of {side} x {side} does not fit vision_config.num_image_tokens, which says {wanted}"
+                f"config.json: a grid of {side} x {side} does not fit vision_config.num_image_tokens, which says {wanted}"
+            )
+        self.prompt_limit = self.language_model.config.max_position_embeddings - side * side
+        if self.prompt_limit < 1:
+            raise ModelError(
+                f"config.json: a grid of {side} x {side} leaves no room for a prompt: text_config.max_position_embeddings is "
+                f"{side * side + self.prompt_limit}"
             )
         self.bos, self.pad, self.image_start = _special_ids(janus, processor)
         self.scale = ImageScale.of(processor.image_processor) if processor else ImageScale(0.5, 0.5)
@@ -77,9 +83,10 @@ class JanusImageModel(LlamaImageModel):
         chat = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         shown = self.processor.apply_chat_template(chat, add_generation_prompt=True)
         ids = self.processor(text=shown, generation_mode="image")["input_ids"][0].tolist()
-        limit = self.language_model.config.max_position_embeddings - self.grid[0] * self.grid[1]
-        if len(ids) > limit:
-            raise ModelError(f"prompt of {len(ids)} tokens; the model takes at most {limit}")
+        if len(ids) > self.prompt_limit:
+            raise ModelError(
+                f"prompt of {len(ids)} tokens; the model takes at most {self.prompt_limit}"
+            )
         return ids
 
     def _null_ids(self, ids: list[int]) -> list[int]:
@@ -126,11 +133,13 @@ class JanusImageModel(LlamaImageModel):
             ModelError: a file is missing or damaged, or the parts do not fit each other.
         """
         root = Path(folder)
-        processor = load_part("processor", root, JanusProcessor.from_pretrained)
+        processor = load_processor(JanusProcessor, root)
+        if not processor.chat_template:
+            raise ModelError(f"{root / 'chat_template.jinja'}: missing; prompts are put into it")
         try:
             return cls(load_weights(JanusForConditionalGeneration, root), processor).eval()
         except ModelError as error:
-            where = "" if str(error).startswith(str(root)) else f"{root}: "
+            where = "" if str(error).startswith(str(root)) else f"{root}/"
             raise ModelError(f"{where}{error}") from None
 
 
@@ -142,9 +151,20 @@ def _special_ids(janus: Any, processor: Any | None) -> tuple[int, int, int]:
     if processor is not None:
         tokenizer = processor.tokenizer
         image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
+        image = None if image == tokenizer.unk_token_id else image
         own = {"bos": tokenizer.bos_token_id, "pad": tokenizer.pad_token_id, "image start": image}
         found = {name: own[name] if value is None else value for name, value in found.items()}
+        if image != found["image start"]:
+            raise ModelError(
+                f"generation_config.json: generation_kwargs.boi_token_id: {start} does not fit the tokenizer, whose "
+                f"{processor.image_start_token!r} is {image}"
+            )
+    words = janus.get_input_embeddings().num_embeddings
     for name, value in found.items():
+        if value is not None and value >= words:  # transformers adds what a vocabulary lacks
+            raise ModelError(
+                f"tokenizer.json: the {name} token is {value}; the model's vocabulary has {words}"
+            )
         if value is None:
-            raise ModelError(f"the processor has no {name} token")
+            raise ModelError(f"tokenizer_config.json: the processor has no {name} token")
     return found["bos"], found["pad"], found["image start"]

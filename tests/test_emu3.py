@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,93 @@ def test_a_vocabulary_without_some_image_token_is_refused(tmp_path: Path) -> Non
     (folder / "config.json").write_text(json.dumps({**config, "vocabulary_map": None}))
     with pytest.raises(ModelError, match=r"config\.json: vocabulary_map: missing"):
         load_pretrained(str(folder))
+
+
+# Damaged folders --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_emu3(tmp_path_factory.mktemp("models") / "emu3")
+
+
+def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
+    """What loading says of a changed copy of the folder."""
+    copy = tmp_path / "model"
+    shutil.copytree(original, copy)
+    change(copy)
+    with pytest.raises(ModelError) as caught:
+        load_pretrained(str(copy))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    return message.replace(f"{copy}/", "").replace(str(copy), "folder")
+
+
+def edited(file: str, **values: Any) -> Callable[[Path], object]:
+    """Puts values into a JSON file, or takes out those that are None."""
+
+    def edit(copy: Path) -> None:
+        content = json.loads((copy / file).read_text()) | values
+        kept = {key: value for key, value in content.items() if value is not None}
+        (copy / file).write_text(json.dumps(kept))
+
+    return edit
+
+
+def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
+    shard = sorted(folder.glob("model-*.safetensors"))[2].name
+    message = refused(folder, tmp_path, lambda copy: (copy / shard).unlink())
+    assert message == f"{shard}: missing; model.safetensors.index.json names it"
+
+
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "tokenizer_config.json", "processor_config.json"]
+)
+def test_a_missing_file_of_the_processor_is_named(folder: Path, tmp_path: Path, file: str) -> None:
+    message = refused(folder, tmp_path, lambda copy: (copy / file).unlink())
+    assert message == f"{file}: missing; a processor has one"
+
+
+@pytest.mark.parametrize("name", ["boi_token", "image_wrapper_token"])
+def test_a_processor_without_image_tokens_is_refused(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    message = refused(folder, tmp_path, edited("tokenizer_config.json", **{name: None}))
+    assert message == (
+        f"tokenizer_config.json: the processor has no image tokens: {name} is missing"
+    )
+
+
+def test_an_image_token_that_the_vocabulary_lacks_is_refused(folder: Path, tmp_path: Path) -> None:
+    def forget(copy: Path) -> None:
+        content = json.loads((copy / "tokenizer.json").read_text())
+        start = "<|image start|>"
+        del content["model"]["vocab"][start]
+        content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] != start]
+        (copy / "tokenizer.json").write_text(json.dumps(content))
+
+    assert refused(folder, tmp_path, forget) == (
+        "config.json: vocabulary_map: <|image start|> is 5; in the tokenizer it is 42"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ({"ratio": "3x2"}, "ratio: '3x2' is not allowed; width:height, such as 4:3"),
+        ({"ratio": "0:1"}, "ratio: '0:1' is not allowed; width:height, such as 4:3"),
+        ({"ratio": 1.5}, "ratio: 1.5 is not allowed; width:height, such as 4:3"),
+        ({"image_area": "big"}, "image_area: 'big' is not allowed; a number of pixels"),
+        ({"image_area": 0}, "image_area: 0 is not allowed; a number of pixels"),
+        ({"image_area": 9}, "image_area: 9 is not allowed at ratio 3:2: 0 x 0 tokens"),
+        (
+            {"ratio": "1:1", "image_area": 518400},  # 90 x 90 tokens and 90 line ends
+            "image_area: 518400 is not allowed: 90 x 90 tokens leave no room for a prompt; the model has 128 positions",
+        ),
+    ],
+)
+def test_a_size_that_gives_no_grid_is_named(
+    folder: Path, tmp_path: Path, size: dict[str, Any], reason: str
+) -> None:
+    message = refused(folder, tmp_path, edited("processor_config.json", **size))
+    assert message == f"processor_config.json: {reason}"

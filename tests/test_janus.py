@@ -260,22 +260,61 @@ def test_a_tensor_that_no_shard_holds_is_named_and_never_left_random(
     assert message == f"folder: the tensor {name} is missing (1 in all)"
 
 
-def test_a_folder_without_a_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
-    message = refused(folder, tmp_path, lambda copy: (copy / "tokenizer.json").unlink())
-    assert message.startswith("folder: the processor cannot be read: ")
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "tokenizer_config.json", "processor_config.json"]
+)
+def test_a_missing_file_of_the_processor_is_named(folder: Path, tmp_path: Path, file: str) -> None:
+    message = refused(folder, tmp_path, lambda copy: (copy / file).unlink())
+    assert message == f"{file}: missing; a processor has one"
+
+
+def test_a_folder_without_a_chat_template_is_refused_before_any_prompt(
+    folder: Path, tmp_path: Path
+) -> None:
+    message = refused(folder, tmp_path, lambda copy: (copy / "chat_template.jinja").unlink())
+    assert message == "chat_template.jinja: missing; prompts are put into it"
 
 
 def test_a_processor_without_image_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
     def forget(copy: Path) -> None:
         path = copy / "tokenizer_config.json"
         config = json.loads(path.read_text())
-        for key in [k for k in config if k in ("boi_token", "extra_special_tokens")]:
-            del config[key]
-        config.pop("model_specific_special_tokens", None)
+        del config["boi_token"]
         path.write_text(json.dumps(config))
 
     message = refused(folder, tmp_path, forget)
-    assert message.startswith("folder: the processor cannot be read: ")
+    assert message == (
+        "tokenizer_config.json: the processor has no image tokens: boi_token is missing"
+    )
+
+
+def test_an_image_token_that_the_vocabulary_lacks_is_refused(folder: Path, tmp_path: Path) -> None:
+    def forget(copy: Path) -> None:
+        path = copy / "tokenizer.json"
+        path.write_text(path.read_text().replace("<boi>", "<gone>"))
+
+    assert refused(folder, tmp_path, forget) == (
+        "generation_config.json: generation_kwargs.boi_token_id: 4 does not fit the tokenizer, whose '<boi>' is 19"
+    )
+    # without that entry the tokenizer's own id counts, which transformers has added
+    silent = tmp_path / "model"
+    (silent / "generation_config.json").unlink()
+    with pytest.raises(ModelError, match=r"the image start token is 19; .* vocabulary has 19"):
+        load_pretrained(str(silent))
+
+
+def test_an_image_start_that_is_not_the_tokenizers_is_refused(folder: Path, tmp_path: Path) -> None:
+    change = edited("generation_config.json", "generation_kwargs", "boi_token_id", value=5)
+    assert refused(folder, tmp_path, change) == (
+        "generation_config.json: generation_kwargs.boi_token_id: 5 does not fit the tokenizer, whose '<boi>' is 4"
+    )
+
+
+def test_a_model_too_short_for_a_prompt_is_refused(folder: Path, tmp_path: Path) -> None:
+    change = edited("config.json", "text_config", "max_position_embeddings", value=16)
+    assert refused(folder, tmp_path, change) == (
+        "config.json: a grid of 4 x 4 leaves no room for a prompt: text_config.max_position_embeddings is 16"
+    )
 
 
 def test_a_grid_that_does_not_fit_the_number_of_tokens_is_refused(
