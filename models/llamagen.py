@@ -4,8 +4,8 @@ shapes: a LlamaModel under another rotary table, T5 features as prompt, transfor
 The checkpoints name neither heads nor grid and come without a config.json; a model folder needs one that says so:
     {"model_type": "llamagen_t2i", "grid": 16, "heads": 20, "gpt": "t2i_XL_stage1_256.pt", "vq": "vq_ds16_t2i.pt",
      "t5": "flan-t5-xl"}
-Heads: GPT-B 12, GPT-L 16, GPT-XL 20. `t5` is a folder in the Hugging Face layout. Names and layers of the published
-files are translated in llamagen_files.py.
+Heads: GPT-B 12, GPT-L 16, GPT-XL 20. `t5` is a folder in the Hugging Face layout, with safetensors. Names and layers of
+the published files are translated in llamagen_files.py.
 
 Shapes: P prompts, B samples, L caption positions (left-padded), T = H*W image tokens, V codes, C feature width, D hidden
 size.
@@ -13,7 +13,8 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,30 @@ class CaptionEmbedding(nn.Module):
         return self.fc2(nn.functional.gelu(hidden, approximate="tanh"))
 
 
+class RecentFeatures:
+    """Text features of the captions that were asked for last. Copies of a model share them: its text encoder is frozen.
+
+    Args:
+        most: captions; 1,024 of 120 tokens and width 2,048 are 1 GB in float32, of 20 tokens a sixth of that.
+    """
+
+    def __init__(self, most: int = 1024) -> None:
+        self.most = most
+        self.found: OrderedDict[str, Tensor] = OrderedDict()
+
+    def get(self, text: str, features: Callable[[], Tensor]) -> Tensor:
+        """What `features()` gives for this text, called only if it is not here."""
+        if text not in self.found:
+            self.found[text] = features()
+        self.found.move_to_end(text)
+        if len(self.found) > self.most:
+            self.found.popitem(last=False)
+        return self.found[text]
+
+    def __deepcopy__(self, memo: Any) -> RecentFeatures:
+        return self
+
+
 class LlamaGenModel(LlamaImageModel):
     """See `ImageTokenModel`. Images are square, values in [0, 1].
 
@@ -101,7 +126,7 @@ class LlamaGenModel(LlamaImageModel):
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.vq, self.t5, self.tokenizer = vq, t5, tokenizer
         self.scale = ImageScale(0.5, 0.5)  # pixels in [-1, 1]
-        self._features_of: dict[str, Tensor] = {}
+        self.recent_features = RecentFeatures()
         for frozen in (vq, t5):
             if frozen is not None:
                 frozen.requires_grad_(False)
@@ -130,21 +155,23 @@ class LlamaGenModel(LlamaImageModel):
         places = torch.arange(longest, device=features.device)
         return PromptCondition(features, places >= (longest - lengths)[:, None], prompts)
 
-    @torch.no_grad()
     def _text_features(self, text: str) -> Tensor:
-        """(L, C) on the CPU, computed once. Of the original's cleaning of web captions, case and white space."""
+        """(L, C) on the CPU; of captions seen lately, from memory."""
+        return self.recent_features.get(text, lambda: self._encoded(text))
+
+    @torch.no_grad()
+    def _encoded(self, text: str) -> Tensor:
+        """(L, C) on the CPU. Of the original's cleaning of web captions, case and white space."""
         if self.t5 is None or self.tokenizer is None:
             raise ModelError("this LlamaGen folder has no T5 encoder (t5 in its config.json)")
-        if text not in self._features_of:
-            ids = self.tokenizer(
-                " ".join(text.lower().split()),
-                max_length=self.caption_length,
-                truncation=True,
-                return_tensors="pt",
-            )["input_ids"]
-            found = self.t5(input_ids=ids.to(self.device)).last_hidden_state[0]
-            self._features_of[text] = found.float().cpu()
-        return self._features_of[text]
+        ids = self.tokenizer(
+            " ".join(text.lower().split()),
+            max_length=self.caption_length,
+            truncation=True,
+            return_tensors="pt",
+        )["input_ids"]
+        found = self.t5(input_ids=ids.to(self.device)).last_hidden_state[0]
+        return found.float().cpu()
 
     def embed_prompts(self, inputs: Tensor) -> Tensor:
         return self.caption_embedding(inputs)

@@ -19,12 +19,13 @@ from torch import Tensor
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
 from ..errors import ModelError
-from .hub_files import load_part
+from .hub_files import load_part, load_weights
 from .llamagen import LlamaGenModel, backbone_config
 from .model_files import read_object
 
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
+NORM_GROUPS = 32  # of JanusVQVAE's group norms
 _TENSORS = ("model", "module", "state_dict")  # what the published training scripts call them
 
 # published name -> ours, on both sides of a layer's number
@@ -71,14 +72,24 @@ def read(root: Path, model_class: type[LlamaGenModel]) -> LlamaGenModel:
     side, heads = (_whole_number(root, config, key) for key in ("grid", "heads"))
     gpt, gpt_path = _tensors(root, config, "gpt", GPT)
     vq, vq_path = _tensors(root, config, "vq", VQ)
-    codes, hidden = _shape(gpt, gpt_path, "tok_embeddings.weight")
-    caption = _shape(gpt, gpt_path, "cls_embedding.uncond_embedding")
-    inner, _ = _shape(gpt, gpt_path, "layers.0.feed_forward.w1.weight")
+    codes, hidden = _shape(gpt, gpt_path, "tok_embeddings.weight", 2)
+    caption = _shape(gpt, gpt_path, "cls_embedding.uncond_embedding", 2)
+    inner, _ = _shape(gpt, gpt_path, "layers.0.feed_forward.w1.weight", 2)
     layers = len({name.split(".")[1] for name in gpt if name.startswith("layers.")})
     if hidden % (4 * heads):
         raise ModelError(
             f"{root / 'config.json'}: heads: {heads} does not fit {gpt_path.name}; "
             f"4 x heads must divide its width {hidden}"
+        )
+    for name in (name for name in gpt if name.endswith("attention.wqkv.weight")):
+        if (found := _shape(gpt, gpt_path, name, 2)) != (3 * hidden, hidden):
+            raise ModelError(
+                f"{gpt_path}: {name} has shape {found}; the model needs {(3 * hidden, hidden)}"
+            )
+    t5, tokenizer = _text_encoder(root, config)
+    if t5 is not None and t5.config.d_model != caption[1]:
+        raise ModelError(
+            f"{root / config['t5']}: a text encoder of width {t5.config.d_model}; {gpt_path.name} takes {caption[1]}"
         )
     model = model_class(
         backbone_config(
@@ -92,7 +103,8 @@ def read(root: Path, model_class: type[LlamaGenModel]) -> LlamaGenModel:
         side,
         (caption[0], caption[1]),
         _vq_model(vq, vq_path, side, codes),
-        *_text_encoder(root, config),
+        t5,
+        tokenizer,
     )
     ours = {name for name in model.state_dict() if not name.startswith(("vq.", "t5."))}
     _load(model, from_published(gpt, heads), gpt_path, ours)
@@ -184,26 +196,33 @@ def _tensors(
 
 def _vq_model(tensors: dict[str, Tensor], path: Path, side: int, codes: int) -> JanusVQVAE:
     """The image tokenizer whose sizes the tensors tell."""
-    renamed = {_renamed(name, _VQ): tensor for name, tensor in tensors.items()}
-    found, width = _shape(renamed, path, "quantize.embedding.weight")
+    found, width = _shape(tensors, path, "quantize.embedding.weight", 2)
     if found != codes:
         raise ModelError(f"{path}: {found} codes; the transformer has {codes}")
-    base = _shape(renamed, path, "encoder.conv_in.weight")[0]
-    levels = 1 + max(int(n.split(".")[2]) for n in renamed if n.startswith("encoder.down."))
-    outs = [_shape(renamed, path, f"encoder.down.{i}.block.0.conv2.weight") for i in range(levels)]
-    blocks = {n.split(".")[4] for n in renamed if n.startswith("encoder.down.0.block.")}
+    base = _shape(tensors, path, "encoder.conv_in.weight", 4)[0]
+    blocks = [re.match(r"encoder\.conv_blocks\.(\d+)\.res\.(\d+)\.", name) for name in tensors]
+    numbers = {(int(block[1]), int(block[2])) for block in blocks if block} or {(0, 0)}
+    levels = 1 + max(level for level, _ in numbers)
+    last = [f"encoder.conv_blocks.{i}.res.0.conv2.weight" for i in range(levels)]
+    channels = [_shape(tensors, path, name, 4)[0] for name in last]
+    if any(count % NORM_GROUPS or count % base for count in (base, *channels)):
+        raise ModelError(
+            f"{path}: {base} channels, and {channels} in the encoder's levels; multiples of {NORM_GROUPS} and of the "
+            "first are needed"
+        )
     config = JanusVQVAEConfig(
         embed_dim=width,
         num_embeddings=codes,
-        latent_channels=_shape(renamed, path, "quant_conv.weight")[1],
+        latent_channels=_shape(tensors, path, "quant_conv.weight", 4)[1],
         base_channels=base,
-        channel_multiplier=[out[0] // base for out in outs],
-        num_res_blocks=len(blocks),
+        channel_multiplier=[count // base for count in channels],
+        num_res_blocks=1 + max(block for _, block in numbers),
         num_patches=side,
     )
     vq = JanusVQVAE(config)
+    renamed = {_renamed(name, _VQ): tensor for name, tensor in tensors.items()}
     _load(vq, renamed, path, set(vq.state_dict()))
-    return vq.to(renamed["quantize.embedding.weight"].dtype).eval()
+    return vq.to(tensors["quantize.embedding.weight"].dtype).eval()
 
 
 def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
@@ -226,9 +245,12 @@ def _load(module: Any, tensors: dict[str, Tensor], path: Path, wanted: set[str])
     module.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
 
-def _shape(tensors: dict[str, Tensor], path: Path, name: str) -> tuple[int, ...]:
+def _shape(tensors: dict[str, Tensor], path: Path, name: str, dimensions: int) -> tuple[int, ...]:
     if name not in tensors:
         raise ModelError(f"{path}: the tensor {name} is missing; is this a LlamaGen checkpoint?")
+    if tensors[name].ndim != dimensions:
+        found = tuple(tensors[name].shape)
+        raise ModelError(f"{path}: {name} has shape {found}; it needs {dimensions} dimensions")
     return tuple(tensors[name].shape)
 
 
@@ -251,6 +273,4 @@ def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no text encoder here; config.json names it as t5")
     tokenizer = load_part("tokenizer", folder, AutoTokenizer.from_pretrained)
-    return load_part(
-        "text encoder", folder, T5EncoderModel.from_pretrained, dtype="auto"
-    ), tokenizer
+    return load_weights(T5EncoderModel, folder), tokenizer

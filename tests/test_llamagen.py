@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -12,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny_checkpoints import TEXTS, write_tiny_llamagen
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import TEXTS, write_tiny_llamagen, write_tiny_t5
 from torch import Tensor
 
 from t2i_credit.errors import ModelError
 from t2i_credit.models import load_pretrained
-from t2i_credit.models.llamagen import GridRotary, LlamaGenModel
+from t2i_credit.models.llamagen import GridRotary, LlamaGenModel, RecentFeatures
 from t2i_credit.models.llamagen_files import from_published, to_published
 
 
@@ -135,6 +136,27 @@ def test_text_features_are_computed_once_per_prompt(folder: Path) -> None:
     assert torch.equal(first.inputs, again.inputs)
 
 
+def test_the_features_of_a_caption_not_seen_lately_are_let_go() -> None:
+    made: list[str] = []
+
+    def features(text: str) -> Tensor:
+        return recent.get(text, lambda: made.append(text) or torch.zeros(1))
+
+    recent = RecentFeatures(most=2)
+    for text in ("a", "b", "a", "c", "a", "b"):  # c takes the place of b, which was seen before a
+        features(text)
+    assert made == ["a", "b", "c", "b"] and list(recent.found) == ["a", "b"]
+
+
+def test_a_copy_of_the_model_holds_no_second_set_of_features(folder: Path) -> None:
+    model = load_pretrained(str(folder))
+    first = model.condition(TEXTS, None)
+    twin = copy.deepcopy(model)
+    assert twin.recent_features is model.recent_features
+    twin.t5.register_forward_hook(lambda *_: pytest.fail("computed again"))
+    assert torch.equal(twin.condition(TEXTS, None).inputs, first.inputs)
+
+
 def test_the_names_of_the_transformer_survive_both_ways(folder: Path, model: LlamaGenModel) -> None:
     published = torch.load(folder / "gpt.pt", weights_only=True)["model"]
     ours = to_published(model)
@@ -158,6 +180,116 @@ def test_half_precision_weights_keep_their_format_and_positions_stay_exact(
     with torch.no_grad():
         found = half(half.condition(TEXTS, [None, TEXTS[0]]), tokens, want=["negative_logprobs"])
     assert found["negative_logprobs"].dtype == torch.float32
+
+
+# Published sizes --------------------------------------------------------------------------------------------------
+
+# layers, heads, width, inner width (2/3 of 4 x width, up to a multiple of 256): GPT_B, GPT_L and GPT_XL of the
+# official gpt.py, and the millions of parameters that the official README tells of the class-conditional ones; of the
+# image tokenizer it tells 72
+PUBLISHED = {
+    "B": (12, 12, 768, 2048, 111),
+    "L": (24, 16, 1024, 2816, 343),
+    "XL": (36, 20, 1280, 3584, 775),
+}
+
+
+def official_gpt(layers: int, width: int, inner: int) -> dict[str, Tensor]:
+    """Tensors without values, as the official text-to-image Transformer names and shapes them."""
+    sizes = {
+        "cls_embedding.uncond_embedding": (120, 2048),
+        "cls_embedding.cap_proj.fc1.weight": (width, 2048),
+        "cls_embedding.cap_proj.fc2.weight": (width, width),
+        "tok_embeddings.weight": (16384, width),
+        "norm.weight": (width,),
+        "output.weight": (16384, width),
+    }
+    for i in range(layers):
+        sizes |= {
+            f"layers.{i}.attention.wqkv.weight": (3 * width, width),
+            f"layers.{i}.attention.wo.weight": (width, width),
+            f"layers.{i}.feed_forward.w1.weight": (inner, width),
+            f"layers.{i}.feed_forward.w3.weight": (inner, width),
+            f"layers.{i}.feed_forward.w2.weight": (width, inner),
+            f"layers.{i}.attention_norm.weight": (width,),
+            f"layers.{i}.ffn_norm.weight": (width,),
+        }
+    return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
+
+
+def official_vq() -> dict[str, Tensor]:
+    """Tensors without values, as the official VQ_16 names and shapes them: 128 channels x (1, 1, 2, 2, 4), 2 blocks."""
+    sizes: dict[str, tuple[int, ...]] = {}
+
+    def convolution(name: str, inputs: int, outputs: int, side: int) -> None:
+        sizes.update({f"{name}.weight": (outputs, inputs, side, side), f"{name}.bias": (outputs,)})
+
+    def norm(name: str, channels: int) -> None:
+        sizes.update({f"{name}.weight": (channels,), f"{name}.bias": (channels,)})
+
+    def residual(name: str, inputs: int, outputs: int) -> None:
+        norm(f"{name}.norm1", inputs)
+        convolution(f"{name}.conv1", inputs, outputs, 3)
+        norm(f"{name}.norm2", outputs)
+        convolution(f"{name}.conv2", outputs, outputs, 3)
+        if inputs != outputs:
+            convolution(f"{name}.nin_shortcut", inputs, outputs, 1)
+
+    def attention(name: str, channels: int) -> None:
+        norm(f"{name}.norm", channels)
+        for part in ("q", "k", "v", "proj_out"):
+            convolution(f"{name}.{part}", channels, channels, 1)
+
+    down, up = [128, 128, 256, 256, 512], [512, 256, 256, 128, 128]
+    for coder, inputs, levels, blocks, step in (
+        ("encoder", 128, down, 2, "downsample"),
+        ("decoder", 512, up, 3, "upsample"),
+    ):
+        for i, outputs in enumerate(levels):
+            front = f"{coder}.conv_blocks.{i}"
+            for j in range(blocks):
+                residual(f"{front}.res.{j}", inputs, outputs)
+                inputs = outputs
+                if outputs == 512:  # the coarsest level attends
+                    attention(f"{front}.attn.{j}", outputs)
+            if i < 4:
+                convolution(f"{front}.{step}.conv", outputs, outputs, 3)
+        for j, part in enumerate((residual, attention, residual)):
+            part(f"{coder}.mid.{j}", *[512] * (1 if part is attention else 2))
+        norm(f"{coder}.norm_out", inputs)
+    convolution("encoder.conv_in", 3, 128, 3)
+    convolution("encoder.conv_out", 512, 256, 3)
+    convolution("decoder.conv_in", 256, 512, 3)
+    convolution("decoder.conv_out", 128, 3, 3)
+    convolution("quant_conv", 256, 8, 1)
+    convolution("post_quant_conv", 8, 256, 1)
+    sizes |= {"quantize.embedding.weight": (16384, 8), "quantize.codebook_used": (65536,)}
+    return {name: torch.empty(size, device="meta") for name, size in sizes.items()}
+
+
+def millions(parameters: Any) -> int:
+    return round(sum(p.numel() for p in parameters) / 1e6)
+
+
+@pytest.mark.parametrize("size", list(PUBLISHED))
+def test_the_published_names_and_shapes_are_those_of_the_model(tmp_path: Path, size: str) -> None:
+    layers, heads, width, inner, published = PUBLISHED[size]
+    gpt = official_gpt(layers, width, inner)
+    torch.save({"model": gpt}, tmp_path / "gpt.pt")
+    torch.save({"model": official_vq()}, tmp_path / "vq.pt")
+    config = {"model_type": "llamagen_t2i", "grid": 16, "heads": heads}
+    config |= {"gpt": "gpt.pt", "vq": "vq.pt"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = load_pretrained(str(tmp_path))
+    assert {n: t.shape for n, t in to_published(model).items()} == {
+        n: t.shape for n, t in gpt.items()
+    }
+    # in place of captions the published number counts the embeddings of 1,000 classes and of none
+    parameters = [*model.language_model.parameters(), *model.output.parameters()]
+    assert millions([*parameters, torch.empty(1001, width, device="meta")]) == published
+    assert millions(model.vq.parameters()) == 72
+    assert model.image_size == (256, 256) and model.codebook_size == 16384
 
 
 # Damaged files ----------------------------------------------------------------------------------------------------
@@ -220,6 +352,63 @@ def test_a_class_conditional_checkpoint_is_refused(folder: Path, tmp_path: Path)
 def test_a_tensor_that_the_architecture_lacks_is_named(folder: Path, tmp_path: Path) -> None:
     change = tensors(lambda gpt: gpt.update({"layers.0.gate.weight": torch.zeros(2)}))
     assert "gate.weight belongs to another architecture" in refused(folder, tmp_path, change)
+
+
+@pytest.mark.parametrize("shape", [(16 * 32,), (4, 4, 32)])
+def test_a_tensor_of_other_dimensions_is_named(
+    folder: Path, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    change = tensors(
+        lambda gpt: gpt.update({"tok_embeddings.weight": torch.zeros(16, 32).reshape(shape)})
+    )
+    message = refused(folder, tmp_path, change)
+    assert message == f"gpt.pt: tok_embeddings.weight has shape {shape}; it needs 2 dimensions"
+
+
+def test_grouped_queries_are_refused(folder: Path, tmp_path: Path) -> None:
+    name = "layers.1.attention.wqkv.weight"
+    change = tensors(lambda gpt: gpt.update({name: gpt[name][:64].clone()}))
+    assert refused(folder, tmp_path, change) == (
+        f"gpt.pt: {name} has shape (64, 32); the model needs (96, 32)"
+    )
+
+
+def test_an_image_tokenizer_of_another_layout_is_refused(folder: Path, tmp_path: Path) -> None:
+    def rename(vq: dict[str, Tensor]) -> None:
+        for name in [name for name in vq if "conv_blocks" in name]:
+            vq[name.replace("conv_blocks", "stages")] = vq.pop(name)
+
+    assert refused(folder, tmp_path, tensors(rename, "vq.pt")) == (
+        "vq.pt: the tensor encoder.conv_blocks.0.res.0.conv2.weight is missing; is this a LlamaGen checkpoint?"
+    )
+
+
+def test_an_image_tokenizer_of_uneven_channels_is_refused(folder: Path, tmp_path: Path) -> None:
+    change = tensors(
+        lambda vq: vq.update({"encoder.conv_in.weight": torch.zeros(24, 3, 3, 3)}), "vq.pt"
+    )
+    assert refused(folder, tmp_path, change).startswith("vq.pt: 24 channels, and [32, 64] in the")
+
+
+def test_a_text_encoder_that_lacks_a_tensor_is_refused_and_never_left_random(
+    folder: Path, tmp_path: Path
+) -> None:
+    name = "encoder.block.0.layer.1.DenseReluDense.wo.weight"
+
+    def drop(copy: Path) -> None:
+        weights = load_file(copy / "t5/model.safetensors")
+        del weights[name]
+        save_file(weights, copy / "t5/model.safetensors", {"format": "pt"})
+
+    assert f"the tensor {name} is missing (1 in all)" in refused(folder, tmp_path, drop)
+
+
+def test_a_text_encoder_of_another_width_is_refused(folder: Path, tmp_path: Path) -> None:
+    def widen(copy: Path) -> None:
+        shutil.rmtree(copy / "t5")
+        write_tiny_t5(copy / "t5", 16)
+
+    assert refused(folder, tmp_path, widen) == "t5: a text encoder of width 16; gpt.pt takes 24"
 
 
 @pytest.mark.parametrize(("key", "value"), [("heads", 5), ("heads", 0), ("grid", "large")])
