@@ -134,12 +134,12 @@ def _credit_sheet(reader: RunReader, folder: Path) -> bool:
 
 def _push(folder: Path, name: str) -> None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, HTTPError  # of the HTTP library it has
 
     try:
         hub = HfApi()
         hub.create_repo(name, private=True, exist_ok=True)
         hub.upload_folder(repo_id=name, folder_path=folder)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:  # OSError: offline, or no such file
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"--push {name}: {reason}; the folder {folder} is complete") from error

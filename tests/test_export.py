@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny_checkpoints import write_tiny_janus
+from tiny_checkpoints import write_tiny_emu3, write_tiny_janus
+from tiny_hub import tiny_hub
 from toys import PROMPTS, recipe
-from transformers import JanusForConditionalGeneration, JanusProcessor
+from transformers import (
+    Emu3ForConditionalGeneration,
+    Emu3Processor,
+    JanusForConditionalGeneration,
+    JanusProcessor,
+)
 
 import t2i_credit
 from t2i_credit import cli
@@ -51,6 +58,52 @@ def test_an_exported_janus_is_one_that_transformers_loads_and_it_draws_the_same_
     ours = greedy(t2i_credit.load_model(run, device="cpu"))
     assert torch.equal(ours.tokens, theirs)
     untrained = greedy(load_pretrained(str(run.parent.parent / "janus")))
+    assert not torch.equal(untrained.tokens, theirs)  # the adapter does something
+
+
+def test_an_exported_emu3_is_one_that_transformers_loads_and_it_draws_the_same_image(
+    tmp_path: Path,
+) -> None:
+    write_tiny_emu3(tmp_path / "emu3")
+    sections: dict[str, Any] = {"model": {"name": str(tmp_path / "emu3")}, "tune": TUNE}
+    config = recipe(tmp_path, **sections, train={"steps": 2}, optim={"lr": 0.1})
+    run = t2i_credit.train(config)
+    export(str(run), tmp_path / "out")
+    upstream = Emu3ForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+    processor = Emu3Processor.from_pretrained(tmp_path / "out")
+    texts = [prompt.text for prompt in PROMPTS[:2]]
+    form = {"return_for_image_generation": True, "padding": True, "padding_side": "left"}
+    form |= {"ratio": "3:2", "image_area": 384, "return_tensors": "pt"}
+    inputs, nothing = processor(text=texts, **form), processor(text=["", ""], **form)
+    height, width = inputs.pop("image_sizes")[0]
+    mapping, start = upstream.vocabulary_mapping, inputs["input_ids"].shape[1]
+
+    def allowed(_: int, ids: torch.Tensor) -> list[int]:
+        ended = (len(ids) - start + 1) % (width + 1) == 0
+        return [mapping.eol_token_id] if ended else mapping.image_tokens
+
+    found = upstream.generate(
+        **inputs,
+        max_new_tokens=height * (width + 1),
+        do_sample=False,
+        prefix_allowed_tokens_fn=allowed,
+        negative_prompt_ids=nothing["input_ids"],
+        negative_prompt_attention_mask=nothing["attention_mask"],
+        guidance_scale=3.0,
+    )
+    rows = found[:, start:].reshape(2, height, width + 1)
+    theirs = mapping.convert_bpe2img(rows).flatten(1).long()
+    ours = greedy(t2i_credit.load_model(run, device="cpu"))
+    assert torch.equal(ours.tokens, theirs)
+    closing = found.new_zeros(2, 3)  # end of frame, image and text, which transformers drops
+    pixels = upstream.decode_image_tokens(
+        image_tokens=torch.cat([rows.flatten(1), closing], 1), height=height, width=width
+    )
+    drawn = processor.postprocess(list(pixels), return_tensors="PIL.Image.Image")["pixel_values"]
+    for image, picture in zip(ours.images, drawn, strict=True):
+        there = torch.from_numpy(np.array(picture)) / 255  # cut to whole steps
+        assert (image.permute(1, 2, 0) - there).abs().max() <= 1.001 / 255
+    untrained = greedy(load_pretrained(str(tmp_path / "emu3")))
     assert not torch.equal(untrained.tokens, theirs)  # the adapter does something
 
 
@@ -103,6 +156,26 @@ def test_a_step_without_a_checkpoint_is_refused_and_nothing_is_written(
 
 def test_a_push_that_fails_names_the_reason_and_keeps_the_folder(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--push someone/model: .*the folder .* is complete"):
+        export(str(run), tmp_path / "out", push="someone/model")
+    assert (tmp_path / "out/config.json").is_file()
+
+
+def test_a_push_sends_the_whole_folder_to_a_private_repository(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tiny_hub(monkeypatch) as hub:
+        export(str(run), tmp_path / "out", push="someone/model")
+    wanted = {"organization": "someone", "name": "model", "visibility": "private"}
+    assert hub.created == [wanted]
+    assert hub.files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_push_without_a_network_is_one_line_and_keeps_the_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tiny_hub(monkeypatch):
+        pass  # nobody listens at its address any more
+    with pytest.raises(UserError, match=r"--push someone/model: .*refused; the folder .* complete"):
         export(str(run), tmp_path / "out", push="someone/model")
     assert (tmp_path / "out/config.json").is_file()
 
