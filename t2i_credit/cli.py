@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Any
 
 # the order in which --help lists the commands
@@ -10,14 +12,19 @@ from . import cli_runs, cli_measure, cli_make  # isort: skip
 from .cli_app import app
 from .errors import UserError
 
+# seconds that the first of several processes has to say what is wrong; its end ends the others
+GRACE = 10.0
+
 __all__ = ["app", "cli_make", "cli_measure", "cli_runs", "main"]
 
 
 def main() -> Any:
-    """Entry point: a user's error is one line and exit code 2."""
+    """Entry point: a user's error is one line and exit code 2; of several processes one says it."""
     try:
         return app(standalone_mode=True)
     except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(GRACE)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:

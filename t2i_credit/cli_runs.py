@@ -29,12 +29,14 @@ def train(
     if texting.train(config, overrides or [], resume=resume, dry_run=dry_run, app=app):
         return
     settings = load_config(config, overrides or [])
+    if dry_run and rank() > 0:  # of several processes the first one speaks
+        return
     launch.check_run_folder(settings, resume=resume)
     parts = api.prepare(settings)
     if dry_run:
         console.table("Plan", api.plan(parts))
         return
-    if rank() > 0:  # of several processes the first one speaks
+    if rank() > 0:
         api.run_training(
             parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
         )

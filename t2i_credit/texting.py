@@ -20,6 +20,8 @@ def train(name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, a
     from .processes import rank
 
     config, origin = loaded
+    if dry_run and rank() > 0:  # of several processes the first one speaks
+        return True
     launch.check_run_folder(config, resume=resume)
     from .integrations import trl_run
 
@@ -27,7 +29,7 @@ def train(name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, a
     if dry_run:
         console.table("Plan", trl_run.plan_text(parts))
         return True
-    if rank() > 0:  # of several processes the first one speaks
+    if rank() > 0:
         trl_run.run_text(
             parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
         )

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from toys import recipe, tiny_model
 
 import t2i_credit
+from t2i_credit import cli
 from t2i_credit.config_tune import TuneConfig
 from t2i_credit.errors import ConfigError
 from t2i_credit.finetune import choose_trained
@@ -67,6 +68,18 @@ SECTIONS: dict[str, Any] = {
 }
 
 
+def torchrun(*arguments: str) -> Any:
+    """What two processes of t2i-credit leave, on gloo."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", "-m", "t2i_credit.cli", *arguments]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+
+
 @pytest.fixture(scope="module", params=list(RUNS))
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process (`one`), and the same of two that torchrun starts (`two`)."""
@@ -76,14 +89,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         config = recipe(folder, **sections, train={"steps": 3, "micro_batch_size": 4, "name": name})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     t2i_credit.train(folder / "one.yaml")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", "-m", "t2i_credit.cli", "train", str(folder / "two.yaml")]
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(__file__).parent),
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = torchrun("train", str(folder / "two.yaml"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("run folder:") == 1  # one of them speaks
     return folder / "runs"
@@ -123,3 +129,28 @@ def test_a_run_of_two_processes_goes_on_in_one(runs: Path) -> None:
     config["train"]["steps"] = 4
     run = t2i_credit.train(config, resume=True)
     assert [row["step"] for row in RunReader(run).metrics()] == [1, 2, 3, 4]
+
+
+def test_of_two_processes_one_prints_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe(tmp_path)))
+    done = torchrun("train", str(tmp_path / "run.yaml"), "--dry-run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("parameters trained") == 1 and not (tmp_path / "runs").exists()
+
+
+def test_of_two_processes_one_says_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe(tmp_path)))
+    done = torchrun("train", str(tmp_path / "run.yaml"), "train.steps=none")
+    said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode != 0 and len(said) == 1 and "train.steps" in said[0]
+
+
+def test_a_process_whose_first_one_lives_on_says_what_is_wrong_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(cli, "GRACE", 0.0)
+    monkeypatch.setattr("sys.argv", ["t2i-credit", "train", "no-such-recipe"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "no-such-recipe" in capsys.readouterr().err
