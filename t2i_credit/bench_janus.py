@@ -28,12 +28,14 @@ SIZES: dict[str, tuple[int, int, int, int]] = {
     "janus-pro-1b": (24, 2048, 16, 5632),
     "janus-pro-7b": (30, 4096, 32, 11008),
 }
+# of janus-small's image tokenizer; Janus-Pro's has JanusVQVAEConfig's own sizes
+SMALL_VQ = {"base_channels": 32, "latent_channels": 32}
 
 
 def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: int = 102400) -> Any:
     """An architecture of `SIZES` with random weights, whose prompts become ids without a tokenizer.
 
-    The vision encoder and the pixels' side of the tokenizer, which neither sampling nor the update runs, are small.
+    The vision encoder, which neither sampling nor the update runs, is small.
 
     Raises:
         UserError: there is no such architecture.
@@ -69,13 +71,9 @@ def random_janus(name: str, *, side: int = 24, codes: int = 16384, vocabulary: i
         "image_size": 16 * side,
         "num_image_tokens": side * side,
     }
-    vq = {
-        "num_embeddings": codes,
-        "base_channels": 32,
-        "latent_channels": 32,
-        "projection_dim": width,
-        "image_token_embed_dim": width,
-    }
+    vq = {"num_embeddings": codes, "projection_dim": width, "image_token_embed_dim": width}
+    if not name.startswith("janus-pro"):
+        vq |= SMALL_VQ
     torch.manual_seed(0)
     with torch.device(local_device()):
         config = JanusConfig(text_config=text, vision_config=vision, vq_config=vq)

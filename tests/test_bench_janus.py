@@ -71,6 +71,19 @@ def test_prompts_of_a_random_janus_become_ids_that_depend_on_the_text(tiny: Any)
     assert (null[:, 1:-1] == tiny.pad).all()
 
 
+@pytest.mark.parametrize(("name", "backbone"), [("janus-pro-1b", 1443), ("janus-pro-7b", 6491)])
+def test_a_random_janus_pro_has_the_true_sizes(
+    monkeypatch: pytest.MonkeyPatch, name: str, backbone: int
+) -> None:
+    # D (102400 + L (4 D + 3 I + 2) + 1) weights in L layers of width D and inner width I with 102,400 words, in
+    # millions; the image tokenizer is LlamaGen's VQ-16, of which the official README tells 72
+    monkeypatch.setattr(bench_janus, "local_device", lambda: "meta")  # no memory for the weights
+    model = bench_janus.random_janus(name)
+    parts = (model.language_model, model.janus.model.vqmodel)
+    counts = [round(sum(p.numel() for p in part.parameters()) / 1e6) for part in parts]
+    assert counts == [backbone, 72]
+
+
 def test_an_architecture_that_has_no_random_weights_is_refused() -> None:
     with pytest.raises(UserError, match="known: janus-small, janus-pro-1b, janus-pro-7b"):
         bench_janus.random_janus("shapes")
