@@ -15,12 +15,9 @@ from .model_files import read_object
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
-# a processor's files: one of each row
-PROCESSOR = (
-    ("tokenizer.json", "tokenizer.model", "vocab.json"),
-    ("tokenizer_config.json",),
-    ("processor_config.json", "preprocessor_config.json"),
-)
+# one of each row is there; without a tokenizer's file transformers may make one of an empty vocabulary
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_config.json",))
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 Part = TypeVar("Part")
@@ -71,15 +68,20 @@ def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any
         raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error
 
 
+def require_one(folder: Path, names: Sequence[str], what: str) -> None:
+    """Raises ModelError unless the folder holds one of these files, of which the first is named."""
+    if not any((folder / name).is_file() for name in names):
+        raise ModelError(f"{folder / names[0]}: missing; {what} has one")
+
+
 def load_processor(processor_class: Any, folder: Path) -> Any:
     """A transformers processor of text and images.
 
     Raises:
         ModelError: a file is missing or damaged, or the tokenizer names no image tokens.
     """
-    for names in PROCESSOR:
-        if not any((folder / name).is_file() for name in names):
-            raise ModelError(f"{folder / names[0]}: missing; a processor has one")
+    for names in (TOKENIZER, *PROCESSOR):
+        require_one(folder, names, "a processor")
     try:
         return load_part("processor", folder, processor_class.from_pretrained)
     except ModelError as error:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
 from ..errors import ModelError
-from .hub_files import load_part, load_weights
+from .hub_files import TOKENIZER, load_part, load_weights, require_one
 from .llamagen import LlamaGenModel, backbone_config
 from .model_files import read_object
 
@@ -272,5 +272,6 @@ def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
     folder = root / str(config["t5"])
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no text encoder here; config.json names it as t5")
+    require_one(folder, TOKENIZER, "a text encoder")
     tokenizer = load_part("tokenizer", folder, AutoTokenizer.from_pretrained)
     return load_weights(T5EncoderModel, folder), tokenizer

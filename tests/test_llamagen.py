@@ -403,6 +403,17 @@ def test_a_text_encoder_that_lacks_a_tensor_is_refused_and_never_left_random(
     assert f"the tensor {name} is missing (1 in all)" in refused(folder, tmp_path, drop)
 
 
+def test_a_text_encoder_without_a_tokenizer_is_refused_and_gets_no_empty_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    def forget(copy: Path) -> None:
+        (copy / "t5/tokenizer.json").unlink()
+        (copy / "t5/tokenizer_config.json").unlink()
+
+    message = refused(folder, tmp_path, forget)
+    assert message == "t5/tokenizer.json: missing; a text encoder has one"
+
+
 def test_a_text_encoder_of_another_width_is_refused(folder: Path, tmp_path: Path) -> None:
     def widen(copy: Path) -> None:
         shutil.rmtree(copy / "t5")
