@@ -27,16 +27,16 @@ def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
     """The folder of a hub id, downloaded or from the local cache.
 
     Raises:
-        ModelError: there is no such repository, or no network and no copy in the cache.
+        ModelError: there is no such repository, or no network and no copy in the cache, or the download breaks off.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except LocalEntryNotFoundError:
         reason = "not in the local cache, and the hub cannot be reached"
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
     raise ModelError(f"model {name!r}: no such folder; on the Hugging Face hub: {reason}")
 

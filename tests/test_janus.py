@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_checkpoints import TEXTS, tiny_janus, write_tiny_janus
+from tiny_hub import tiny_hub
 from torch import nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration, JanusProcessor
@@ -346,3 +347,11 @@ def test_a_hub_id_that_cannot_be_reached_is_refused_in_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="not in the local cache, and the hub cannot be reached"):
         load_pretrained("someone/Janus-Tiny")
+
+
+def test_a_download_that_breaks_off_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with tiny_hub(monkeypatch), pytest.raises(ModelError, match=r"hub: .*closed connection"):
+        load_pretrained("someone/broken")

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on this machine that takes an upload. Holds no test."""
+"""A Hugging Face hub on this machine that takes an upload, and breaks off a download. Holds no test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+COMMIT = "0" * 40
+
 
 class TinyHub(ThreadingHTTPServer):
-    """Takes the repository someone/model and commits to it.
+    """Takes the repository someone/model and commits to it; of someone/broken only half of config.json comes.
 
     Attributes:
         created: what the requests for a repository asked for.
@@ -52,14 +54,27 @@ class Answers(BaseHTTPRequestHandler):
         return self.answer({"errors": [], "warnings": []})
 
     def do_GET(self) -> None:
-        self.answer({}, 404)
+        if self.path.startswith("/api/models/someone/broken/tree/"):
+            return self.answer([{"type": "file", "path": "config.json", "size": 2, "oid": "1"}])
+        if self.path.startswith("/api/models/someone/broken"):
+            return self.answer({"id": "someone/broken", "sha": COMMIT})
+        if self.path.endswith("/config.json"):
+            self.close_connection = True
+            return self.answer({}, length=4)
+        return self.answer({}, 404)
 
-    def answer(self, value: Any, status: int = 200) -> None:
+    def do_HEAD(self) -> None:
+        self.answer({})
+
+    def answer(self, value: Any, status: int = 200, length: int | None = None) -> None:
         content = json.dumps(value).encode()
         self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", '"1"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(length or len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Says nothing."""
@@ -73,6 +88,8 @@ def tiny_hub(patch: pytest.MonkeyPatch) -> Iterator[TinyHub]:
     hub = TinyHub()
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "ENDPOINT", hub.address)
+    files = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
     thread = threading.Thread(target=hub.serve_forever)
     thread.start()
     try:
