@@ -51,7 +51,7 @@ def run_status(path: Path, known: Mapping[str, Any], stale_after: float) -> RunS
         if name in _FITS and not _FITS[name](value):
             raise TypeError(f"{name}: {value!r:.60} is not allowed")
     status = RunStatus(path, here=here, **entries)
-    gone = here and not _alive(status.pid)
+    gone = here and not alive(status.pid)
     silent = time.time() - status.heartbeat > stale_after
     if status.state == "running" and (gone or silent):
         return RunStatus(**{**vars(status), "state": "killed"})
@@ -82,7 +82,7 @@ _FITS = {
 }
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     if os.name != "posix":  # os.kill(pid, 0) ends the process there
         return True
     try:
