@@ -12,8 +12,9 @@ from typing import Any
 import gradio as gr
 
 from . import components, words
+from .checkpoints import EMBEDDED
 from .runs import RunShelf
-from .studio import EMBEDDED, MOST_SAMPLES, Progress, Settings, Studio, Take
+from .studio import MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MODES = ("one pair of prompts", "two negative prompts", "two models")
 

@@ -145,8 +145,7 @@ class RunReader:
         if step not in self.checkpoints():
             raise RunError(f"{self.path}: there is no checkpoint of step {step}")
         folder = self.path / "checkpoints" / step_name(step)
-        for path in [folder, *folder.rglob("*")]:
-            _contained(path, self.within)
+        require_within(folder, self.within)
         return folder
 
     def step(self, step: int | None = None) -> StepRecord:
@@ -299,6 +298,12 @@ def _contained(path: Path, within: Path | None) -> Path:
     if not inside:
         raise RunError(f"{path}: leads out of {within}; it is not read")
     return path
+
+
+def require_within(folder: Path, within: Path | None) -> None:
+    """Raises RunError where a folder or anything in it leads out of `within`; None = no such limit."""
+    for path in [folder, *folder.rglob("*")]:
+        _contained(path, within)
 
 
 def _picture(path: Path) -> Image.Image:
