@@ -188,8 +188,10 @@ def test_every_palette_has_a_middle_and_a_diverging_one_is_neutral_there():
                 assert np.abs(lut[0].astype(int) - lut[256]).sum() > 100, name
 
 
-def test_numbers_that_are_not_finite_become_0_and_the_order_of_bytes_is_fixed():
-    assert floats(encode(np.array([np.nan, np.inf, 0.5], np.float32))).tolist() == [0, 0, 0.5]
+def test_numbers_that_are_not_finite_stay_so_and_the_order_of_bytes_is_fixed():
+    values = np.array([np.nan, np.inf, 0.5], np.float32)
+    np.testing.assert_array_equal(floats(encode(values)), values)
+    np.testing.assert_array_equal(floats(encode(values.astype(">f8"))), values)
 
 
 def test_large_pictures_are_sent_smaller_and_small_ones_exactly():
@@ -601,3 +603,16 @@ def test_the_clock_updates_states_alone(shelf):
     assert ticks
     for event in ticks:
         assert event.outputs and all(block.stateful for block in event.outputs)
+
+
+def test_whatever_reads_records_waits_in_one_line_for_two_places(shelf):
+    async def built():
+        return build_page(shelf)
+
+    page = asyncio.run(built())
+    reading = [fn for fn in page.fns.values() if fn.concurrency_id == "reading"]
+    asked = {name for fn in reading for _, name in fn.targets}
+    assert asked >= {"choose", "film", "save", "pick", "change", "select", "input"}
+    assert {fn.concurrency_limit for fn in reading} == {2}
+    ticks = [fn for fn in page.fns.values() if "tick" in {name for _, name in fn.targets}]
+    assert ticks and not {fn.concurrency_id for fn in ticks} & {"reading"}  # nor do they wait
