@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import RunError, UserError
 from ..heatmap_text import spoken
-from ..run_reader import RunReader, RunStatus, list_runs
+from ..run_reader import RunReader, RunStatus, contained, list_runs
 from ..run_status import whole
 from .checks import is_number
 from .tail import MetricsTail
@@ -97,12 +97,10 @@ class RunShelf:
         """
         if not isinstance(name, str) or not name:
             raise RunError("no run is chosen")
-        if Path(name).name != name or name.startswith(".") or "\0" in name or "\\" in name:
+        if Path(name).name != name or name.startswith(".") or set(sayable(name)) & {"\0", "\\"}:
             raise RunError(f"{name!r} is not the name of a run in this folder")
         path = self.root if self._is_run(self.root) and name == self.root.name else self.root / name
-        if not path.resolve().is_relative_to(self.root):
-            raise RunError(f"{name!r} leads out of the runs folder; it is not read")
-        if not path.is_dir():
+        if not contained(path, self.root).is_dir():
             raise RunError(f"{name!r} is not (or no longer) in {self.root}")
         return RunReader(path, within=self.root)
 

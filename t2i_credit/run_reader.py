@@ -49,7 +49,7 @@ class StepRecord:
 
     def image(self, place: int) -> Image.Image:
         """The decoded image of the sample at `place` (0..N-1)."""
-        return _picture(_contained(self.folder / self.samples[place]["image"], self.within))
+        return _picture(contained(self.folder / self.samples[place]["image"], self.within))
 
     def signed_contrast(self) -> np.ndarray | None:
         """(N, T) logprobs - negative_logprobs; None if the negative branch never ran."""
@@ -109,7 +109,7 @@ class RunReader:
         """`metrics`, of the lines from byte `start` on, and the byte where the next one begins."""
         path = self.path / "metrics.jsonl"
         try:
-            with _contained(path, self.within).open("rb") as file:
+            with contained(path, self.within).open("rb") as file:
                 file.seek(start)
                 told = file.read()
         except FileNotFoundError:
@@ -218,7 +218,7 @@ class RunReader:
         """One image of an evaluation, by its `filename` in the records; None when its pixels were
         not kept."""
         folder = self._evaluation(name).with_suffix("")
-        path = _contained(folder / filename, self.within or folder.resolve())
+        path = contained(folder / filename, self.within or folder.resolve())
         return _picture(path) if path.is_file() else None
 
     def heatmaps(self, step: int | None = None) -> Path:
@@ -227,7 +227,7 @@ class RunReader:
         return folder if step is None else folder / step_name(step)
 
     def _bytes(self, path: Path) -> bytes:
-        return _contained(path, self.within).read_bytes()
+        return contained(path, self.within).read_bytes()
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
@@ -287,7 +287,7 @@ def evaluation_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
-def _contained(path: Path, within: Path | None) -> Path:
+def contained(path: Path, within: Path | None) -> Path:
     """The path, unless it leads out of `within`."""
     if within is None:
         return path
@@ -303,7 +303,7 @@ def _contained(path: Path, within: Path | None) -> Path:
 def require_within(folder: Path, within: Path | None) -> None:
     """Raises RunError where a folder or anything in it leads out of `within`; None = no such limit."""
     for path in [folder, *folder.rglob("*")]:
-        _contained(path, within)
+        contained(path, within)
 
 
 def _picture(path: Path) -> Image.Image:

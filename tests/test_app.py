@@ -366,6 +366,8 @@ def test_a_hundred_runs_are_listed(tmp_path):
         "%2e%2e",
         ".",
         "one\0",
+        "half \ud800",
+        "loop",
         "",
         3,
         None,
@@ -374,6 +376,7 @@ def test_a_hundred_runs_are_listed(tmp_path):
 def test_a_name_that_leads_out_of_the_folder_opens_nothing(tmp_path, name):
     write_toy_run(tmp_path / "secret")
     write_toy_run(tmp_path / "runs" / "one", steps=())
+    (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs" / "loop")
     with pytest.raises(RunError):
         RunShelf(tmp_path / "runs").open(name)
 
@@ -487,6 +490,12 @@ def test_the_form_says_what_to_sample():
     assert settings == studio.Settings(2.0, 1.0, 7, 3)
     takes, _ = asked(*form[:3], MODES[2], *form[4:])
     assert [take.model for take in takes] == ["shapes", "one@9"]
+
+
+@pytest.mark.parametrize("number", [None, "", float("inf"), "two"])
+def test_a_form_without_its_numbers_is_said(number):
+    with pytest.raises(UserError, match="must be numbers"):
+        asked("shapes", "a ring", "", MODES[0], "", "shapes", 2.0, 1.0, 7, number)
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ def events(client):
     return found
 
 
-def ask(client, number, data, event_data=None):
+def ask(client, number, data, event_data=None, session=None):
     """Sends an event as a browser would and returns everything that comes back."""
-    session = uuid.uuid4().hex[:10]
+    session = session or uuid.uuid4().hex[:10]
     body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
     joined = client.post("gradio_api/queue/join", json=body)
     if joined.status_code != 200:
@@ -210,11 +210,18 @@ def test_no_event_opens_a_run_outside_of_the_folder(client, events, name):
     assert SECRET not in answer and "mime" not in answer
 
 
-def test_events_with_nonsense_leave_the_page_standing(client, events):
-    for data in ({"step": "x"}, {"step": -1e300}, {"group": {}}, {"place": [1]}, None, "text"):
-        ask(client, events["save"][0], [], data)
-        ask(client, events["choose"][0], ["one"], data)
-    assert client.get("/").status_code == 200
+def test_events_with_nonsense_are_answered_in_words(client, events):
+    session = uuid.uuid4().hex[:10]
+    ask(
+        client, events["load"][0], [], session=session
+    )  # as the page does first: which runs there are
+    for data in ({"step": "x"}, {"step": -1e300}, {"group": {}}, {"place": [1]}, None, "text", [1]):
+        answer = ask(client, events["save"][0], [], data)
+        assert '"success":true' in answer and "no run is chosen" in answer
+        answer = ask(client, events["choose"][0], ["one"], data, session)
+        assert '"success":true' in answer and '"kind":"group"' in answer
+        answer = ask(client, events["film"][0], ["one"], data, session)
+        assert '"success":true' in answer and "No film" in answer
 
 
 def test_prompts_leave_the_server_as_text_and_never_as_markup(client, events):
