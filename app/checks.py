@@ -94,7 +94,8 @@ def _is_mask(value: object) -> bool:
     """Whether its runs fill its size; see masks.py."""
     if not isinstance(value, Mapping):
         return False
-    size, counts = value.get("size"), value.get("counts")
+    size: Any = value.get("size")
+    counts: Any = value.get("counts")
     if not all(isinstance(part, list) and all(map(whole, part)) for part in (size, counts)):
         return False
     return len(size) == 2 and sum(counts) == size[0] * size[1]
