@@ -11,14 +11,15 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import UserError
+from ..errors import RunError, UserError
 from ..heatmap import common_scale
 from ..run_reader import RunReader
 from . import components
+from .checks import check_record
 from .figures import Metrics, comparison_figure, task_bars
 from .methods import methods_of, seed_of
-from .payload import check_record, plain, sample_payload, scale_payload, view_of
-from .runs import RunShelf, in_words
+from .payload import plain, sample_payload, scale_payload, view_of
+from .runs import RunShelf, in_words, mean_in_words, or_in_words
 from .texts import is_text
 
 FIRST = 4  # methods chosen when the tab opens
@@ -69,10 +70,16 @@ def build(shelf: RunShelf) -> CompareTab:
     pictures = components.group("compare-pictures")
     tab = CompareTab(shelf, [runs, metric, prompt], [runs, curves, prompt, pictures])
     for component in tab.chosen:
-        component.input(tab.refresh, tab.chosen, tab.outputs, **components.QUIET)
+        component.input(tab.refresh, tab.chosen, tab.outputs, **components.READING)
     return tab
 
 
+def _failed(why: str, *_: object) -> list[Any]:
+    note = components.note("These runs cannot be compared", why)
+    return [gr.skip(), note, gr.skip(), _nothing()]
+
+
+@or_in_words(_failed)
 def update(
     shelf: RunShelf, names: Sequence[str] | None, metric: str, prompt: str | None
 ) -> list[Any]:
@@ -99,6 +106,7 @@ def update(
         except (UserError, OSError) as error:
             troubles.append(in_words(error))
     curves = curves_value(readers, metric if metric in METRICS else "reward")
+    curves["said"] = "; ".join(filter(None, [*troubles, curves["said"]]))
     drawn = [reader for reader in readers if not is_text(reader)]
     prompts = common_prompts(shelf, drawn)
     asked = prompt if prompt in prompts else next(iter(prompts), None)
@@ -126,23 +134,31 @@ def first_methods(shelf: RunShelf, names: Sequence[str]) -> list[str]:
 
 
 def curves_value(readers: Sequence[RunReader], metric: str) -> dict[str, Any]:
-    """The chosen curve, and bars for each evaluation that these runs have."""
+    """The chosen curve, and bars for each evaluation that these runs have; `said`: which runs are left out, and why."""
     curves: dict[str, Sequence[Metrics]] = {}
     evaluations: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, str] = {}
+    troubles = []
     for method in methods_of(readers):
-        read = [reader.metrics(strict=False) for reader in method.seeds]
-        if seeds := [metrics for metrics in read if metrics]:
+        seeds = []
+        for reader in method.seeds:
+            try:
+                seeds += [metrics] if (metrics := reader.metrics(strict=False)) else []
+            except RunError as error:
+                troubles.append(in_words(error))
+        if seeds:
             curves[method.name] = seeds
         for name, scores in method.evaluations().items():
             evaluations.setdefault(name, {})[method.name] = scores
+            kinds[name] = "answers" if is_text(method.seeds[0]) else "images"
     title = f"{metric.replace('_', ' ').replace('/', ': ')}".capitalize()
     figures = [comparison_figure(curves, metric, title, METRICS[metric])]
     for name, by_method in evaluations.items():
         says = (
             f"evaluation {name}; bars with 95% intervals: over prompts, of several seeds over seeds"
         )
-        figures.append({**task_bars(by_method, says), "title": f"Correct images: {name}"})
-    return plain({"figures": figures, "sent": time.time()})
+        figures.append({**task_bars(by_method, says), "title": f"Correct {kinds[name]}: {name}"})
+    return plain({"figures": figures, "said": "; ".join(troubles), "sent": time.time()})
 
 
 def common_prompts(shelf: RunShelf, readers: Sequence[RunReader]) -> list[str]:
@@ -187,8 +203,8 @@ def pictures_value(
             troubles.append(in_words(error))
             continue
         views += [view for _, view in found]
-        mean = sum(group.rewards) / len(group.rewards)
-        says = f"step {record.step}, seed {seed_of(reader)} · mean reward {mean:.2f}"
+        mean = mean_in_words(group.rewards)
+        says = f"step {record.step}, seed {seed_of(reader)} · mean reward {mean}"
         samples = [sample_payload(record, place, view) for place, view in found]
         rows.append(
             {

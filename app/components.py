@@ -15,6 +15,8 @@ from .payload import palettes
 
 # of every event: no spinner over what is shown, and no entry in the list of the server's functions
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
+# of every event that reads records: however many ask, two of them run at once, whatever they ask for
+READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
 SCRIPTS = ("core", "tokens", "group", "maps", "inspector", "film", "charts", "gallery", "page")
 
 
@@ -66,6 +68,11 @@ def plain(value: str = "", elem_id: str | None = None) -> gr.HTML:
 def note(title: str, text: str = "", command: str = "") -> dict[str, Any]:
     """The value of a component that has nothing to show, and says why."""
     return {"kind": "notice", "notice": [title, text, command], "sent": time.time()}
+
+
+def asked_for(event: gr.EventData) -> dict[str, Any]:
+    """What a component of ours sent along with an event; {} for what is no mapping."""
+    return dict(event._data) if isinstance(event._data, dict) else {}
 
 
 @cache

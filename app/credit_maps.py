@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import RunError, UserError
+from ..errors import RunError
 from ..heatmap import common_scale
 from ..run_reader import RunReader
 from . import components
+from .checks import check_record
 from .downloads import csv_file, gif_file, png_file
-from .payload import check_record, plain, sample_payload, scale_payload, view_of
-from .runs import Recorded, RunShelf, in_words, liveliest
+from .payload import plain, sample_payload, scale_payload, view_of
+from .runs import Recorded, RunShelf, liveliest, or_in_words
 from .steps import read_step, shown_group
 from .texts import TextStep, text_csv
 from .training import by_reward
@@ -26,6 +27,7 @@ def build() -> tuple[gr.HTML, gr.HTML]:
     return components.maps("credit-maps"), components.downloads("credit-files")
 
 
+@or_in_words(lambda why, *_: components.note("This step cannot be shown", why))
 def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]:
     """One group.
 
@@ -40,20 +42,17 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
             "The credit maps are drawn from the steps that a run recorded.",
             "t2i-credit train shapes/gcpo",
         )
-    try:
-        reader = shelf.open(name)
-        steps = reader.steps()
-        if not steps:
-            return components.note(
-                "No step recorded yet", f"{reader.path.name} has not written samples so far."
-            )
-        step = nearest(steps, asked.get("step"))
-        record = read_step(reader, step)
-        groups = shelf.recorded(reader, step)
-        chosen = choose(groups, asked)
-        payload = shown_group(record, by_reward(record.samples, chosen.places))
-    except (UserError, OSError) as error:
-        return components.note("This step cannot be shown", in_words(error))
+    reader = shelf.open(name)
+    steps = reader.steps()
+    if not steps:
+        return components.note(
+            "No step recorded yet", f"{reader.path.name} has not written samples so far."
+        )
+    step = nearest(steps, asked.get("step"))
+    record = read_step(reader, step)
+    groups = shelf.recorded(reader, step)
+    chosen = choose(groups, asked)
+    payload = shown_group(record, by_reward(record.samples, chosen.places))
     return plain(
         {
             "kind": "group",
@@ -66,20 +65,21 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
     )
 
 
+def _film(name: object, prompt: object, **shown: Any) -> dict[str, Any]:
+    return {"kind": "film", "run": str(name), "prompt": prompt, "sent": time.time(), **shown}
+
+
+@or_in_words(lambda why, shelf, name, prompt: _film(name, prompt, notice=["No film", why, ""]))
 def film(shelf: RunShelf, name: object, prompt: object) -> dict[str, Any]:
     """One prompt at every recorded step, at most `FRAMES` of them, on one scale."""
-    answer = {"kind": "film", "run": str(name), "prompt": prompt, "sent": time.time()}
-    try:
-        frames = film_frames(shelf, shelf.open(name), prompt)
-    except (UserError, OSError) as error:
-        return {**answer, "notice": ["No film", in_words(error), ""]}
+    frames = film_frames(shelf, shelf.open(name), prompt)
     views = [view_of(record, place) for record, place in frames]
     shown = [
         {**sample_payload(record, place, view), "step": record.step}
         for (record, place), view in zip(frames, views, strict=True)
     ]
     scale = scale_payload(common_scale(views))
-    return plain({**answer, "frames": shown, "grid": list(frames[0][0].grid), "scale": scale})
+    return plain(_film(name, prompt, frames=shown, grid=list(frames[0][0].grid), scale=scale))
 
 
 def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tuple[Any, int]]:
@@ -115,29 +115,27 @@ def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tupl
     return frames
 
 
+@or_in_words(lambda why, *_: {"error": why, "sent": time.time()})
 def save(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     """A download: {name, mime, data}, or {error}."""
-    try:
-        reader = shelf.open(asked.get("run"))
-        step = nearest(reader.steps(), asked.get("step"))
-        record = read_step(reader, step)
-        chosen = choose(shelf.recorded(reader, step), asked)
-        kind = asked.get("kind")
-        if isinstance(record, TextStep):
-            if kind != "csv":
-                raise RunError(f"{kind!r} cannot be downloaded from a run on text; csv can")
-            made = text_csv(record, chosen.places)
-        elif kind == "csv":
-            made = csv_file(record, chosen.places)
-        elif kind == "png":
-            place = asked.get("place")
-            made = png_file(record, chosen.places, chosen.places[0] if place is None else place)
-        elif kind == "gif":
-            made = gif_file(film_frames(shelf, reader, chosen.prompt))
-        else:
-            raise RunError(f"{kind!r} cannot be downloaded; png, gif and csv can")
-    except (UserError, OSError) as error:
-        return {"error": in_words(error), "sent": time.time()}
+    reader = shelf.open(asked.get("run"))
+    step = nearest(reader.steps(), asked.get("step"))
+    record = read_step(reader, step)
+    chosen = choose(shelf.recorded(reader, step), asked)
+    kind = asked.get("kind")
+    if isinstance(record, TextStep):
+        if kind != "csv":
+            raise RunError(f"{kind!r} cannot be downloaded from a run on text; csv can")
+        made = text_csv(record, chosen.places)
+    elif kind == "csv":
+        made = csv_file(record, chosen.places)
+    elif kind == "png":
+        place = asked.get("place")
+        made = png_file(record, chosen.places, chosen.places[0] if place is None else place)
+    elif kind == "gif":
+        made = gif_file(film_frames(shelf, reader, chosen.prompt))
+    else:
+        raise RunError(f"{kind!r} cannot be downloaded; png, gif and csv can")
     ending, mime, data = made
     return {
         "name": f"{reader.path.name}-step{step}.{ending}",

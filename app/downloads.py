@@ -11,7 +11,9 @@ from typing import Any
 from ..errors import RunError
 from ..heatmap import common_scale, credit_animation, panel
 from ..heatmap_files import gif_bytes, sample_view
+from ..heatmap_text import spoken
 from ..run_reader import StepRecord
+from .payload import view_of
 
 Made = tuple[str, str, str]
 COLUMNS = (
@@ -29,23 +31,31 @@ def png_file(record: StepRecord, places: Sequence[int], place: Any) -> Made:
     """The panel of one sample, on the scale of its group.
 
     Raises:
-        RunError: the group has no such sample, or a picture cannot be read.
+        RunError: the group has no such sample, or its picture cannot be read.
     """
     if place not in places:
         raise RunError(f"sample {place!r} is not in this group")
-    scale = common_scale([sample_view(record, one) for one in places])
+    scale = common_scale([view_of(record, one) for one in places])
     buffer = io.BytesIO()
     panel(sample_view(record, place), scale).save(buffer, "PNG")
     return "png", "image/png", _base64(buffer.getvalue())
 
 
 def gif_file(frames: Sequence[tuple[StepRecord, int]]) -> Made:
-    """One prompt through training.
+    """One prompt through training; steps whose picture cannot be read are left out.
 
     Raises:
-        RunError: a picture cannot be read.
+        RunError: fewer than two are left.
     """
-    pictures = credit_animation([(r.step, sample_view(r, place)) for r, place in frames])
+    found, troubles = [], []
+    for record, place in frames:
+        try:
+            found.append((record.step, sample_view(record, place)))
+        except RunError as error:
+            troubles.append(str(error))
+    if len(found) < 2:
+        raise RunError(f"a film needs two pictures; {troubles[-1]}")
+    pictures = credit_animation(found)
     return "gif", "image/gif", _base64(gif_bytes(pictures))
 
 
@@ -60,7 +70,11 @@ def csv_file(record: StepRecord, places: Sequence[int]) -> Made:
     )
     for place in places:
         sample = record.samples[place]
-        about = [record.step, place, cell(sample["prompt"]), cell(sample["negative"])]
+        prompts = [
+            "" if asked is None else cell(spoken(asked))
+            for asked in (sample["prompt"], sample["negative"])
+        ]
+        about = [record.step, place, *prompts]
         about += [sample["reward"], sample["advantage"]]
         for token, code in enumerate(record.arrays["tokens"][place]):
             row, column = divmod(token, record.grid[1])

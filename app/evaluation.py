@@ -11,12 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import UserError
+from ..errors import RunError, UserError
+from ..heatmap_text import printable
 from ..run_reader import RunReader
 from . import components, words
 from .figures import task_bars
 from .payload import picture_url, plain
-from .runs import RunShelf, in_words
+from .runs import RunShelf, or_in_words
 from .texts import is_text
 
 PER_PAGE = 48
@@ -44,48 +45,52 @@ def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
     tab = EvaluationTab(shelf, [which, bars, table, images])
 
     def pick(name: str | None, evaluation: str | None, asked: gr.EventData) -> dict[str, Any]:
-        return page_of(shelf, name, evaluation, dict(asked._data or {}))
+        return page_of(shelf, name, evaluation, components.asked_for(asked))
 
     which.input(
-        lambda name, one: update(shelf, name, one), [run, which], tab.outputs, **components.QUIET
+        lambda name, one: update(shelf, name, one), [run, which], tab.outputs, **components.READING
     )
-    images.pick(pick, [run, which], images, trigger_mode="always_last", **components.QUIET)
+    images.pick(pick, [run, which], images, trigger_mode="always_last", **components.READING)
     return tab
 
 
+def _nothing() -> dict[str, Any]:
+    return {"items": [], "sent": time.time()}
+
+
+def _no_scores(why: str, *_: object) -> list[Any]:
+    note = components.note("This evaluation cannot be shown", why)
+    return [gr.Dropdown(value=None), note, "", _nothing()]
+
+
+@or_in_words(_no_scores)
 def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
     """Values of `EvaluationTab.outputs`."""
-    nothing = {"items": [], "sent": time.time()}
+    if not run:
+        raise UserError("no run is chosen")
+    reader = shelf.open(run)
+    known = reader.evaluations()
+    samples, model = ("answers", "arithmetic") if is_text(reader) else ("images", "shapes")
+    if not known:
+        note = components.note(
+            "Not evaluated yet",
+            "This run has no evaluation: per-task scores with intervals appear here after",
+            f"t2i-credit evaluate {reader.path} --against {model}",
+        )
+        return [gr.Dropdown(choices=[], value=None), note, "", _nothing()]
+    name = name if name in known else known[-1]
     try:
-        if not run:
-            raise UserError("no run is chosen")
-        reader = shelf.open(run)
-        known = reader.evaluations()
-        if not known and is_text(reader):
-            note = components.note(
-                "No image to evaluate", "This is a run on text; its rewards are under Training."
-            )
-            return [gr.Dropdown(choices=[], value=None), note, "", nothing]
-        if not known:
-            note = components.note(
-                "Not evaluated yet",
-                "This run has no evaluation: per-task scores with intervals appear here after",
-                f"t2i-credit evaluate {reader.path} --against shapes",
-            )
-            return [gr.Dropdown(choices=[], value=None), note, "", nothing]
-        name = name if name in known else known[-1]
-        result = reader.evaluation(name)
-        bars, table = scores(result)
-    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        said = in_words(error) if isinstance(error, UserError | OSError) else "damaged scores"
-        note = components.note("This evaluation cannot be shown", said)
-        return [gr.Dropdown(value=None), note, "", nothing]
+        bars, table = scores(reader.evaluation(name), samples)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise RunError(f"{reader.path}: evaluation {name}: damaged scores") from error
     choice = gr.Dropdown(choices=known, value=name)
     return [choice, bars, table, page_of(shelf, run, name, {})]
 
 
-def scores(result: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The bars and the table of one evaluation."""
+def scores(result: Mapping[str, Any], samples: str = "images") -> tuple[dict[str, Any], str]:
+    """The bars and the table of one evaluation, of images or of answers."""
     summary, paired = result["summary"], result.get("paired")
     shown = {"after" if paired else "correct": summary}
     if paired:
@@ -102,15 +107,20 @@ def scores(result: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         )
         if key in protocol
     )
-    figure = task_bars(shown, f"share of correct images, with 95% intervals over prompts · {told}")
-    return plain({"figures": [figure], "sent": time.time()}), score_table(summary, paired)
+    figure = task_bars(
+        shown, f"share of correct {samples}, with 95% intervals over prompts · {told}"
+    )
+    figure["title"] = f"Correct {samples} by task"
+    return plain({"figures": [figure], "sent": time.time()}), score_table(summary, paired, samples)
 
 
 def score_table(
-    summary: Mapping[str, Mapping[str, Any]], paired: Mapping[str, Mapping[str, Any]] | None
+    summary: Mapping[str, Mapping[str, Any]],
+    paired: Mapping[str, Mapping[str, Any]] | None,
+    samples: str = "images",
 ) -> str:
-    """Every task in figures."""
-    heads = ["task", "correct [95%]", "pass@k", "partial", "images"]
+    """Every task in figures; of answers a task is a number of steps."""
+    heads = ["task", "correct [95%]", "pass@k", "partial", samples]
     heads += ["change [95%]"] if paired else []
     rows = []
     for task, row in summary.items():
@@ -119,7 +129,7 @@ def score_table(
             f"<b>{_part(row.get('correct'))}</b> <small>[{_part(row.get('low'))}, {_part(row.get('high'))}]</small>",
             _part(row.get("pass_at_k")),
             _part(row.get("partial")),
-            escape(str(row.get("images", ""))),
+            escape(str(row.get(samples, ""))),
         ]
         if paired:
             change = paired[task]
@@ -134,6 +144,7 @@ def score_table(
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
+@or_in_words(lambda why, *_: components.note("The images of this evaluation cannot be shown", why))
 def page_of(
     shelf: RunShelf, run: str | None, name: str | None, asked: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -142,13 +153,26 @@ def page_of(
     Args:
         asked: "task", "verdict" (all, right, wrong) and "page" (from 0); others are ignored.
     """
-    try:
-        reader = shelf.open(run)
-        records = reader.evaluation_images(str(name))
-        return gallery_page(reader, str(name), records, asked)
-    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        said = in_words(error) if isinstance(error, UserError | OSError) else "damaged records"
-        return components.note("The images of this evaluation cannot be shown", said)
+    reader = shelf.open(run)
+    if is_text(reader):
+        says = f"The answers and their verdicts are in evaluations/{name}.jsonl of the run."
+        return components.note("No image to show", says)
+    records = reader.evaluation_images(str(name))
+    for number, record in enumerate(records, start=1):
+        try:
+            _ = (record["filename"], record["tag"], record["prompt"], record["correct"])
+            boxes(record)
+        except (
+            KeyError,
+            TypeError,
+            IndexError,
+            AttributeError,
+            ValueError,
+            RecursionError,
+        ) as error:
+            where = f"{reader.path}: evaluations/{name}.jsonl, line {number}"
+            raise RunError(f"{where}: a damaged record") from error
+    return gallery_page(reader, str(name), records, asked)
 
 
 def gallery_page(
@@ -157,13 +181,13 @@ def gallery_page(
     """What the gallery shows: the images of a task and a verdict, page by page."""
     if not records:
         return components.note("No record per image", "This evaluation kept its scores alone.")
-    tasks = list(dict.fromkeys(str(record["tag"]) for record in records))
+    tasks = list(dict.fromkeys(_task(record) for record in records))
     task = asked.get("task") if asked.get("task") in tasks else "all"
     verdict = asked.get("verdict") if asked.get("verdict") in VERDICTS else "all"
     found = [
         record
         for record in records
-        if task in ("all", record["tag"]) and verdict in ("all", _verdict(record))
+        if task in ("all", _task(record)) and verdict in ("all", _verdict(record))
     ]
     pages = max(1, -(-len(found) // PER_PAGE))
     number = asked.get("page")
@@ -193,21 +217,25 @@ def gallery_item(
     return {
         "image": picture_url(picture, 256) if picture else None,
         "size": list(size),
-        "prompt": record["prompt"],
-        "task": record["tag"],
+        "prompt": printable(str(record["prompt"])),
+        "task": _task(record),
         "right": bool(record["correct"]),
-        "reason": record.get("reason") or "",
+        "reason": printable(str(record.get("reason") or "")),
         "score": record.get("score"),
         "boxes": boxes(record),
     }
 
 
 def boxes(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every detection of an image: {name, box, confidence}."""
+    """Every detection of an image, four sides and a confidence: {name, box, confidence}."""
     details = record.get("details") or {}
     details = json.loads(details) if isinstance(details, str) else details
     return [
-        {"name": str(kind), "box": [float(side) for side in one[:4]], "confidence": float(one[4])}
+        {
+            "name": printable(str(kind)),
+            "box": [float(side) for side in one[:4]],
+            "confidence": float(one[4]),
+        }
         for kind, found in details.items()
         for one in found
     ]
@@ -217,6 +245,10 @@ def canvas_side(records: Sequence[Mapping[str, Any]]) -> float:
     """The side of the square that all boxes fit in, a multiple of 16: for images whose pixels were not kept."""
     most = max((max(one["box"]) for record in records for one in boxes(record)), default=16.0)
     return float(16 * -(-most // 16))
+
+
+def _task(record: Mapping[str, Any]) -> str:
+    return printable(str(record["tag"]))
 
 
 def _verdict(record: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import is_number
+
 POINTS = 400  # most points of a curve that are sent
 BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (
     "#2f7fc1",
@@ -185,7 +187,7 @@ def column(metrics: Metrics, name: str) -> NDArray[np.float64]:
 
 def number(value: Any) -> float:
     """A number, NaN for anything else."""
-    return float(value) if isinstance(value, int | float) else math.nan
+    return float(value) if isinstance(value, int | float) and is_number(value) else math.nan
 
 
 def level_range(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The door of the server: serves the page's own scripts, lets through what the page needs, refuses everything else. In
-particular nothing that reads a file by its path, takes an upload, or goes around the queue."""
+particular nothing that reads a file by its path, takes an upload, fetches an address, or goes around the queue; and,
+without a login, no page but its own."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
@@ -16,6 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
+WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
 # What Gradio's page asks for. Not in it, so refused: /gradio_api/file=, upload, stream, proxy=, component_server, run, api
 ALLOWED = re.compile(
@@ -31,10 +34,16 @@ UNSAFE = re.compile(
 
 
 class Doorman:
-    """ASGI middleware around the app."""
+    """ASGI middleware around the app.
 
-    def __init__(self, app: App) -> None:
-        self.app = app
+    Args:
+        app: the app.
+        our_name: whether a name that a request asks for is this server's; None = any is. A foreign page whose name was
+            bent to this machine's address (DNS rebinding) asks for its own.
+    """
+
+    def __init__(self, app: App, our_name: Callable[[str], bool] | None = None) -> None:
+        self.app, self.our_name = app, our_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves, refuses, or passes on."""
@@ -42,20 +51,69 @@ class Doorman:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
+        if self.our_name is not None and not self.our_name(_asked_name(scope)):
+            return await _answer(send, 403, b"Without a login, only http://127.0.0.1 is served.\n")
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
             return await _answer(send, 403, b"This address is not served here.\n")
-        if (refusal := _refused_body(scope)) is not None:
-            return await _answer(send, *refusal)
+        if scope["method"] not in WITHOUT_BODY:
+            if (refusal := _refused_head(scope)) is not None:
+                return await _answer(send, *refusal)
+            body = await _body(receive)
+            refusal = None if path.startswith("/login") else _refused_body(body)
+            if refusal is not None:
+                return await _answer(send, *refusal)
+            receive = _again(body, receive)
         await self.app(scope, receive, send)
 
 
-def _refused_body(scope: Scope) -> tuple[int, bytes] | None:
-    """Why the body of a request is not taken, if so."""
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-        return None
+def _asked_name(scope: Scope) -> str:
+    """The server's name that a request asks for, without its port; "" if it names none, or several."""
+    names = [value for name, value in scope["headers"] if name == b"host"]
+    told = names[0].decode("latin-1").lower() if len(names) == 1 else ""
+    return re.sub(r":\d*$", "", told).strip("[]")
+
+
+async def _body(receive: Receive) -> bytes:
+    """The body of a request, as long as it said that it is."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What hands out a body that was read already, then what comes after it."""
+    left = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> MutableMapping[str, Any]:
+        return left.pop() if left else await receive()
+
+    return replayed
+
+
+def _refused_body(body: bytes) -> tuple[int, bytes] | None:
+    """Why the content of a request is not taken, if so: Gradio fetches whatever a value calls a file into its cache,
+    also from other servers, before a function of ours sees it."""
+    files = []
+
+    def look(entry: dict[str, Any]) -> None:
+        if "path" in entry and "meta" in entry:
+            files.append(entry)
+
+    try:
+        json.loads(body or b"null", object_hook=look)
+    except (ValueError, RecursionError):
+        return 400, b"This request is no JSON.\n"
+    return (403, b"Files are not taken.\n") if files else None
+
+
+def _refused_head(scope: Scope) -> tuple[int, bytes] | None:
+    """Why the body of a request is not even read, if so."""
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"0" if b"transfer-encoding" not in headers else b"")
     if not length.isdigit():

@@ -58,7 +58,7 @@ def methods_of(readers: Sequence[RunReader]) -> list[Method]:
     for reader in readers:
         try:
             settings = dotted(reader.config())
-        except UserError:
+        except (UserError, RecursionError):  # a mapping of YAML may hold itself
             settings = {"": reader.path.name}
         key = repr(sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS))
         if seed_of(reader) in groups.get(key, {}):  # the same run again is no further seed
@@ -70,12 +70,13 @@ def methods_of(readers: Sequence[RunReader]) -> list[Method]:
     ]
 
 
-def seed_of(reader: RunReader) -> Any:
+def seed_of(reader: RunReader) -> int | None:
     """The run's seed; None if it is unknown."""
     try:
-        return reader.config()["train"]["seed"]
+        seed = reader.config()["train"]["seed"]
     except (RunError, KeyError, TypeError):
         return None
+    return seed if isinstance(seed, int) else None
 
 
 def _name_of(names: Sequence[str]) -> str:

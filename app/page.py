@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from . import compare, components, credit_maps, evaluation, playground, training
-from .components import QUIET
+from .components import QUIET, READING, asked_for
 from .runs import RunShelf
 
 EVERY = 2.0  # seconds between two looks at the run
@@ -72,21 +72,21 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         page.load(first, None, [run, *signs], **QUIET)
         clock.tick(**beat)
         known.change(offer, [run, known], run, **QUIET)
-        live.signs[0].change(numbers, [run, known], [live.status, live.curves], **QUIET)
-        live.signs[1].change(newest, [run, known], live.newest, **QUIET)
+        live.signs[0].change(numbers, [run, known], [live.status, live.curves], **READING)
+        live.signs[1].change(newest, [run, known], live.newest, **READING)
 
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
-            return credit_maps.show(shelf, name, dict(asked._data or {}))
+            return credit_maps.show(shelf, name, asked_for(asked))
 
         def film(name: str | None, asked: gr.EventData) -> dict[str, Any]:
-            return credit_maps.film(shelf, name, (asked._data or {}).get("prompt"))
+            return credit_maps.film(shelf, name, asked_for(asked).get("prompt"))
 
         def save(asked: gr.EventData) -> dict[str, Any]:
-            return credit_maps.save(shelf, dict(asked._data or {}))
+            return credit_maps.save(shelf, asked_for(asked))
 
-        maps.choose(choose, run, maps, trigger_mode="always_last", **QUIET)
-        maps.film(film, run, maps, **QUIET)
-        maps.save(save, None, files, **QUIET)
+        maps.choose(choose, run, maps, trigger_mode="always_last", **READING)
+        maps.film(film, run, maps, **READING)
+        maps.save(save, None, files, **READING)
 
         for name, tab in opened.items():
             tab.select(
@@ -96,10 +96,10 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
                 **QUIET,
             )
         opened["training"].select(**beat)
-        opened["maps"].select(lambda name: credit_maps.show(shelf, name, {}), run, maps, **QUIET)
-        opened["playground"].select(play.open, None, play.models, **QUIET)
-        opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **QUIET)
-        opened["evaluation"].select(scores.refresh, run, scores.outputs, **QUIET)
+        opened["maps"].select(lambda name: credit_maps.show(shelf, name, {}), run, maps, **READING)
+        opened["playground"].select(play.open, None, play.models, **READING)
+        opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **READING)
+        opened["evaluation"].select(scores.refresh, run, scores.outputs, **READING)
 
         def changed(name: str | None, where: str) -> list[Any]:
             """Another run was chosen: the open tab shows it."""
@@ -109,7 +109,7 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
                 third = scores.refresh(name)
             return [*training.signs(shelf, name), second, *third]
 
-        run.input(changed, [run, active], [*live.signs, maps, *scores.outputs], **QUIET)
+        run.input(changed, [run, active], [*live.signs, maps, *scores.outputs], **READING)
     return page
 
 

@@ -19,12 +19,11 @@ from PIL import Image
 from ..errors import RunError
 from ..heatmap import SampleView, Scale, common_scale, diverging, sequential
 from ..heatmap_files import sample_view
-from ..heatmap_text import spoken
+from ..heatmap_text import printable, spoken
 from ..masks import decode_mask
 from ..run_reader import StepRecord
 
 LONGEST = 512  # pixels of a picture on the page
-MAPS = ("credit", "token_advantages")  # without which a step cannot be shown
 SHOWN = (
     "logprobs",
     "negative_logprobs",
@@ -55,31 +54,6 @@ def palettes() -> dict[str, dict[str, str]]:
             for name in names
         }
     return found
-
-
-def check_record(record: StepRecord) -> None:
-    """Refuses a step whose arrays and samples do not belong together.
-
-    Raises:
-        RunError: one line that says what is missing or of the wrong shape.
-    """
-    try:
-        shape = (len(record.samples), record.grid[0] * record.grid[1])
-        if not shape[0]:
-            raise RunError(f"{record.folder}: no sample was recorded")
-        missing = [name for name in ("tokens", "logprobs", *MAPS) if name not in record.arrays]
-        if missing:
-            raise RunError(f"{record.folder}: {', '.join(missing)} missing in arrays.safetensors")
-        for name, array in record.arrays.items():
-            if array.shape != shape:
-                raise RunError(
-                    f"{record.folder}: {name} has shape {array.shape}, samples.json asks for {shape}"
-                )
-        for sample in record.samples:
-            _ = (sample["image"], sample["prompt"], sample["negative"], sample["group"])
-            _ = (sample["reward"], sample["advantage"], sample["gold"])
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{record.folder}: not a recorded step: {error!r}") from error
 
 
 def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
@@ -115,7 +89,7 @@ def sample_payload(record: StepRecord, place: int, view: SampleView) -> dict[str
         "image": None if picture is MISSING else picture_url(picture),
         "pixels": list(picture.size),
         "reward": sample["reward"],
-        "parts": sample.get("reward_parts") or {},
+        "parts": {printable(n): part for n, part in (sample.get("reward_parts") or {}).items()},
         "advantage": sample["advantage"],
         "gold": bool(sample["gold"]),
         "objects": found,
@@ -168,18 +142,16 @@ def objects_payload(objects: Any, size: tuple[int, int]) -> list[dict[str, Any]]
     found = []
     for entry in objects or ():
         path = None
-        if entry.get("mask"):
-            mask = decode_mask(entry["mask"])
-            if mask.shape == (size[1], size[0]):
-                path = outline(mask)
+        if entry.get("mask") and entry["mask"]["size"] == [size[1], size[0]]:
+            path = outline(decode_mask(entry["mask"]))
         if path is None and entry.get("box"):
             x0, y0, x1, y1 = (float(side) for side in entry["box"])
             path = f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}Z"
         if path is not None:
             found.append(
                 {
-                    "name": str(entry.get("name", "")),
-                    "color": None if entry.get("color") is None else str(entry["color"]),
+                    "name": printable(str(entry.get("name", ""))),
+                    "color": None if entry.get("color") is None else printable(str(entry["color"])),
                     "prompted": bool(entry.get("prompted")),
                     "path": path,
                 }
@@ -216,10 +188,9 @@ def located(
     covered = np.zeros(size, dtype=bool)
     for entry in objects or ():
         if entry.get("prompted") and entry.get("mask"):
-            mask = decode_mask(entry["mask"])
-            if mask.shape != size:
+            if entry["mask"]["size"] != list(size):
                 return None
-            covered |= mask
+            covered |= decode_mask(entry["mask"])
     if covered.all() or not covered.any():
         return None
     share = np.asarray(
@@ -232,10 +203,8 @@ def located(
 
 
 def encode(values: NDArray[Any]) -> str:
-    """Base64 of the values, float32 or int32, little-endian; what is not finite becomes 0."""
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values.astype("<f4"), nan=0.0, posinf=0.0, neginf=0.0)
-    return _base64(values.astype("<i4") if values.dtype.kind in "iu" else values)
+    """Base64 of the values, float32 or int32, little-endian; what is not finite stays so, and is drawn as 0."""
+    return _base64(values.astype("<f4" if values.dtype.kind == "f" else "<i4"))
 
 
 def picture_url(picture: Image.Image, longest: int = LONGEST) -> str:

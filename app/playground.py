@@ -11,9 +11,11 @@ from typing import Any
 
 import gradio as gr
 
+from ..errors import UserError
 from . import components, words
-from .runs import RunShelf
-from .studio import EMBEDDED, MOST_SAMPLES, Progress, Settings, Studio, Take
+from .checkpoints import EMBEDDED
+from .runs import RunShelf, in_words, or_in_words
+from .studio import MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MODES = ("one pair of prompts", "two negative prompts", "two models")
 
@@ -25,6 +27,7 @@ class Playground:
     models: list[gr.Dropdown]
     studio: Studio
 
+    @or_in_words(lambda why, self: [gr.skip() for _ in self.models])
     def open(self) -> list[Any]:
         """The models to choose from, when the tab is opened; the embedded one is loaded meanwhile."""
         self.studio.warm_up()
@@ -105,11 +108,13 @@ def build(shelf: RunShelf) -> Playground:
     def run(request: gr.Request, value: dict[str, Any], *filled: Any) -> Iterator[list[Any]]:
         session = request.session_hash or "page"
         stop = stops[session] = threading.Event()
-        takes, settings = asked(*filled)
         try:
+            takes, settings = asked(*filled)
             for progress in studio.sample(takes, settings, stop):
                 value = value if progress.value is None else progress.value
                 yield [told(progress), value, value]  # what is equal is not sent again
+        except UserError as error:
+            yield [told(Progress(0.0, in_words(error), over=True, failed=True)), value, value]
         finally:
             stops.pop(session, None)
 
@@ -140,8 +145,15 @@ def asked(
     seed: float | None,
     count: float,
 ) -> tuple[list[Take], Settings]:
-    """What the form says, as takes and settings."""
-    settings = Settings(float(cfg), float(temperature), int(seed or 0), int(count))
+    """What the form says, as takes and settings.
+
+    Raises:
+        UserError: a number is missing or is none.
+    """
+    try:
+        settings = Settings(float(cfg), float(temperature), int(seed or 0), int(count))
+    except (TypeError, ValueError, OverflowError):
+        raise UserError("guidance, temperature, images and seed: must be numbers") from None
     first = negative if negative else None
     takes = [Take(model, prompt, first, f"“{prompt}”")]
     if mode == MODES[1]:

@@ -3,21 +3,27 @@ when, and puts errors into words. Draws nothing."""
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from statistics import pvariance
+from statistics import fmean, pvariance
 from sys import intern
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ..errors import RunError, UserError
 from ..heatmap_text import spoken
-from ..run_reader import RunReader, RunStatus, list_runs
+from ..run_reader import RunReader, RunStatus, contained, list_runs
+from ..run_status import whole
+from .checks import is_number
 from .tail import MetricsTail
 
 T = TypeVar("T")
+P = ParamSpec("P")
 REMEMBERED_RUNS = 8  # whose recorded prompts and metrics are kept in memory
 
 STATES = {
@@ -39,7 +45,7 @@ class Recorded:
         prompt, negative: its prompts.
         probe: it comes back with the same noise at every recorded step and is not trained on.
         places: of its samples in the step.
-        rewards: of its samples.
+        rewards: of its samples, as far as they were finite.
     """
 
     group: int
@@ -52,7 +58,7 @@ class Recorded:
     @property
     def spread(self) -> float:
         """Variance of the rewards."""
-        return pvariance(self.rewards)
+        return pvariance(self.rewards) if self.rewards else 0.0
 
 
 class RunShelf:
@@ -69,8 +75,14 @@ class RunShelf:
         self._lock = threading.Lock()
 
     def statuses(self) -> list[RunStatus]:
-        """All runs, running ones first."""
-        return list_runs(self.root, within=self.root)
+        """All runs, running ones first. One whose name is no text cannot be asked for, and is unreadable."""
+        found = list_runs(self.root, within=self.root)
+        return [
+            run
+            if (name := sayable(run.path.name)) == run.path.name
+            else RunStatus(self.root / name, "unreadable", message="its name is no text")
+            for run in found
+        ]
 
     def choices(self, statuses: Sequence[RunStatus]) -> list[tuple[str, str]]:
         """(label, name) of every run, in order."""
@@ -85,12 +97,10 @@ class RunShelf:
         """
         if not isinstance(name, str) or not name:
             raise RunError("no run is chosen")
-        if Path(name).name != name or name.startswith(".") or "\0" in name or "\\" in name:
+        if Path(name).name != name or name.startswith(".") or set(sayable(name)) & {"\0", "\\"}:
             raise RunError(f"{name!r} is not the name of a run in this folder")
         path = self.root if self._is_run(self.root) and name == self.root.name else self.root / name
-        if not path.resolve().is_relative_to(self.root):
-            raise RunError(f"{name!r} leads out of the runs folder; it is not read")
-        if not path.is_dir():
+        if not contained(path, self.root).is_dir():
             raise RunError(f"{name!r} is not (or no longer) in {self.root}")
         return RunReader(path, within=self.root)
 
@@ -136,6 +146,8 @@ def groups_of(reader: RunReader, step: int) -> list[Recorded]:
     found: dict[int, list[tuple[int, dict[str, object]]]] = {}
     try:
         for place, sample in enumerate(reader.samples(step)):
+            if not (whole(sample["group"]) and is_number(sample["reward"])):
+                raise ValueError("group or reward: not a number")
             found.setdefault(int(sample["group"]), []).append((place, sample))
         return [
             Recorded(
@@ -146,7 +158,7 @@ def groups_of(reader: RunReader, step: int) -> list[Recorded]:
                 else intern(spoken(text)),
                 probe=bool(members[0][1].get("probe")),
                 places=tuple(place for place, _ in members),
-                rewards=tuple(as_number(sample["reward"]) for _, sample in members),
+                rewards=known_numbers(sample["reward"] for _, sample in members),
             )
             for group, members in found.items()
         ]
@@ -162,14 +174,44 @@ def liveliest(groups: Sequence[Recorded]) -> Recorded:
     return max(groups, key=lambda group: (group.spread, not group.probe))
 
 
-def as_number(value: object) -> float:
-    """A number that JSON holds; 0 for null, which stands for what was not finite."""
-    return float(value) if isinstance(value, int | float) else 0.0
+def known_numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    """Those that are finite, of numbers that JSON holds."""
+    return tuple(float(v) for v in values if v is not None and math.isfinite(v))
+
+
+def mean_in_words(values: Iterable[Any]) -> str:
+    """Two decimals of the mean of those that are finite; "n/a" if none is."""
+    known = known_numbers(values)
+    return f"{fmean(known):.2f}" if known else "n/a"
+
+
+def sayable(text: str) -> str:
+    """The text, with halves of characters (from a file's name, or JSON) as their escapes: they cannot be sent."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def in_words(error: BaseException) -> str:
     """One line for the page. Errors that are not a user's are named by their kind."""
-    text = " ".join(str(error).split())
+    text = " ".join(sayable(str(error)).split())
     if isinstance(error, UserError):
         return text
     return f"unexpected {type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def or_in_words(answer: Callable[..., T]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """For every function that answers the page: where it fails, the page gets `answer(why, *its arguments)`, a note, and
+    what is no user's error goes into the server's log."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def answered(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:
+                if not isinstance(error, UserError | OSError):
+                    logging.getLogger(__name__).exception("%s", function.__qualname__)
+                return answer(in_words(error), *args, **kwargs)
+
+        return answered
+
+    return decorate

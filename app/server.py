@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
-import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..errors import UserError
 
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
+LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
 
 
 def start(
@@ -71,7 +72,10 @@ def start(
             footer_links=[],
             max_file_size=1,
             state_session_capacity=100,
-            app_kwargs={"middleware": [Middleware(Doorman)]},
+            # a login's cookie stays away from a foreign page, whatever name that gives this machine
+            app_kwargs={
+                "middleware": [Middleware(Doorman, our_name=None if account else is_loopback)]
+            },
             theme=theme(),
             css=css(),
             head=head(),
@@ -84,13 +88,16 @@ def start(
 def serve(
     runs: Path | str, *, host: str = "127.0.0.1", port: int = PORT, login: str | None = None
 ) -> None:
-    """`start`, and wait until interrupted."""
+    """`start`, and wait until interrupted, or until the process that `console.app_beside` belongs to is gone."""
     from .. import console
+    from ..run_status import alive
 
     page = start(runs, host=host, port=port, login=login)
     console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
+    beside = os.environ.get(console.BESIDE_VARIABLE)
     with suppress(KeyboardInterrupt):
-        threading.Event().wait()
+        while beside is None or alive(int(beside)):
+            time.sleep(LOOK_EVERY)
     page.close(verbose=False)
 
 

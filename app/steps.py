@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..run_reader import RunReader, StepRecord
-from .payload import check_record, group_payload
+from .checks import check_record
+from .payload import group_payload
 from .texts import TextStep, is_text, text_payload, text_step
 
 

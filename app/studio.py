@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import RunError, UserError
+from ..errors import UserError
 from ..heatmap import robust_limit
+from .checkpoints import EMBEDDED, address, choices
 from .payload import encode, picture_url, plain
 from .runs import RunShelf, in_words
-from .texts import is_text
 
-EMBEDDED = "shapes"
 KEPT_MODELS = 2
 MOST_SAMPLES = 16
 LONGEST_PROMPT = 2000  # letters; a model's own limit comes earlier, and says so
@@ -96,19 +95,8 @@ class Studio:
         self._loading = threading.Lock()
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run on images."""
-        found = [("the embedded generator (shapes)", EMBEDDED)]
-        for status in self.shelf.statuses():
-            with suppress(UserError, OSError):
-                reader = self.shelf.open(status.path.name)
-                name = reader.path.name
-                if is_text(reader):
-                    continue
-                found += [
-                    (f"{name}, checkpoint of step {step}", f"{name}@{step}")
-                    for step in reversed(reader.checkpoints())
-                ]
-        return found
+        """(label, name) of what can be loaded; see `checkpoints.choices`."""
+        return choices(self.shelf)
 
     def warm_up(self) -> threading.Thread:
         """Loads the embedded generator in the background, so that the first sample need not wait for it."""
@@ -131,22 +119,12 @@ class Studio:
 
         with self._loading:
             if name not in self._models:
-                self._models[name] = api.load_model(self._address(name))
-                while len(self._models) > KEPT_MODELS:
+                found = address(self.shelf, name)
+                while len(self._models) >= KEPT_MODELS:  # before there is one more in memory
                     self._models.popitem(last=False)
+                self._models[name] = api.load_model(found)
             self._models.move_to_end(name)
             return self._models[name]
-
-    def _address(self, name: str) -> str:
-        if name == EMBEDDED:
-            return name
-        run, _, step = name.rpartition("@")
-        reader = self.shelf.open(run)
-        if is_text(reader):
-            raise RunError(f"{run} is a run on text, which draws no image")
-        if not step.isdecimal() or int(step) not in reader.checkpoints():
-            raise RunError(f"{run} has no checkpoint of step {step!r}")
-        return f"{reader.path}@{int(step)}"
 
     def sample(
         self, takes: Sequence[Take], settings: Settings, stop: threading.Event

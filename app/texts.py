@@ -21,6 +21,8 @@ from ..errors import RunError
 from ..heatmap import SampleView, common_scale
 from ..heatmap_text import printable, spoken, visible
 from ..run_reader import RunReader
+from ..run_status import whole
+from .checks import is_number
 from .downloads import Made, cell
 from .payload import MISSING, scale_payload
 
@@ -112,7 +114,9 @@ def text_csv(record: TextStep, places: Sequence[int]) -> Made:
 
 def _checked(sample: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
     """The numbers of an answer that has everything that is shown; ValueError and the like if not."""
-    _ = (spoken(sample["prompt"]), sample["gold"], int(sample["group"]))
+    _ = (spoken(sample["prompt"]), sample["gold"])
+    if not whole(sample["group"]):
+        raise ValueError("group: not a number")
     if sample["negative"] is not None:
         spoken(sample["negative"])
     parts = sample.get("reward_parts") or {}
@@ -130,7 +134,7 @@ def _checked(sample: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float32]:
     """(T,) with NaN for null, which stands for what was not finite."""
-    if not isinstance(values, list) or not all(isinstance(v, int | float | None) for v in values):
+    if not isinstance(values, list) or not all(map(is_number, values)):
         raise ValueError("not a list of numbers")
     return np.array([np.nan if value is None else value for value in values], dtype=np.float32)
 

@@ -8,12 +8,20 @@ from typing import Any
 
 import gradio as gr
 
-from ..errors import UserError
+from ..errors import RunError, UserError
 from ..run_reader import RunReader
 from . import components, words
 from .charts import training_figures
 from .payload import plain
-from .runs import RunShelf, groups_of, in_words, liveliest
+from .runs import (
+    RunShelf,
+    groups_of,
+    in_words,
+    known_numbers,
+    liveliest,
+    mean_in_words,
+    or_in_words,
+)
 from .steps import read_step, shown_group
 from .texts import is_text
 
@@ -38,42 +46,42 @@ def build() -> TrainingTab:
     return TrainingTab(status, newest, curves, (gr.State(None), gr.State(None)))
 
 
+@or_in_words(lambda why, shelf, name: [(name, why)] * 2)
 def signs(shelf: RunShelf, name: object) -> list[Sign]:
     """What status and curves, and what the newest group were made of: equal as long as nothing has changed, so that
     nothing is sent or drawn again."""
-    try:
-        reader = shelf.open(name)
-        state, steps = reader.status().state, reader.steps()
-    except (UserError, OSError) as error:
-        return [(name, in_words(error))] * 2
+    reader = shelf.open(name)
+    state, steps = reader.status().state, reader.steps()
     size = _size(reader, "metrics.jsonl")
     return [(str(reader.path), state, size), (str(reader.path), steps[-1] if steps else 0)]
 
 
+def _no_numbers(why: str, *_: object) -> list[Any]:
+    return [words.notice("This run cannot be shown", why, kind="error"), _no_curves()]
+
+
+@or_in_words(_no_numbers)
 def numbers(shelf: RunShelf, name: object) -> list[Any]:
     """The values of `status` and `curves`."""
-    try:
-        if not name and not shelf.statuses():
-            return [words.no_runs(str(shelf.root)), _no_curves()]
-        reader = shelf.open(name)
-        metrics = shelf.metrics(reader)
-        strip = words.status_strip(reader.status(), metrics)
-    except (UserError, OSError) as error:
-        box = words.notice("This run cannot be shown", in_words(error), kind="error")
-        return [box, _no_curves()]
+    if not name and not shelf.statuses():
+        return [words.no_runs(str(shelf.root)), _no_curves()]
+    reader = shelf.open(name)
+    metrics = shelf.metrics(reader)
+    strip = words.status_strip(reader.status(), metrics)
     if not metrics:
         says = "The curves begin with the first finished step."
         return [strip, components.note("No step yet", says)]
     return [strip, plain({"figures": training_figures(metrics)})]
 
 
+@or_in_words(lambda why, *_: components.note("The newest samples cannot be shown", why))
 def newest(shelf: RunShelf, name: object) -> dict[str, Any]:
     """The value of `newest`; nothing where `numbers` says why."""
     try:
         reader = shelf.open(name)
-        return newest_group(reader, reader.steps())
-    except (UserError, OSError) as error:
+    except RunError as error:
         return {"groups": [], "key": in_words(error)}
+    return newest_group(reader, reader.steps())
 
 
 def _no_curves() -> dict[str, Any]:
@@ -92,9 +100,8 @@ def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:
             record = read_step(reader, step)
             group = liveliest(groups_of(reader, step))
             payload = shown_group(record, by_reward(record.samples, group.places))
-            samples = payload["samples"]
-            mean = sum(s["reward"] or 0.0 for s in samples) / len(samples)
-            says = f"step {step}: the newest recorded group, best reward first · mean reward {mean:.2f}"
+            mean = mean_in_words(sample["reward"] for sample in payload["samples"])
+            says = f"step {step}: the newest recorded group, best reward first · mean reward {mean}"
             pushed = payload["scale"]["advantage"] > 0
             if not pushed:
                 says += " · all alike, so nothing is pushed: the map is the credit alone"
@@ -113,8 +120,7 @@ def by_reward(samples: list[dict[str, Any]], places: tuple[int, ...]) -> list[in
 
 
 def _reward(sample: dict[str, Any]) -> float:
-    value = sample["reward"]
-    return float(value) if isinstance(value, int | float) else float("-inf")
+    return next(iter(known_numbers([sample["reward"]])), float("-inf"))
 
 
 def _size(reader: RunReader, name: str) -> int:

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from ..run_reader import RunStatus
+from .figures import number
 from .runs import STATES
 
 MINUS = "\N{MINUS SIGN}"
@@ -67,7 +68,7 @@ def status_strip(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> str
 
 def time_left(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> float | None:
     """Seconds, from the median of the last steps; None if there is nothing to go by."""
-    times = [row["time/step"] for row in metrics[-20:] if row.get("time/step") is not None]
+    times = [t for row in metrics[-20:] if math.isfinite(t := number(row.get("time/step")))]
     if not times or not status.total:
         return None
     return float(sorted(times)[len(times) // 2] * max(0, status.total - status.step))
@@ -92,7 +93,7 @@ def signed(value: float) -> str:
 
 
 def _reward(metrics: Sequence[Mapping[str, Any]]) -> str:
-    known = [row["reward"] for row in metrics if isinstance(row.get("reward"), int | float)]
+    known = [reward for row in metrics if math.isfinite(reward := number(row.get("reward")))]
     if not known:
         return "–"
     recent = sum(known[-20:]) / len(known[-20:])
@@ -119,5 +120,4 @@ def _work_cell(last: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _amount(value: Any, form: str) -> str:
-    known = isinstance(value, int | float) and math.isfinite(value)
-    return form.format(value) if known else "–"
+    return form.format(value) if math.isfinite(number(value)) else "–"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ from rich.table import Table
 
 # a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app is not to outlive
 
 
 def say(line: str) -> None:
@@ -85,7 +88,8 @@ def app_beside(runs: str, *, wanted: bool) -> Iterator[None]:
         yield
         return
     command = [sys.executable, "-m", "t2i_credit.cli", "app", str(runs), "--port", "0"]
-    process = subprocess.Popen(command)
+    # a process that is killed cannot end its children: the app looks for itself
+    process = subprocess.Popen(command, env={**os.environ, BESIDE_VARIABLE: str(os.getpid())})
     try:
         yield
     finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,26 +19,9 @@ from safetensors.numpy import load as load_arrays
 
 from .atomic import cannot
 from .errors import RunError
+from .run_status import STALE_AFTER, RunStatus, run_status, whole
 
 FORMAT = 1
-STALE_AFTER = 900.0  # seconds without a heartbeat after which a run counts as killed
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """How a run stands. `state`: running, finished, failed, stopped; killed = it says running but
-    its process is gone or silent; unreadable = `message` says why. Times in seconds since 1970;
-    `here` = it ran on this machine."""
-
-    path: Path
-    state: str
-    step: int = 0
-    total: int = 0
-    started: float = 0.0
-    heartbeat: float = 0.0
-    pid: int = 0
-    here: bool = False
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,12 +49,7 @@ class StepRecord:
 
     def image(self, place: int) -> Image.Image:
         """The decoded image of the sample at `place` (0..N-1)."""
-        path = _contained(self.folder / self.samples[place]["image"], self.within)
-        try:
-            with Image.open(path) as file:
-                return file.convert("RGB")
-        except (OSError, SyntaxError) as error:  # PIL reports a broken PNG chunk as a SyntaxError
-            raise cannot("read", path, error) from error
+        return _picture(contained(self.folder / self.samples[place]["image"], self.within))
 
     def signed_contrast(self) -> np.ndarray | None:
         """(N, T) logprobs - negative_logprobs; None if the negative branch never ran."""
@@ -111,23 +87,18 @@ class RunReader:
         path = self.path / "config.yaml"
         try:
             return dict(yaml.safe_load(self._bytes(path)) or {})
-        except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+        except RunError:
+            raise
+        except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise cannot("read", path, error) from error
 
     def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
         """How the run stands; `stale_after` seconds of silence mean that it was killed."""
         path = self.path / "status.json"
-        known = self._json(path)
         try:
-            here = known.pop("host") == socket.gethostname()
-            status = RunStatus(self.path, here=here, **known)
-            gone = here and not _alive(status.pid)
-            silent = time.time() - status.heartbeat > stale_after
+            return run_status(self.path, self._json(path), stale_after)
         except (KeyError, TypeError) as error:
             raise RunError(f"{path}: not a run status: {error}") from error
-        if status.state == "running" and (gone or silent):
-            return RunStatus(**{**vars(status), "state": "killed"})
-        return status
 
     def metrics(self, *, strict: bool = True) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far; one that is still being written is left out. With
@@ -138,26 +109,27 @@ class RunReader:
         """`metrics`, of the lines from byte `start` on, and the byte where the next one begins."""
         path = self.path / "metrics.jsonl"
         try:
-            with _contained(path, self.within).open("rb") as file:
+            with contained(path, self.within).open("rb") as file:
                 file.seek(start)
                 told = file.read()
         except FileNotFoundError:
             return [], start
         except OSError as error:
             raise cannot("read", path, error) from error
-        whole = told[: told.rfind(b"\n") + 1]
+        complete = told[: told.rfind(b"\n") + 1]
         metrics = []
-        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+        for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
-                int(entry["step"])
+                if not whole(entry["step"]):
+                    raise ValueError(f"step {entry['step']!r}")
                 metrics.append(entry)
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 if strict:
                     raise RunError(
                         f"{path}, line {number}: damaged, not a line of metrics"
                     ) from None
-        return metrics, start + len(whole)
+        return metrics, start + len(complete)
 
     def steps(self) -> list[int]:
         """The recorded steps, ascending."""
@@ -166,6 +138,15 @@ class RunReader:
     def checkpoints(self) -> list[int]:
         """The steps with a complete checkpoint, ascending."""
         return numbered_folders(self.path / "checkpoints")
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of a checkpoint. Raises RunError where it is missing, or where it or a file of
+        it leads out of `within`."""
+        if step not in self.checkpoints():
+            raise RunError(f"{self.path}: there is no checkpoint of step {step}")
+        folder = self.path / "checkpoints" / step_name(step)
+        require_within(folder, self.within)
+        return folder
 
     def step(self, step: int | None = None) -> StepRecord:
         """One recorded step; None = the latest."""
@@ -184,7 +165,7 @@ class RunReader:
         path = folder / "arrays.safetensors"
         try:
             arrays = load_arrays(self._bytes(path))
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError) as error:  # KeyError: numbers that numpy lacks
             raise cannot("read", path, error) from error
         try:
             height, width = header["grid"]
@@ -228,21 +209,17 @@ class RunReader:
             return [json.loads(line) for line in self._bytes(path).splitlines() if line]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except RunError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
             raise cannot("read", path, error) from error
 
     def evaluation_image(self, name: str, filename: str) -> Image.Image | None:
         """One image of an evaluation, by its `filename` in the records; None when its pixels were
         not kept."""
         folder = self._evaluation(name).with_suffix("")
-        path = _contained(folder / filename, self.within or folder.resolve())
-        if not path.is_file():
-            return None
-        try:
-            with Image.open(path) as file:
-                return file.convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise cannot("read", path, error) from error
+        path = contained(folder / filename, self.within or folder.resolve())
+        return _picture(path) if path.is_file() else None
 
     def heatmaps(self, step: int | None = None) -> Path:
         """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
@@ -250,14 +227,14 @@ class RunReader:
         return folder if step is None else folder / step_name(step)
 
     def _bytes(self, path: Path) -> bytes:
-        return _contained(path, self.within).read_bytes()
+        return contained(path, self.within).read_bytes()
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
             value = json.loads(self._bytes(path))
-        except (OSError, ValueError) as error:
-            if isinstance(error, RunError):
-                raise
+        except RunError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
             raise cannot("read", path, error) from error
         if not isinstance(value, dict):
             raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
@@ -310,11 +287,32 @@ def evaluation_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.json"
 
 
-def _contained(path: Path, within: Path | None) -> Path:
+def contained(path: Path, within: Path | None) -> Path:
     """The path, unless it leads out of `within`."""
-    if within is not None and not path.resolve().is_relative_to(within):
+    if within is None:
+        return path
+    try:
+        inside = path.resolve().is_relative_to(within)
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself; a name with a NUL
+        raise cannot("read", path, error) from error
+    if not inside:
         raise RunError(f"{path}: leads out of {within}; it is not read")
     return path
+
+
+def require_within(folder: Path, within: Path | None) -> None:
+    """Raises RunError where a folder or anything in it leads out of `within`; None = no such limit."""
+    for path in [folder, *folder.rglob("*")]:
+        contained(path, within)
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # PIL reports a broken PNG chunk as a SyntaxError
+        raise cannot("read", path, error) from error
 
 
 def _ranges(steps: list[int]) -> str:
@@ -323,22 +321,6 @@ def _ranges(steps: list[int]) -> str:
         if len(steps) <= 8
         else f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
     )
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix":  # os.kill(pid, 0) ends the process there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with suppress(
-        OSError, IndexError
-    ):  # Linux: a dead child that nobody waited for still has its number
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
 
 
 def dotted(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.run_folder import RunWriter, write_json
@@ -170,6 +171,19 @@ def write_toy_evaluation(run: RunWriter, name: str = "train-cfg2") -> None:
         "paired": dict.fromkeys(tasks, change),
     }
     run.write_evaluation(name, result, records)
+
+
+def forget_numbers(path: Path, step: int = 9) -> Path:
+    """The first sample of a step loses its reward and advantage, its first token has probability 0 under the prompt, and
+    its second one no token advantage."""
+    folder = path / "steps" / f"{step:06d}"
+    header = json.loads((folder / "samples.json").read_text())
+    header["samples"][0] |= {"reward": None, "advantage": None}
+    (folder / "samples.json").write_text(json.dumps(header))
+    arrays = load_file(folder / "arrays.safetensors")
+    arrays["logprobs"][0, 0], arrays["token_advantages"][0, 1] = -np.inf, np.nan
+    save_file(arrays, folder / "arrays.safetensors")
+    return path
 
 
 def say_state(path: Path, state: str, *, pid: int | None = None) -> None:

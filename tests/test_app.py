@@ -188,8 +188,10 @@ def test_every_palette_has_a_middle_and_a_diverging_one_is_neutral_there():
                 assert np.abs(lut[0].astype(int) - lut[256]).sum() > 100, name
 
 
-def test_numbers_that_are_not_finite_become_0_and_the_order_of_bytes_is_fixed():
-    assert floats(encode(np.array([np.nan, np.inf, 0.5], np.float32))).tolist() == [0, 0, 0.5]
+def test_numbers_that_are_not_finite_stay_so_and_the_order_of_bytes_is_fixed():
+    values = np.array([np.nan, np.inf, 0.5], np.float32)
+    np.testing.assert_array_equal(floats(encode(values)), values)
+    np.testing.assert_array_equal(floats(encode(values.astype(">f8"))), values)
 
 
 def test_large_pictures_are_sent_smaller_and_small_ones_exactly():
@@ -364,6 +366,8 @@ def test_a_hundred_runs_are_listed(tmp_path):
         "%2e%2e",
         ".",
         "one\0",
+        "half \ud800",
+        "loop",
         "",
         3,
         None,
@@ -372,6 +376,7 @@ def test_a_hundred_runs_are_listed(tmp_path):
 def test_a_name_that_leads_out_of_the_folder_opens_nothing(tmp_path, name):
     write_toy_run(tmp_path / "secret")
     write_toy_run(tmp_path / "runs" / "one", steps=())
+    (tmp_path / "runs" / "loop").symlink_to(tmp_path / "runs" / "loop")
     with pytest.raises(RunError):
         RunShelf(tmp_path / "runs").open(name)
 
@@ -485,6 +490,12 @@ def test_the_form_says_what_to_sample():
     assert settings == studio.Settings(2.0, 1.0, 7, 3)
     takes, _ = asked(*form[:3], MODES[2], *form[4:])
     assert [take.model for take in takes] == ["shapes", "one@9"]
+
+
+@pytest.mark.parametrize("number", [None, "", float("inf"), "two"])
+def test_a_form_without_its_numbers_is_said(number):
+    with pytest.raises(UserError, match="must be numbers"):
+        asked("shapes", "a ring", "", MODES[0], "", "shapes", 2.0, 1.0, 7, number)
 
 
 @pytest.mark.parametrize(
@@ -601,3 +612,16 @@ def test_the_clock_updates_states_alone(shelf):
     assert ticks
     for event in ticks:
         assert event.outputs and all(block.stateful for block in event.outputs)
+
+
+def test_whatever_reads_records_waits_in_one_line_for_two_places(shelf):
+    async def built():
+        return build_page(shelf)
+
+    page = asyncio.run(built())
+    reading = [fn for fn in page.fns.values() if fn.concurrency_id == "reading"]
+    asked = {name for fn in reading for _, name in fn.targets}
+    assert asked >= {"choose", "film", "save", "pick", "change", "select", "input"}
+    assert {fn.concurrency_limit for fn in reading} == {2}
+    ticks = [fn for fn in page.fns.values() if "tick" in {name for _, name in fn.targets}]
+    assert ticks and not {fn.concurrency_id for fn in ticks} & {"reading"}  # nor do they wait

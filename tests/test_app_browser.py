@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 from app_browser import PATIENCE, TABS, choose_run, open_tab, visited
-from app_toys import PROBE, PROMPT, SCRIPT, H, W, write_toy_run
+from app_toys import PROBE, PROMPT, SCRIPT, H, W, forget_numbers, write_toy_run
 from PIL import Image
 
 from t2i_credit.run_folder import RunReader
@@ -26,6 +26,7 @@ def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser") / "runs"
     write_toy_run(root / "other", seed=1)
     write_toy_run(root / "script", prompts=(SCRIPT, PROBE), steps=(1, 2))
+    forget_numbers(write_toy_run(root / "gaps"))
     write_toy_run(root / "toy")  # the newest, so it is chosen at first
     return root
 
@@ -82,6 +83,30 @@ def test_hovering_answers_and_leaving_goes_back_to_the_sample(page):
     assert "Token 0" in page.locator(".inspector-head").inner_text()
     page.mouse.move(5, 5)
     assert "Sample" in page.locator(".inspector-head").inner_text()
+
+
+def test_numbers_that_were_not_finite_are_told_and_not_drawn_as_others(page):
+    choose_run(page, "gaps")
+    open_tab(page, "Credit maps")
+    page.locator(".maps-head select").select_option(label=PROMPT)
+    page.locator(".strip button", has_text="n/a").click()
+    said = page.locator(".inspector").inner_text()
+    assert "was not finite" in said and "earned" not in said
+    table = page.locator(".inspector dl")
+    rows = dict(
+        zip(
+            table.locator("dt").all_inner_texts(),
+            table.locator("dd").all_inner_texts(),
+            strict=True,
+        )
+    )
+    assert rows["Reward"] == rows["Advantage"] == "n/a"
+    assert rows["Group's mean reward"] == "2.000"  # of 1, 2 and 3
+    point_at(page, 0, 0)
+    assert page.locator('[data-number="logprobs"]').inner_text() == "n/a"
+    point_at(page, 0, 1)
+    assert page.locator('[data-number="token_advantages"]').inner_text() == "n/a"
+    assert "The update" not in page.locator(".inspector .says").inner_text()
 
 
 def test_the_step_slider_brings_another_step(page):

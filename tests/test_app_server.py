@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import uuid
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import psutil
@@ -52,9 +55,9 @@ def events(client):
     return found
 
 
-def ask(client, number, data, event_data=None):
+def ask(client, number, data, event_data=None, session=None):
     """Sends an event as a browser would and returns everything that comes back."""
-    session = uuid.uuid4().hex[:10]
+    session = session or uuid.uuid4().hex[:10]
     body = {"data": data, "fn_index": number, "session_hash": session, "event_data": event_data}
     joined = client.post("gradio_api/queue/join", json=body)
     if joined.status_code != 200:
@@ -122,6 +125,70 @@ def test_a_request_that_is_too_long_is_refused(client):
     assert chunks.status_code == 411
 
 
+@pytest.fixture
+def elsewhere():
+    """Another server, and the addresses that it was asked for."""
+    asked = []
+
+    class Told(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Told) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 40])
+def test_no_value_makes_the_server_fetch_a_file(client, events, elsewhere, depth):
+    address, asked = elsewhere
+    value = {"path": f"{address}/large", "meta": {"_type": "gradio.FileData"}}
+    for _ in range(depth):
+        value = {"in": [value]}
+    number, inputs = events["choose"]
+    assert "Files are not taken" in ask(client, number, [value] * inputs)
+    answer = client.post("gradio_api/call/anything", json={"data": [value]})
+    assert answer.status_code == 403 and asked == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xff", b"[" * 200_000])
+def test_a_request_that_is_no_json_is_refused(client, body):
+    assert client.post("gradio_api/queue/join", content=body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost:{port}", 200),
+        ("LOCALHOST", 200),
+        ("[::1]:9", 200),
+        ("evil.example", 403),
+        ("evil.example:{port}", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost@evil.example", 403),
+        ("10.0.0.1", 403),
+        ("", 403),
+    ],
+)
+def test_without_a_login_a_page_of_another_name_gets_nothing(client, facts, host, status):
+    port = facts["address"].rstrip("/").rpartition(":")[2]
+    headers = {"host": host.format(port=port)}
+    for path in ("config", "t2i/app.js"):
+        assert client.get(path, headers=headers).status_code == status
+    joined = client.post("gradio_api/queue/join", json={"data": []}, headers=headers)
+    assert (joined.status_code == 403) == (status == 403)
+
+
 NAMES = [
     "../secret.txt",
     "..",
@@ -143,11 +210,18 @@ def test_no_event_opens_a_run_outside_of_the_folder(client, events, name):
     assert SECRET not in answer and "mime" not in answer
 
 
-def test_events_with_nonsense_leave_the_page_standing(client, events):
-    for data in ({"step": "x"}, {"step": -1e300}, {"group": {}}, {"place": [1]}, None, "text"):
-        ask(client, events["save"][0], [], data)
-        ask(client, events["choose"][0], ["one"], data)
-    assert client.get("/").status_code == 200
+def test_events_with_nonsense_are_answered_in_words(client, events):
+    session = uuid.uuid4().hex[:10]
+    ask(
+        client, events["load"][0], [], session=session
+    )  # as the page does first: which runs there are
+    for data in ({"step": "x"}, {"step": -1e300}, {"group": {}}, {"place": [1]}, None, "text", [1]):
+        answer = ask(client, events["save"][0], [], data)
+        assert '"success":true' in answer and "no run is chosen" in answer
+        answer = ask(client, events["choose"][0], ["one"], data, session)
+        assert '"success":true' in answer and '"kind":"group"' in answer
+        answer = ask(client, events["film"][0], ["one"], data, session)
+        assert '"success":true' in answer and "No film" in answer
 
 
 def test_prompts_leave_the_server_as_text_and_never_as_markup(client, events):
@@ -176,6 +250,8 @@ def test_with_a_login_nothing_but_the_login_is_answered(place):
         right = {**wrong, "password": "a long password"}
         assert stranger.post("login", data=right).status_code == 200
         assert stranger.get("config").status_code == 200
+        # behind a proxy it has another name; a foreign page would come without the login's cookie
+        assert stranger.get("config", headers={"host": "runs.example"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -204,3 +280,24 @@ def test_the_app_beside_a_training_ends_with_it(tmp_path):
     assert not app.is_running() and not apps()
     with console.app_beside(str(tmp_path), wanted=False):
         assert not apps()
+
+
+def test_the_app_beside_a_training_that_was_killed_ends_by_itself(tmp_path):
+    script = (
+        "import os, sys, psutil\n"
+        "from t2i_credit import console\n"
+        "with console.app_beside(sys.argv[1], wanted=True):\n"
+        "    print(psutil.Process().children()[0].pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    training = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        app = psutil.Process(int(training.stdout.readline()))
+        assert training.wait() == -9
+        _, running = psutil.wait_procs([app], timeout=120)
+        assert not [one for one in running if one.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        training.stdout.close()
+        with suppress(psutil.NoSuchProcess):
+            app.kill()

@@ -272,9 +272,9 @@ def test_runs_on_text_alone_have_curves_and_one_line(shelf):
     assert curves["figures"][0]["data"] and "No picture" in notice_of(pictures)
 
 
-def test_the_evaluation_tab_says_that_there_is_nothing_for_text(shelf):
+def test_the_evaluation_tab_says_how_a_run_on_text_is_evaluated(shelf):
     said = notice_of(evaluation.update(shelf, "text", None)[1])
-    assert "run on text" in said and "t2i-credit evaluate" not in said
+    assert "t2i-credit evaluate" in said and "--against arithmetic" in said
 
 
 def test_the_playground_offers_no_model_of_text(shelf):

@@ -86,6 +86,7 @@
   // Where on the palette a value lies (0..256), and how strong it is (0..1). Signed maps have a square-root scale: one image
   // that is far from the others would otherwise leave these without colour. The legend's marks say so.
   t2i.place = (map, value, scale) => {
+    if (!Number.isFinite(value)) value = 0;
     const limit = t2i.MAPS[map].limit(scale) || 1;
     if (t2i.MAPS[map].palette === "sequential") {
       const share = Math.min(1, Math.max(0, value / limit));

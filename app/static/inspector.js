@@ -146,6 +146,12 @@
     t2i.el("p", {}, t2i.el("b", { class: "quoted" }, sample.quoted[token]), ` · one of ${sample.pills.length}, counted from 0`);
   const code = (number) => t2i.el("b", { "data-number": "code", "data-value": number }, String(number));
 
+  // Of the numbers among the values: null stands for what was not finite.
+  const mean = (values) => {
+    const known = values.filter(Number.isFinite);
+    return known.reduce((sum, value) => sum + value, 0) / known.length;
+  };
+
   const overview = (state, sample, head, table, says) => {
     const { group } = state.value;
     const [one, made] = group.text ? ["answer", "written"] : ["image", "drawn"];
@@ -157,7 +163,7 @@
       ["Reward", t2i.number(sample.reward, 3)],
       ...Object.entries(sample.parts).map(([name, value]) => [name, t2i.number(value, 3)]),
       ["Advantage", t2i.signed(sample.advantage, 3)],
-      ["Group's mean reward", t2i.number(group.samples.reduce((sum, one) => sum + one.reward, 0) / group.samples.length, 3)],
+      ["Group's mean reward", t2i.number(mean(group.samples.map((one) => one.reward)), 3)],
     ];
     if (sample.located) {
       rows.push(["Credit on prompted objects", `${t2i.number(sample.located.on_objects)} × mean`]);
@@ -166,8 +172,9 @@
     const seen = sample.objects.map((one) => [one.color, one.name].filter(Boolean).join(" "));
     if (sample.objects.length) rows.push(["The detector sees", seen.join(", ")]);
     table.replaceChildren(...rows.flatMap(([name, value]) => [t2i.el("dt", {}, name), t2i.el("dd", {}, value)]));
-    says.textContent =
-      Math.abs(sample.advantage) < 0.005
+    says.textContent = !Number.isFinite(sample.advantage)
+      ? `The advantage of this ${one} was not finite.`
+      : Math.abs(sample.advantage) < 0.005
         ? `This ${one} earned what its group earned on average, so none of its tokens is pushed.`
         : sample.advantage > 0
           ? `This ${one} earned more than its group: its tokens become likelier, those with much credit most.`
@@ -186,8 +193,8 @@
           : `The prompt makes this ${piece} ${ratio < 100 ? ratio.toPrecision(2) : "over 100"} times ${side} than the negative prompt.`,
       );
     }
-    const advantage = numbers.token_advantages?.[token] ?? 0;
-    if (numbers.token_advantages && sample.advantage !== undefined)
+    const advantage = numbers.token_advantages?.[token];
+    if (Number.isFinite(advantage) && sample.advantage !== undefined)
       parts.push(
         Math.abs(advantage) < 0.005
           ? "The update leaves it alone."

@@ -1,0 +1,76 @@
+"""Which generators the playground may load: the embedded one, and checkpoints that lie in the runs folder with their every
+file, as does the model that they began with. Loads nothing."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from ..config_plugins import PLUGIN
+from ..errors import RunError, UserError
+from ..loading import run_of
+from ..run_reader import RunReader, require_within
+from .runs import RunShelf
+from .texts import is_text
+
+EMBEDDED = "shapes"
+
+
+def choices(shelf: RunShelf) -> list[tuple[str, str]]:
+    """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run on images."""
+    found = [("the embedded generator (shapes)", EMBEDDED)]
+    for status in shelf.statuses():
+        with suppress(UserError, OSError):
+            reader = shelf.open(status.path.name)
+            if is_text(reader):
+                continue
+            for step in reversed(reader.checkpoints()):
+                with suppress(RunError):
+                    reader.checkpoint(step)
+                    name = reader.path.name
+                    found.append((f"{name}, checkpoint of step {step}", f"{name}@{step}"))
+    return found
+
+
+def address(shelf: RunShelf, name: str) -> str:
+    """What `api.load_model` takes for a name in `choices`.
+
+    Raises:
+        RunError: it is none of them, or a part of it lies outside of the runs folder.
+    """
+    if name == EMBEDDED:
+        return name
+    run, _, step = name.rpartition("@")
+    reader = shelf.open(run)
+    if is_text(reader):
+        raise RunError(f"{run} is a run on text, which draws no image")
+    if not step.isdecimal() or int(step) not in reader.checkpoints():
+        raise RunError(f"{run} has no checkpoint of step {step!r}")
+    reader.checkpoint(int(step))
+    require_known_start(reader, shelf.root)
+    return f"{reader.path}@{int(step)}"
+
+
+def require_known_start(reader: RunReader, root: Path) -> None:
+    """Refuses a run that did not begin with an embedded model, a hub id, or something in the runs folder.
+
+    Raises:
+        RunError: model.name is missing, calls a function, or is a folder or a run elsewhere.
+    """
+    from ..models import embedded_names
+
+    where = f"{reader.path / 'config.yaml'}: model.name"
+    try:
+        start = reader.config()["model"]["name"]
+    except (KeyError, TypeError):
+        raise RunError(f"{where}: missing") from None
+    if not isinstance(start, str) or PLUGIN.fullmatch(start):
+        raise RunError(
+            f"{where}: {start!r:.80} is not loaded here, as it would run code that the run names; t2i-credit sample does"
+        )
+    if run := run_of(start):
+        earlier = RunReader(run[0], within=root)
+        earlier.checkpoint(max(earlier.checkpoints(), default=0) if run[1] is None else run[1])
+        require_known_start(earlier, root)
+    elif start not in embedded_names() and Path(start).exists():
+        require_within(Path(start), root)
