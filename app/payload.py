@@ -32,12 +32,26 @@ SHOWN = (
     "token_advantages",
     "entropy",
 )
-# matplotlib's names: all of them can be told apart by colour-blind readers
+# all of them can be told apart by colour-blind readers: our own, and matplotlib's by their names
 PALETTES = {
     "sequential": ("magma", "viridis", "cividis"),
-    "contrast": ("PuOr", "BrBG", "RdBu"),
-    "advantage": ("RdBu", "PuOr", "BrBG"),
+    "contrast": ("glow", "PuOr", "BrBG", "RdBu"),
+    "advantage": ("glow", "RdBu", "PuOr", "BrBG"),
 }
+# a light on a dark stage: where nothing is pushed nothing shines; colours at these shares of the limit
+SHARES = (-1.0, -0.68, -0.42, -0.16, 0.0, 0.16, 0.42, 0.68, 1.0)
+GLOW = {
+    "contrast": "ffd98a ffab24 bd7611 3d2a10 17181a 2b1d49 7444d6 a579ff dcc9ff",
+    "advantage": "ffb690 ff5f3f c92a33 40191f 17181a 112b49 1a6fd0 35a4fb 9fe2ff",
+}
+
+
+def glow(kind: str) -> NDArray[np.uint8]:
+    """(257, 3): a diverging palette of `GLOW`, dark and without colour in the middle."""
+    stops = np.array([list(bytes.fromhex(colour)) for colour in GLOW[kind].split()], np.float64)
+    ramp = np.linspace(-1, 1, 257)
+    channels = [np.interp(ramp, SHARES, channel) for channel in stops.T]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def palettes() -> dict[str, dict[str, str]]:
@@ -47,7 +61,9 @@ def palettes() -> dict[str, dict[str, str]]:
     for kind, names in PALETTES.items():
         found[kind] = {
             name: _base64(
-                sequential(ramp, 0, 1, name)
+                glow(kind)
+                if name == "glow"
+                else sequential(ramp, 0, 1, name)
                 if kind == "sequential"
                 else diverging(2 * ramp - 1, 1, name)
             )

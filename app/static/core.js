@@ -28,6 +28,9 @@
     return value > 0 && Number(text) !== 0 ? "+" + text : text;
   };
 
+  // Whether an advantage is for or against a sample: the name of its colour.
+  t2i.sign = (advantage) => (advantage > 0.005 ? "for" : advantage < -0.005 ? "against" : "");
+
   // The maps: which palette, which part of the group's scale, what the ends of the bar mean.
   t2i.MAPS = {
     token_advantages: {
@@ -72,31 +75,33 @@
     return luts.get(text);
   };
 
-  t2i.look = (palettes) => {
+  // Pictures stand in the dark, and what counts shines; written tokens stand on paper, in palettes with a light middle.
+  t2i.look = (palettes, paper = false) => {
     const chosen = Object.fromEntries(
-      Object.entries(palettes).map(([kind, known]) => [kind, Object.keys(known)[0]]),
+      Object.entries(palettes).map(([kind, known]) => [kind, Object.keys(known).find((name) => !paper || name !== "glow")]),
     );
-    return { palettes, chosen, opacity: 0.65, smooth: false, outlines: true };
+    return { palettes, chosen, opacity: 0.9, smooth: false, outlines: true };
   };
   t2i.lut = (look, map) => {
     const kind = t2i.MAPS[map].palette;
     return lutOf(look.palettes[kind][look.chosen[kind]]);
   };
 
-  // Where on the palette a value lies (0..256), and how strong it is (0..1). Signed maps have a square-root scale: one image
+  // Where on the palette a value lies (0..256). What is no number has no colour of its own: 0. Signed maps have a square-root scale: one image
   // that is far from the others would otherwise leave these without colour. The legend's marks say so.
   t2i.place = (map, value, scale) => {
     if (!Number.isFinite(value)) value = 0;
     const limit = t2i.MAPS[map].limit(scale) || 1;
     if (t2i.MAPS[map].palette === "sequential") {
       const share = Math.min(1, Math.max(0, value / limit));
-      return [Math.round(256 * share), share];
+      return Math.round(256 * share);
     }
     const share = Math.sqrt(Math.min(1, Math.abs(value) / limit));
-    return [Math.round(128 * (1 + Math.sign(value) * share)), share];
+    return Math.round(128 * (1 + Math.sign(value) * share));
   };
 
-  // Paints a map on a canvas of one pixel per token. Below full opacity weak tokens are more see-through.
+  // Paints a map on a canvas of one pixel per token, equally see-through everywhere. It colours the light on the picture (a
+  // style multiplies them), so the legend's colours are those of a white picture.
   t2i.paint = (canvas, sample, grid, scale, map, look, opacity) => {
     const values = t2i.numbers(sample)[map];
     [canvas.height, canvas.width] = grid;
@@ -107,11 +112,9 @@
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(grid[1], grid[0]);
     for (let t = 0; t < values.length; t++) {
-      const [place, strength] = t2i.place(map, values[t], scale);
-      const shown = Math.pow(strength, 0.6);
-      const alpha = opacity * (shown + (1 - shown) * Math.pow(opacity, 4));
+      const place = t2i.place(map, values[t], scale);
       for (let c = 0; c < 3; c++) pixels.data[4 * t + c] = lut[3 * place + c];
-      pixels.data[4 * t + 3] = Math.round(255 * alpha);
+      pixels.data[4 * t + 3] = Math.round(255 * opacity);
     }
     context.putImageData(pixels, 0, 0);
   };
@@ -126,6 +129,7 @@
     const update = (sample, grid, scale, map, look, opacity) => {
       lost.hidden = Boolean(sample.image);
       image.hidden = !sample.image;
+      box.classList.toggle("blank", !sample.image);
       if (sample.image && image.src !== sample.image) image.src = sample.image;
       image.classList.toggle("crisp", sample.pixels[0] < 200);
       image.classList.toggle("grey", Boolean(map) && opacity > 0 && sample.image);
@@ -165,14 +169,14 @@
     [1, (beyond ? "≥ " : "") + t2i.signed(limit)],
   ];
 
-  // A colour bar with its numbers and the meaning of its ends.
-  t2i.legend = (map, scale, look) => {
+  // A colour bar with its numbers and the meaning of its ends, as see-through as the map, on white.
+  t2i.legend = (map, scale, look, opacity) => {
     const about = t2i.MAPS[map];
     const lut = t2i.lut(look, map);
     const canvas = t2i.el("canvas", { width: 257, height: 1 });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(257, 1);
-    for (let i = 0; i < 257; i++) pixels.data.set([lut[3 * i], lut[3 * i + 1], lut[3 * i + 2], 255], 4 * i);
+    for (let i = 0; i < 257; i++) pixels.data.set([lut[3 * i], lut[3 * i + 1], lut[3 * i + 2], Math.round(255 * opacity)], 4 * i);
     context.putImageData(pixels, 0, 0);
     const limit = about.limit(scale);
     const beyond = (scale.clipped || []).includes(about.clipped);
@@ -181,7 +185,7 @@
         ? [[0, "0"], [1 / limit, "1"], [1, t2i.number(limit)]]
         : signedMarks(limit, beyond);
     const labels = marks.map(([share, text]) => {
-      const label = t2i.el("span", { class: share === 0 ? "low" : share === 1 ? "high" : "" }, text);
+      const label = t2i.el("span", { class: { 0: "low", 0.25: "quarter", 0.75: "quarter", 1: "high" }[share] }, text);
       label.style.left = `${100 * share}%`;
       return label;
     });

@@ -44,11 +44,19 @@
         {},
         t2i.el("b", {}, item.right ? "✓ right" : "✗ wrong"),
         t2i.el("span", {}, item.prompt),
+        item.boxes.length ? t2i.el("small", {}, "found: " + counted(item.boxes)) : null,
         item.reason ? t2i.el("em", {}, item.reason) : null,
       ),
     );
 
-  // The picture with its boxes; without its pixels, the boxes alone.
+  // Such as "circle, square × 2".
+  const counted = (boxes) => {
+    const many = new Map();
+    for (const { name } of boxes) many.set(name, (many.get(name) ?? 0) + 1);
+    return [...many].map(([name, count]) => (count > 1 ? `${name} × ${count}` : name)).join(", ");
+  };
+
+  // The picture with its boxes, whose names show under the pointer; without its pixels, the boxes and names alone.
   const picture = (item) => {
     const [width, height] = item.size;
     const box = t2i.el("div", { class: "detected" + (item.image ? "" : " bare"), title: item.image ? "" : "the pixels were not kept: these are the detections" });

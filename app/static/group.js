@@ -4,23 +4,26 @@
   const t2i = window.t2i;
 
   t2i.group = (element, props, watch) => {
-    const look = t2i.look(t2i.palettes);
-    look.outlines = false;
+    const looks = { picture: t2i.look(t2i.palettes), text: t2i.look(t2i.palettes, true) };
+    looks.picture.outlines = false;
     const root = element.querySelector(".t2i-group");
     let shown = "";
     t2i.follow(props, watch, (value) => {
       const key = JSON.stringify([value.key, value.notice]);
       if (key === shown) return; // the same pictures: nothing to redraw, nothing flickers
       shown = key;
-      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(value, look)));
+      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(value, looks)));
     });
   };
 
-  const blocks = (value, look) =>
-    value.groups.flatMap((group) => [
-      heading(group, value.map, look),
-      group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look, value.opacity ?? 0.75),
-    ]);
+  const blocks = (value, looks) =>
+    value.groups.flatMap((group) => {
+      const look = group.text ? looks.text : looks.picture;
+      return [
+        heading(group, value.map, look),
+        group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look),
+      ];
+    });
 
   const against = (group) => `against ${t2i.negative(group.negative)}`;
 
@@ -35,33 +38,32 @@
         t2i.el("p", {}, group.says ?? against(group)),
         group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
-      map ? t2i.legend(map, group.scale, look) : null,
+      map ? t2i.legend(map, group.scale, look, group.text ? 1 : look.opacity) : null,
     );
 
-  const cards = (group, map, look, opacity) => {
+  const cards = (group, map, look) => {
     const list = t2i.el("div", { class: "cards" + (group.large ? " large" : "") });
-    group.samples.forEach((sample, i) => list.append(card(group, sample, map, look, opacity, i)));
+    list.style.setProperty("--count", group.samples.length);
+    group.samples.forEach((sample, i) => list.append(card(group, sample, map, look, i)));
     return list;
   };
 
-  const card = (group, sample, map, look, opacity, i) => {
+  const card = (group, sample, map, look, i) => {
     const grid = sample.grid ?? group.grid;
     const picture = t2i.tile(sample.known ? "forming" : "");
     picture.update(sample, grid, group.scale, null, look, 0);
     if (sample.known) picture.box.style.setProperty("--known", sample.known);
     const heat = map ? t2i.tile("heat") : null;
-    heat?.update(sample, grid, group.scale, map, look, opacity);
+    heat?.update(sample, grid, group.scale, map, look, look.opacity);
     const caption = t2i.el("figcaption", {});
     if (sample.title) caption.append(t2i.el("strong", { class: "wide" }, sample.title));
     if (sample.reward !== undefined)
       caption.append(
         t2i.el("b", { title: "reward" }, (sample.gold ? "★ " : "") + t2i.number(sample.reward)),
-        t2i.el("span", { title: "advantage", class: sign(sample.advantage) }, t2i.signed(sample.advantage)),
+        t2i.el("span", { title: "advantage", class: t2i.sign(sample.advantage) }, t2i.signed(sample.advantage)),
       );
     if (sample.says) caption.append(t2i.el("span", { class: "wide" }, sample.says));
     const title = `sample ${i + 1}`;
     return t2i.el("figure", { class: "card", title }, picture.box, heat?.box, caption);
   };
-
-  const sign = (value) => (value > 0.005 ? "for" : value < -0.005 ? "against" : "");
 })();

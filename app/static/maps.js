@@ -7,14 +7,17 @@
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
     const state = {
-      look: t2i.look(t2i.palettes),
+      looks: { picture: t2i.look(t2i.palettes), text: t2i.look(t2i.palettes, true) },
       wished: "token_advantages", // the map that was asked for
       map: "token_advantages", // the one that is shown
       place: 0,
       token: null,
       pinned: false,
       value: null,
-      ask: (event, data) => trigger(event, data),
+      ask: (event, data) => {
+        if (event === "choose") keep(state.value, data);
+        trigger(event, data);
+      },
       events,
     };
     t2i.follow(props, watch, (value) => {
@@ -28,9 +31,16 @@
     });
   };
 
+  // What was chosen, for when the tab is opened again (see page.py); at the newest step the newest is followed.
+  const keep = ({ run, steps, prompts }, { step, group, prompt }) => {
+    t2i.kept = { run, prompt: prompt ?? prompts.find((one) => one.group === group)?.prompt };
+    if (step !== steps.at(-1)) t2i.kept.step = step;
+  };
+
   const receive = (root, state, value) => {
     const before = state.value;
     state.value = value;
+    state.look = value.group.text ? state.looks.text : state.looks.picture;
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
@@ -65,13 +75,8 @@
 
   const pictureDesk = (state, again, palette) => {
     const parts = { stage: stage(state), choice: choice(state), palette, inspector: t2i.inspector(state), strip: strip(state) };
-    const box = t2i.el(
-      "div",
-      { class: "desk" },
-      t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.stage.legend, t2i.viewControls(state, again, palette)),
-      t2i.el("div", { class: "desk-side" }, parts.inspector.box),
-      t2i.el("div", { class: "desk-maps" }, parts.choice.box),
-    );
+    const pictures = t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.choice.box, t2i.viewControls(state, again, palette));
+    const box = t2i.el("div", { class: "desk" }, pictures, t2i.el("div", { class: "desk-side" }, parts.inspector.box));
     return { parts, box };
   };
 
@@ -85,36 +90,28 @@
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
 
-  // The large picture under the chosen map, which points at tokens.
+  // The picture beside the same under the chosen map; both point at tokens.
   const stage = (state) => {
-    const picture = t2i.tile("stage outlined");
-    const mark = t2i.el("div", { class: "mark", hidden: true });
-    picture.box.append(mark);
-    const legend = t2i.el("div", { class: "stage-legend" });
     const [rows, columns] = state.value.group.grid;
-    Object.entries({
-      tabindex: 0,
-      role: "application",
-      "aria-label": `picture of ${rows} by ${columns} tokens; arrow keys move between tokens`,
-    }).forEach(([name, text]) => picture.box.setAttribute(name, text));
-    const at = (event) => {
-      const place = picture.box.getBoundingClientRect();
-      const column = Math.floor(((event.clientX - place.left) / place.width) * columns);
-      const row = Math.floor(((event.clientY - place.top) / place.height) * rows);
-      return column < 0 || row < 0 || column >= columns || row >= rows ? null : row * columns + column;
-    };
+    const tiles = [t2i.tile("plate outlined"), t2i.tile("stage outlined")];
+    const marks = tiles.map((tile) => {
+      const mark = t2i.el("div", { class: "mark", hidden: true });
+      tile.box.append(mark);
+      return mark;
+    });
     const point = (token, pinned) => {
       [state.token, state.pinned] = [token, pinned];
       show();
       state.parts.inspector.refresh();
     };
-    picture.box.addEventListener("pointermove", (event) => state.pinned || point(at(event), false));
-    picture.box.addEventListener("pointerleave", () => state.pinned || point(null, false));
-    picture.box.addEventListener("click", (event) => {
-      const token = at(event);
-      point(token, !(state.pinned && token === state.token));
-    });
-    picture.box.addEventListener("keydown", (event) => {
+    for (const { box } of tiles) pointing(box, state, point);
+    const [picture, lit] = tiles;
+    Object.entries({
+      tabindex: 0,
+      role: "application",
+      "aria-label": `picture of ${rows} by ${columns} tokens; arrow keys move between tokens`,
+    }).forEach(([name, text]) => lit.box.setAttribute(name, text));
+    lit.box.addEventListener("keydown", (event) => {
       const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
       if (event.key === "Escape") point(null, false);
       if (!move) return;
@@ -122,23 +119,57 @@
       point(Math.min(rows * columns - 1, Math.max(0, (state.token ?? 0) + move)), true);
     });
     const show = () => {
-      mark.hidden = state.token === null;
-      if (state.token === null) return;
-      mark.classList.toggle("pinned", state.pinned);
-      Object.assign(mark.style, {
-        left: `${(100 * (state.token % columns)) / columns}%`,
-        top: `${(100 * Math.floor(state.token / columns)) / rows}%`,
-        width: `${100 / columns}%`,
-        height: `${100 / rows}%`,
-      });
+      for (const mark of marks) {
+        mark.hidden = state.token === null;
+        if (state.token === null) continue;
+        mark.classList.toggle("pinned", state.pinned);
+        Object.assign(mark.style, {
+          left: `${(100 * (state.token % columns)) / columns}%`,
+          top: `${(100 * Math.floor(state.token / columns)) / rows}%`,
+          width: `${100 / columns}%`,
+          height: `${100 / rows}%`,
+        });
+      }
     };
+    const told = t2i.el("figcaption", { class: "plate-says" });
+    const legend = t2i.el("figcaption", { class: "stage-legend" });
+    const box = t2i.el(
+      "div",
+      { class: "pair" },
+      t2i.el("figure", {}, picture.box, told),
+      t2i.el("figure", {}, lit.box, legend),
+    );
     const update = () => {
-      const { grid, scale } = state.value.group;
-      picture.update(t2i.sampleOf(state), grid, scale, state.map, state.look, state.look.opacity);
-      legend.replaceChildren(t2i.legend(state.map, scale, state.look));
+      const { group } = state.value;
+      const sample = t2i.sampleOf(state);
+      picture.update(sample, group.grid, group.scale, null, state.look, 0);
+      lit.update(sample, group.grid, group.scale, state.map, state.look, state.look.opacity);
+      told.replaceChildren(
+        t2i.el("b", {}, sample.gold ? "★ a golden reference" : `Sample ${state.place + 1} of ${group.samples.length}`),
+        t2i.el("span", {}, `reward ${t2i.number(sample.reward)}`),
+        t2i.el("span", { class: t2i.sign(sample.advantage) }, `advantage ${t2i.signed(sample.advantage)}`),
+      );
+      legend.replaceChildren(t2i.legend(state.map, group.scale, state.look, state.look.opacity));
       show();
     };
-    return { box: picture.box, legend, refresh: update };
+    return { box, refresh: update };
+  };
+
+  // The pointer over a picture: hover points at a token, a click keeps it or lets go.
+  const pointing = (box, state, point) => {
+    const [rows, columns] = state.value.group.grid;
+    const at = (event) => {
+      const place = box.getBoundingClientRect();
+      const column = Math.floor(((event.clientX - place.left) / place.width) * columns);
+      const row = Math.floor(((event.clientY - place.top) / place.height) * rows);
+      return column < 0 || row < 0 || column >= columns || row >= rows ? null : row * columns + column;
+    };
+    box.addEventListener("pointermove", (event) => state.pinned || point(at(event), false));
+    box.addEventListener("pointerleave", () => state.pinned || point(null, false));
+    box.addEventListener("click", (event) => {
+      const token = at(event);
+      point(token, !(state.pinned && token === state.token));
+    });
   };
 
   // The three maps by themselves; a click lays one over the picture.

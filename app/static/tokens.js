@@ -22,7 +22,7 @@
       if (!values) return;
       const lut = t2i.lut(look, map);
       pills.forEach((pill, token) => {
-        const [place] = t2i.place(map, Number.isFinite(values[token]) ? values[token] : 0, scale);
+        const place = t2i.place(map, values[token], scale);
         const colour = lut.subarray(3 * place, 3 * place + 3);
         pill.style.background = `rgb(${colour.join()})`;
         pill.style.color = ink(...colour);
@@ -31,13 +31,12 @@
     return { box, pills, tint };
   };
 
-  const sign = (value) => (value > 0.005 ? "for" : value < -0.005 ? "against" : "");
   const marks = (sample) =>
     t2i.el(
       "div",
       { class: "marks-of" },
       t2i.el("b", { title: "reward" }, (sample.gold ? "★ " : "") + t2i.number(sample.reward)),
-      t2i.el("span", { title: "advantage", class: sign(sample.advantage) }, t2i.signed(sample.advantage)),
+      t2i.el("span", { title: "advantage", class: t2i.sign(sample.advantage) }, t2i.signed(sample.advantage)),
     );
 
   // The newest group: a row per answer.
@@ -123,7 +122,7 @@
       }
       const { scale } = state.value.group;
       shown.tint(state.map, scale, state.look);
-      legend.replaceChildren(t2i.legend(state.map, scale, state.look));
+      legend.replaceChildren(t2i.legend(state.map, scale, state.look, 1));
       show();
     };
     return { box, refresh: update };
