@@ -23,15 +23,14 @@ TABS = {
 def build_page(shelf: RunShelf) -> gr.Blocks:
     """The whole page over one runs folder."""
     with gr.Blocks(title="t2i-credit", analytics_enabled=False, fill_width=True) as page:
-        components.header()
-        run = gr.Dropdown(
-            label="Run",
-            choices=[],
-            elem_id="run",
-            filterable=True,
-        )
+        with gr.Row(elem_id="top"):
+            components.header()
+            run = gr.Dropdown(
+                label="Run", choices=[], elem_id="run", filterable=True, container=False
+            )
         known = gr.State(None)  # what was listed; None until the page has loaded
         active = gr.State("training")
+        asked_before = gr.JSON(visible=False)
         clock = gr.Timer(EVERY)
         with gr.Tabs(elem_id="tabs"):
             opened = {}
@@ -78,6 +77,11 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.show(shelf, name, asked_for(asked))
 
+        def reopen(name: str | None, before: Any) -> dict[str, Any]:
+            """The maps as they were left, unless another run was chosen meanwhile."""
+            same = isinstance(before, dict) and before.get("run") == name
+            return credit_maps.show(shelf, name, before if same else {})
+
         def film(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.film(shelf, name, asked_for(asked).get("prompt"))
 
@@ -96,7 +100,8 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
                 **QUIET,
             )
         opened["training"].select(**beat)
-        opened["maps"].select(lambda name: credit_maps.show(shelf, name, {}), run, maps, **READING)
+        kept = "(run) => [run, window.t2i.kept ?? null]"  # what this visitor chose there before
+        opened["maps"].select(reopen, [run, asked_before], maps, js=kept, **READING)
         opened["playground"].select(play.open, None, play.models, **READING)
         opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **READING)
         opened["evaluation"].select(scores.refresh, run, scores.outputs, **READING)
