@@ -94,7 +94,11 @@ def scores(result: Mapping[str, Any], samples: str = "images") -> tuple[dict[str
     summary, paired = result["summary"], result.get("paired")
     shown = {"after" if paired else "correct": summary}
     if paired:
-        before = {task: {"correct": row["before"]} for task, row in paired.items()}
+        names = {"correct": "before", "low": "before_low", "high": "before_high"}
+        before = {
+            task: {key: row.get(name) for key, name in names.items()}
+            for task, row in paired.items()
+        }
         shown = {"before": before, "after": summary}
     protocol = result.get("protocol", {})
     told = ", ".join(

@@ -178,8 +178,9 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     """What changed between two evaluations of the same prompts: under the same noise if both were sampled here.
 
     Returns:
-        for every task and for "overall", the mean over tasks: before and after (fractions of correct images), change
-        = after - before, low and high: its 95% interval, by bootstrap over prompts of the per-prompt differences.
+        for every task and for "overall", the mean over tasks: before and after (fractions of correct images),
+        before_low and before_high (95% interval, see `task_intervals`), change = after - before, low and high: its
+        95% interval, by bootstrap over prompts of the per-prompt differences.
 
     Raises:
         UserError: prompts, seed or protocol (save for the batch size) differ.
@@ -187,11 +188,13 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     check_pair(before, after.protocol, after.asked())
     tags = before.tags()
     first, second = (e.column("correct").mean(1) for e in (before, after))
-    means = [task_means(by_task(tags, values)) for values in (first, second)]
+    earlier, later = task_intervals(by_task(tags, first)), task_means(by_task(tags, second))
     return {
         task: {
-            "before": means[0][task],
-            "after": means[1][task],
+            "before": earlier[task][0],
+            "before_low": earlier[task][1],
+            "before_high": earlier[task][2],
+            "after": later[task],
             "change": change,
             "low": low,
             "high": high,

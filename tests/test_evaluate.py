@@ -172,7 +172,11 @@ def test_a_pair_gives_the_change_of_every_task_and_of_their_mean() -> None:
         "overall": (0.375, 0.625, 0.25, 0.25, 0.25),
     }
     names = ("before", "after", "change", "low", "high")
-    assert found == {task: dict(zip(names, v, strict=True)) for task, v in expected.items()}
+    assert {task: tuple(row[n] for n in names) for task, row in found.items()} == expected
+    alone = before.summary()
+    for task, row in found.items():
+        assert (row["before_low"], row["before_high"]) == (alone[task]["low"], alone[task]["high"])
+    assert found["colors"]["before_low"] < 0.25 < found["colors"]["before_high"]
 
 
 def test_pairing_removes_the_variance_between_prompts() -> None:
