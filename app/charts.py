@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .figures import BLUE, SERIES, Metrics, band, column, curve, figure, level_range, smooth
+from .figures import BLUE, SERIES, Metrics, band, column, curve, figure, level_range, smooth, spans
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,7 @@ class Chart:
 
 
 CHARTS = (
-    Chart(
-        "Reward parts",
-        "each part before its weight; held-out ones are never trained on",
-        ("reward/*", "heldout/*", "held_out/*", "reward_heldout*"),
-    ),
+    Chart("Reward parts", "each part that is trained on, before its weight", ("reward/*",)),
     Chart("Answer length", "tokens of an answer, its end token included", ("answer_length",)),
     Chart(
         "Cut-off answers",
@@ -70,7 +66,7 @@ def training_figures(metrics: Metrics) -> list[dict[str, Any]]:
     if not metrics:
         return []
     samples = "answers" if _present(metrics, ["answer_length"]) else "images"
-    figures = [reward_figure(metrics, samples)]
+    figures = [reward_figure(metrics, samples), *heldout_figures(metrics)]
     for chart in CHARTS:
         names = _present(metrics, chart.names)
         if chart.title == "Reward parts" and len(names) < 2:
@@ -93,6 +89,23 @@ def training_figures(metrics: Metrics) -> list[dict[str, Any]]:
     return figures
 
 
+def heldout_figures(metrics: Metrics) -> list[dict[str, Any]]:
+    """One chart for each held-out part of the reward, with the steps shaded at which training warned of it."""
+    warned = spans(column(metrics, "step"), column(metrics, "heldout_falls") == 1.0)
+    says = "never trained on: it shows what the reward itself cannot"
+    if warned:
+        says += "; shaded: the reward rose and a held-out part fell, over 40 steps"
+    figures = []
+    for i, name in enumerate(_present(metrics, ["heldout/*"])):
+        part, colour = name.partition("/")[2], SERIES[(i + 1) % len(SERIES)]
+        steps, values = column(metrics, "step"), column(metrics, name)
+        traces = curve(steps, values, name=part, colour=colour, legend=False)
+        shown = figure(f"Held out: {part}", says, traces)
+        shown["layout"] |= {**level_range(values), "shapes": warned}
+        figures.append(shown)
+    return figures
+
+
 def reward_figure(metrics: Metrics, samples: str = "images") -> dict[str, Any]:
     """Reward with its smoothed course, and a band where the run knows its spread: one to both sides."""
     steps, reward = column(metrics, "step"), column(metrics, "reward")
@@ -100,10 +113,19 @@ def reward_figure(metrics: Metrics, samples: str = "images") -> dict[str, Any]:
     if _present(metrics, ["reward_spread"]):
         spread = np.nan_to_num(smooth(column(metrics, "reward_spread")))
         middle = smooth(reward)
-        traces += band(steps, middle - spread, middle + spread, BLUE, "spread within a group")
+        low, high = middle - spread, middle + spread
+        if _within_unit(metrics):
+            low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+        traces += band(steps, low, high, BLUE, "spread within a group")
         says += "; the band is the spread within a group, which training feeds on"
     traces += curve(steps, reward, name="reward", colour=BLUE, legend=False)
     return {**figure("Reward", says, traces), "wide": True}
+
+
+def _within_unit(metrics: Metrics) -> bool:
+    """Whether the reward can only lie between 0 and 1: it is GenEval's share of right images alone."""
+    same = np.array_equal(column(metrics, "reward"), column(metrics, "reward/geneval"))
+    return same and _present(metrics, ["reward/*"]) == ["reward/geneval"]
 
 
 def _present(metrics: Metrics, patterns: Sequence[str]) -> list[str]:

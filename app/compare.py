@@ -47,8 +47,12 @@ class CompareTab:
     outputs: list[Any]
 
     def refresh(self, names: list[str] | None, metric: str, prompt: str | None) -> list[Any]:
-        """Values of `outputs`."""
-        return update(self.shelf, names, metric, prompt)
+        """Values of `outputs` when the tab is opened: the first runs are chosen when none is."""
+        return update(self.shelf, names or None, metric, prompt)
+
+    def choose(self, names: list[str] | None, metric: str, prompt: str | None) -> list[Any]:
+        """Values of `outputs` after a choice, which may be no run at all."""
+        return update(self.shelf, names or (), metric, prompt)
 
 
 def build(shelf: RunShelf) -> CompareTab:
@@ -70,7 +74,7 @@ def build(shelf: RunShelf) -> CompareTab:
     pictures = components.group("compare-pictures")
     tab = CompareTab(shelf, [runs, metric, prompt], [runs, curves, prompt, pictures])
     for component in tab.chosen:
-        component.input(tab.refresh, tab.chosen, tab.outputs, **components.READING)
+        component.input(tab.choose, tab.chosen, tab.outputs, **components.READING)
     return tab
 
 
@@ -83,7 +87,7 @@ def _failed(why: str, *_: object) -> list[Any]:
 def update(
     shelf: RunShelf, names: Sequence[str] | None, metric: str, prompt: str | None
 ) -> list[Any]:
-    """Values of `CompareTab.outputs`; the first runs are chosen when none is."""
+    """Values of `CompareTab.outputs`; `names` None: the first runs are chosen."""
     statuses = shelf.statuses()
     known = [status.path.name for status in statuses if status.state != "unreadable"]
     if not known:
@@ -98,7 +102,11 @@ def update(
             gr.Dropdown(choices=[]),
             _nothing(),
         ]
-    chosen = [name for name in names or () if name in known] or first_methods(shelf, known)
+    chosen = first_methods(shelf, known) if names is None else [n for n in names if n in known]
+    if not chosen:
+        empty = components.note("No run is chosen", "Choose one or more in the list above.")
+        cleared = gr.Dropdown(choices=known, value=[], multiselect=True)
+        return [cleared, empty, gr.Dropdown(choices=[]), _nothing()]
     readers, troubles = [], []
     for name in chosen:
         try:
@@ -154,10 +162,10 @@ def curves_value(readers: Sequence[RunReader], metric: str) -> dict[str, Any]:
     title = f"{metric.replace('_', ' ').replace('/', ': ')}".capitalize()
     figures = [comparison_figure(curves, metric, title, METRICS[metric])]
     for name, by_method in evaluations.items():
-        says = (
-            f"evaluation {name}; bars with 95% intervals: over prompts, of several seeds over seeds"
-        )
-        figures.append({**task_bars(by_method, says), "title": f"Correct {kinds[name]}: {name}"})
+        says = "with 95% intervals: over prompts, of several seeds over seeds"
+        bars = task_bars(by_method, says)
+        bars["layout"] |= {"height": 230}
+        figures.append({**bars, "title": f"Correct {kinds[name]}: {name}", "wide": False})
     return plain({"figures": figures, "said": "; ".join(troubles), "sent": time.time()})
 
 

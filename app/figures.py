@@ -46,6 +46,8 @@ def comparison_figure(
         if len(seeds) > 1:
             traces += band(steps, smoothed.min(0), smoothed.max(0), colour, f"{method}, all seeds")
         traces.append(line(steps, mean, method, colour, legend=True))
+    if not traces:
+        return empty_figure(title, says, "No chosen run has this curve.")
     return {**figure(title, says, traces), "wide": True}
 
 
@@ -61,30 +63,53 @@ def task_bars(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], says: str) 
         values = [number(row.get("correct")) for row in tasks.values()]
         highs = [number(row.get("high")) for row in tasks.values()]
         lows = [number(row.get("low")) for row in tasks.values()]
-        traces.append(
-            {
-                "type": "bar",
-                "name": name,
-                "x": [task.replace("_", " ") for task in tasks],
-                "y": values,
-                "marker": {"color": SERIES[i % len(SERIES)], "line": {"width": 0}},
-                "error_y": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [max(0.0, h - v) for h, v in zip(highs, values, strict=True)],
-                    "arrayminus": [max(0.0, v - w) for w, v in zip(lows, values, strict=True)],
-                    "color": GREY,
-                    "thickness": 1.4,
-                    "width": 3,
-                },
-                "showlegend": len(scores) > 1,
-                "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
+        trace = {
+            "type": "bar",
+            "name": name,
+            "x": [task.replace("_", " ") for task in tasks],
+            "y": values,
+            "marker": {"color": SERIES[i % len(SERIES)], "line": {"width": 0}},
+            "showlegend": len(scores) > 1,
+            "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
+        }
+        if not np.isnan([*lows, *highs]).all():  # where no interval is known, none is drawn
+            trace["error_y"] = {
+                "type": "data",
+                "symmetric": False,
+                "array": [max(0.0, h - v) for h, v in zip(highs, values, strict=True)],
+                "arrayminus": [max(0.0, v - w) for w, v in zip(lows, values, strict=True)],
+                "color": GREY,
+                "thickness": 1.4,
+                "width": 3,
             }
-        )
+        traces.append(trace)
     found = figure("Correct images by task", says, traces)
     found["layout"] |= {"bargap": 0.28, "bargroupgap": 0.08}
     found["layout"]["yaxis"] = {"range": [0, 1.04], "tickformat": ".0%"}
     return {**found, "wide": True}
+
+
+def empty_figure(title: str, says: str, reason: str) -> dict[str, Any]:
+    """A chart without anything to draw, which says so in its frame."""
+    words = {"text": reason, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+    hidden = {"visible": False}
+    shown = figure(title, says, [])
+    shown["layout"] |= {
+        "annotations": [{**words, "showarrow": False, "font": {"size": 14}}],
+        "xaxis": hidden,
+        "yaxis": hidden,
+    }
+    return {**shown, "wide": True}
+
+
+def spans(steps: NDArray[np.float64], flags: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """A pale area over every stretch of steps that is flagged, as shapes of a layout."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    area = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "line": {"width": 0}}
+    return [
+        {**area, "x0": steps[a] - 0.5, "x1": steps[b - 1] + 0.5, "fillcolor": RED, "opacity": 0.14}
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    ]
 
 
 def figure(title: str, says: str, traces: list[dict[str, Any]]) -> dict[str, Any]:

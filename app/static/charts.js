@@ -29,7 +29,7 @@
       font: { family: "IBM Plex Sans, system-ui, sans-serif", size: 12, color: ink },
       hovermode: "x unified",
       hoverlabel: { font: { size: 12 } },
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: 11 } },
+      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", font: { size: 11 } },
       uirevision: "kept",
       ...own,
       xaxis: { ...axis, showgrid: false, ...(own.xaxis ?? {}) },
@@ -48,6 +48,8 @@
       const Plotly = await library();
       if (value !== latest) return; // overtaken while the library was loading
       if (!known.size) root.replaceChildren();
+      root.querySelector(":scope > .said")?.remove();
+      if (value.said) root.prepend(t2i.el("p", { class: "said" }, value.said));
       for (const [title, chart] of known)
         if (!value.figures.some((one) => one.title === title)) {
           chart.box.remove();
