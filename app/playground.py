@@ -15,7 +15,7 @@ from ..errors import UserError
 from . import components, words
 from .checkpoints import EMBEDDED
 from .runs import RunShelf, in_words, or_in_words
-from .studio import MOST_SAMPLES, Progress, Settings, Studio, Take
+from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MODES = ("one pair of prompts", "two negative prompts", "two models")
 
@@ -38,7 +38,7 @@ class Playground:
 def build(shelf: RunShelf) -> Playground:
     """Lays out the tab and connects it."""
     studio = Studio(shelf)
-    stops: dict[str, threading.Event] = {}  # of each visitor's session
+    stops: dict[str, threading.Event] = {}  # of each session that waits or samples
     known = [("the embedded generator (shapes)", EMBEDDED)]
     with gr.Row(elem_id="playground", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_id="play-form"):
@@ -97,17 +97,26 @@ def build(shelf: RunShelf) -> Playground:
             pictures = components.group("play-pictures")
             shown = gr.State({"groups": [], "key": "nothing yet"})  # what `pictures` shows
 
-    def stop_now(request: gr.Request) -> None:
+    def wait(request: gr.Request) -> str:
+        """What is said at once: whoever comes second waits for the generator, and may cancel meanwhile."""
+        session = request.session_hash or "page"
+        if session not in stops or stops[session].is_set():
+            stops[session] = threading.Event()
+        return told(Progress(0.0, "waiting for the generator: it draws for one visitor at a time"))
+
+    def stop_now(request: gr.Request) -> Any:
         event = stops.get(request.session_hash or "page")
-        if event:
-            event.set()
+        if not event:
+            return gr.skip()
+        event.set()
+        return told(CANCELLED)
 
     def second(chosen: str) -> list[Any]:
         return [gr.Textbox(visible=chosen == MODES[1]), gr.Dropdown(visible=chosen == MODES[2])]
 
     def run(request: gr.Request, value: dict[str, Any], *filled: Any) -> Iterator[list[Any]]:
         session = request.session_hash or "page"
-        stop = stops[session] = threading.Event()
+        stop = stops.setdefault(session, threading.Event())
         try:
             takes, settings = asked(*filled)
             for progress in studio.sample(takes, settings, stop):
@@ -120,7 +129,7 @@ def build(shelf: RunShelf) -> Playground:
 
     form = [model, prompt, negative, mode, other_negative, other_model]
     form += [cfg, temperature, seed, count]  # in the order of `asked`
-    go.click(
+    go.click(wait, None, said, concurrency_limit=4, **components.QUIET).then(
         run,
         [shown, *form],
         [said, pictures, shown],
@@ -128,7 +137,7 @@ def build(shelf: RunShelf) -> Playground:
         concurrency_limit=1,
         **components.QUIET,
     )
-    cancel.click(stop_now, None, None, concurrency_limit=4, **components.QUIET)
+    cancel.click(stop_now, None, said, concurrency_limit=4, **components.QUIET)
     mode.change(second, mode, [other_negative, other_model], **components.QUIET)
     return Playground([model, other_model], studio)
 

@@ -64,6 +64,9 @@ class Progress:
     failed: bool = False
 
 
+CANCELLED = Progress(0.0, "Cancelled.", over=True)
+
+
 class Watched:
     """A generator whose every token is reported, and which stops when asked."""
 
@@ -155,6 +158,8 @@ class Studio:
             done: list[dict[str, Any]] = []
             remarks: list[str] = []
             for number, take in enumerate(takes):
+                if stop.is_set():
+                    raise Cancelled
                 tell(Progress(number / len(takes), f"loading {take.model} …"))
                 model = self.model(take.model)
                 remarks += unknown_words(model, take)
@@ -170,7 +175,7 @@ class Studio:
             says += f" · the model has never seen: {', '.join(remarks)}" if remarks else ""
             tell(Progress(1.0, says, finished(done), over=True))
         except Cancelled:
-            tell(Progress(0.0, "Cancelled.", over=True))
+            tell(CANCELLED)
         except UserError as error:
             tell(Progress(0.0, in_words(error), over=True, failed=True))
         except (

@@ -543,13 +543,27 @@ def test_sampling_shows_the_picture_forming_and_ends_with_both_prompts_on_one_sc
 def test_cancelling_stops_in_the_middle_of_an_image(shelf):
     from toys import tiny_model
 
-    here = studio.Studio(shelf)
-    here._models["shapes"] = tiny_model()
-    stop = threading.Event()
+    here, model, stop = studio.Studio(shelf), tiny_model(), threading.Event()
+    advance = model.advance
+
+    def first_token(state, tokens):
+        stop.set()
+        return advance(state, tokens)
+
+    model.advance = first_token
+    here._models["shapes"] = model
+    take = studio.Take("shapes", "a red circle", None, "t")
+    *told, last = here.sample([take], studio.Settings(2.0, 1.0, 0, 1), stop)
+    assert last.says == "Cancelled." and not last.failed
+    assert "loading" in told[0].says
+
+
+def test_who_cancels_while_waiting_has_no_model_loaded(shelf):
+    here, stop = studio.Studio(shelf), threading.Event()
     stop.set()
     take = studio.Take("shapes", "a red circle", None, "t")
-    *_, last = here.sample([take], studio.Settings(2.0, 1.0, 0, 1), stop)
-    assert last.says == "Cancelled." and not last.failed
+    told = list(here.sample([take], studio.Settings(2.0, 1.0, 0, 1), stop))
+    assert [progress.says for progress in told] == ["Cancelled."] and not here._models
 
 
 def test_a_prompt_longer_than_the_model_takes_is_said(shelf):
