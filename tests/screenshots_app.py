@@ -36,19 +36,18 @@ def main(runs: Path, wanted: str | None) -> None:
         if page.locator("#training-newest .answer").count():
             picture_of_text(page, run, step)
             return
-        for name, prepare in (
-            ("Training", settle),
-            ("Credit maps", lambda page: point_at_a_token(page, run, step)),
-            ("Playground", draw),
-            ("Compare", settle),
-            ("Evaluation", settle),
+        for name, prepare, height in (
+            ("Training", settle, 1240),
+            ("Credit maps", lambda page: point_at_a_token(page, run, step), 1240),
+            ("Playground", draw, 1240),
+            ("Compare", settle, 2080),
+            ("Evaluation", settle, 1560),
         ):
             page.get_by_role("tab", name=name).click()
             page.wait_for_selector(TABS[name])
             prepare(page)
-            save(page, f"app-{'maps' if name == 'Credit maps' else name.lower()}", 1240)
-        page.get_by_role("tab", name="Credit maps").click()
-        point_at_a_token(page, run, step)
+            save(page, f"app-{'maps' if name == 'Credit maps' else name.lower()}", height)
+        page.get_by_role("tab", name="Credit maps").click()  # step and token are still chosen
         page.locator(".theme").click()
         save(page, "app-maps-dark", 1240)
         page.set_viewport_size({"width": 390, "height": 844})
@@ -98,6 +97,7 @@ def draw(page: Any) -> None:
 
 def save(page: Any, name: str, height: int) -> None:
     """The upper part of the page; in 256 colours if it would be too large."""
+    page.mouse.move(0, 0)
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(1500)
     path = OUT / f"{name}.png"

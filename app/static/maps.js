@@ -219,7 +219,7 @@
           "span",
           { class: "caption" },
           t2i.el("b", {}, (sample.gold ? "★ " : "") + t2i.number(sample.reward)),
-          t2i.el("span", {}, t2i.signed(sample.advantage)),
+          t2i.el("span", { class: t2i.sign(sample.advantage) }, t2i.signed(sample.advantage)),
         ),
       );
       box.append(button);
