@@ -202,6 +202,7 @@
   // The whole group side by side under the chosen map.
   const strip = (state) => {
     const box = t2i.el("div", { class: "strip" });
+    box.style.setProperty("--count", state.value.group.samples.length);
     const entries = state.value.group.samples.map((sample, place) => {
       const picture = t2i.tile();
       const heat = t2i.tile("heat");
