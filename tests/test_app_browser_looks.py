@@ -3,9 +3,12 @@ Skipped where there is no Chromium."""
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 from app_browser import TABS, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
+from PIL import Image
 
 from t2i_credit.run_folder import RunReader
 
@@ -28,11 +31,7 @@ def runs(tmp_path_factory):
 
 
 def shown_light(page, tile):
-    """Brightest minus darkest token of a tile as the screen shows it, 0 to 255."""
-    from io import BytesIO
-
-    from PIL import Image
-
+    """The darkest and the brightest pixel of the first such tile, as the screen shows it, 0 to 255."""
     with Image.open(BytesIO(page.locator(tile).first.screenshot())) as picture:
         low, high = picture.convert("L").getextrema()
     return low, high
