@@ -87,8 +87,8 @@
     return lutOf(look.palettes[kind][look.chosen[kind]]);
   };
 
-  // Where on the palette a value lies (0..256). What is no number has no colour of its own: 0. Signed maps have a square-root scale: one image
-  // that is far from the others would otherwise leave these without colour. The legend's marks say so.
+  // Where on the palette a value lies (0..256); what is not finite lies where 0 does. Signed maps have a square-root scale: one
+  // image that is far from the others would otherwise leave these without colour. The legend's marks say so.
   t2i.place = (map, value, scale) => {
     if (!Number.isFinite(value)) value = 0;
     const limit = t2i.MAPS[map].limit(scale) || 1;
