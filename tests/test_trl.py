@@ -13,7 +13,7 @@ from torch import Tensor
 
 pytest.importorskip("trl", reason="needs the pip extra text")
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from peft import LoraConfig
 from tiny_texts import (
     Scripted,
@@ -35,7 +35,6 @@ from t2i_credit.integrations.trl import (
     TextCreditConfig,
     TextRollout,
 )
-from t2i_credit.integrations.trl_prompts import with_suffix
 from t2i_credit.losses import policy_loss
 
 # trl 1.16 reads names that transformers 5.23 has renamed
@@ -467,38 +466,6 @@ def test_two_steps_with_lora_train_the_adapter_alone(
     assert row["credit_max"] >= 1 and 0 < row["credit_top20"] <= 1
 
 
-def test_negatives_come_from_a_suffix_a_column_or_a_function(qwen: Path, tmp_path: Path) -> None:
-    wrong = ["2+3 wrongly", "4-10", "7*6 not", "1-1"]
-    asked = questions(spoken=False, wrong=wrong)
-    credits = {
-        "suffix": TextCreditConfig(CONTRAST, negative="wrongly"),
-        "column": TextCreditConfig(CONTRAST, negative_column="wrong"),
-        "function": TextCreditConfig(CONTRAST, negative=lambda row: row["prompt"].upper() + "?"),
-    }
-    for kind, credit in credits.items():
-        trainer = CreditGRPOTrainer(
-            str(qwen),
-            shade,
-            settings(tmp_path, max_steps=1),
-            asked,
-            credit=credit,
-            watch=(album := Album()),
-        )
-        trainer.train()
-        for prompt, negative in zip(album[0].prompts, album[0].negatives or (), strict=True):
-            column = wrong[asked["prompt"].index(prompt)]
-            wanted = {"suffix": f"{prompt} wrongly", "column": column}
-            assert negative == wanted.get(kind, prompt.upper() + "?")
-
-
-def test_a_suffix_stands_behind_the_last_message() -> None:
-    talk = [{"role": "system", "content": "Count."}, {"role": "user", "content": "1+1"}]
-    assert with_suffix(talk, "No.") == [talk[0], {"role": "user", "content": "1+1 No."}]
-    parts = [{"role": "user", "content": [{"type": "text", "text": "1+1"}]}]
-    assert with_suffix(parts, "No.")[0]["content"][1] == {"type": "text", "text": " No."}
-    assert talk[1]["content"] == "1+1" and len(parts[0]["content"]) == 1  # theirs is untouched
-
-
 def test_the_example_of_the_page_runs(
     qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -595,53 +562,17 @@ def test_other_rollouts_are_refused(qwen: Path, tmp_path: Path) -> None:
         )
 
 
-def _told(*args: Any, **more: Any) -> str:
+def refusal(*args: Any, **more: Any) -> str:
     with pytest.raises(UserError) as caught:
         CreditGRPOTrainer(*args, **more)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_wrong_data_are_refused_in_one_line(qwen: Path, tmp_path: Path) -> None:
-    args = settings(tmp_path)
-    column = TextCreditConfig(CONTRAST, negative_column="wrnog")
-    message = _told(str(qwen), shade, args, questions(wrong=["a"] * 4), credit=column)
-    assert message.startswith(
-        "negative_column: train_dataset has no column 'wrnog'; did you mean wrong?"
-    )
-    named = TextCreditConfig(CONTRAST, negative_column="wrong")
-    asked = questions(spoken=False, wrong=["2+3", *"abc"])
-    message = _told(str(qwen), shade, args, asked, credit=named)
-    assert message.startswith("column wrong: the negative prompt '2+3' is equal to the positive")
-    message = _told(str(qwen), shade, args, questions(wrong=["a"] * 4), credit=named)
-    assert message == (
-        "column wrong: 'a' is no negative prompt: must be a list of messages, as the prompt is"
-    )
-    args.remove_unused_columns = True
-    message = _told(str(qwen), shade, args, asked, credit=named)
-    assert message.startswith("remove_unused_columns: true is refused")
-
-
-def test_a_streamed_row_is_checked_when_it_comes(qwen: Path, tmp_path: Path) -> None:
-    stream = questions(spoken=False, wrong=["2+3", *"abc"]).to_iterable_dataset()
-    assert isinstance(stream, IterableDataset)
-    credit = TextCreditConfig(CONTRAST, negative_column="wrong")
-    trainer = CreditGRPOTrainer(str(qwen), shade, settings(tmp_path), stream, credit=credit)
-    with pytest.raises(UserError, match=r"^column wrong: the negative prompt '2\+3' is equal"):
-        trainer.train()
-
-
-def test_messages_need_a_chat_template(qwen: Path, tmp_path: Path) -> None:
-    words = AutoTokenizer.from_pretrained(qwen)
-    words.chat_template = None
-    message = _told(str(qwen), shade, settings(tmp_path), questions(), processing_class=words)
-    assert message.startswith("processing_class: the tokenizer has no chat template")
-
-
 def test_a_model_that_changes_its_logits_is_refused(qwen: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(qwen)
     model.config.final_logit_softcapping = 30.0
-    message = _told(model, shade, settings(tmp_path), questions(), credit=GCPO)
+    message = refusal(model, shade, settings(tmp_path), questions(), credit=GCPO)
     assert message.startswith("model: final_logit_softcapping is refused with credit.name")
 
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("trl", reason="needs the pip extra text")
 
 from datasets import Dataset, DatasetDict, IterableDataset
-from test_trl import CONTRAST, GCPO, _told, history
+from test_trl import CONTRAST, GCPO, Album, history, refusal
 from test_trl_gold import GOLD, SEQUENCE
 from tiny_texts import (
     llama_tokenizer,
@@ -28,7 +28,7 @@ from transformers.models.llava import LlavaProcessor
 
 from t2i_credit.errors import UserError
 from t2i_credit.integrations.trl import CreditGRPOTrainer, TextCreditConfig
-from t2i_credit.integrations.trl_prompts import check_datasets
+from t2i_credit.integrations.trl_prompts import check_datasets, with_suffix
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -61,6 +61,41 @@ def told_in_training(*args: Any, **more: Any) -> str:
     return str(caught.value)
 
 
+# ---- negative prompts ----
+
+
+def test_negatives_come_from_a_suffix_a_column_or_a_function(qwen: Path, tmp_path: Path) -> None:
+    wrong = ["2+3 wrongly", "4-10", "7*6 not", "1-1"]
+    asked = questions(spoken=False, wrong=wrong)
+    credits = {
+        "suffix": TextCreditConfig(CONTRAST, negative="wrongly"),
+        "column": TextCreditConfig(CONTRAST, negative_column="wrong"),
+        "function": TextCreditConfig(CONTRAST, negative=lambda row: row["prompt"].upper() + "?"),
+    }
+    for kind, credit in credits.items():
+        trainer = CreditGRPOTrainer(
+            str(qwen),
+            shade,
+            settings(tmp_path, max_steps=1),
+            asked,
+            credit=credit,
+            watch=(album := Album()),
+        )
+        trainer.train()
+        for prompt, negative in zip(album[0].prompts, album[0].negatives or (), strict=True):
+            column = wrong[asked["prompt"].index(prompt)]
+            wanted = {"suffix": f"{prompt} wrongly", "column": column}
+            assert negative == wanted.get(kind, prompt.upper() + "?")
+
+
+def test_a_suffix_stands_behind_the_last_message() -> None:
+    talk = [{"role": "system", "content": "Count."}, {"role": "user", "content": "1+1"}]
+    assert with_suffix(talk, "No.") == [talk[0], {"role": "user", "content": "1+1 No."}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "1+1"}]}]
+    assert with_suffix(parts, "No.")[0]["content"][1] == {"type": "text", "text": " No."}
+    assert talk[1]["content"] == "1+1" and len(parts[0]["content"]) == 1  # theirs is untouched
+
+
 # ---- columns ----
 
 
@@ -69,7 +104,7 @@ def test_a_data_set_without_prompts_is_refused(
     qwen: Path, tmp_path: Path, credit: TextCreditConfig
 ) -> None:
     asked = questions().rename_column("prompt", "promt")
-    message = _told(str(qwen), shade, settings(tmp_path), asked, credit=credit)
+    message = refusal(str(qwen), shade, settings(tmp_path), asked, credit=credit)
     assert message.startswith(
         "prompt: train_dataset has no column 'prompt'; did you mean promt? (columns: promt, answer)"
     )
@@ -84,10 +119,10 @@ def test_every_data_set_of_an_evaluation_needs_the_negative_column(
     good = questions(spoken=False, wrong=[*"abcd"])
     parts = {"first": good, "second": questions(spoken=False)}
     for kind in (dict, DatasetDict):
-        message = _told(str(qwen), shade, settings(tmp_path), good, kind(parts), credit=COLUMN)
+        message = refusal(str(qwen), shade, settings(tmp_path), good, kind(parts), credit=COLUMN)
         assert message.startswith("negative_column: eval_dataset second has no column 'wrong'")
     equal = {"first": questions(spoken=False, wrong=["2+3", *"abc"])}
-    message = _told(str(qwen), shade, settings(tmp_path), good, equal, credit=COLUMN)
+    message = refusal(str(qwen), shade, settings(tmp_path), good, equal, credit=COLUMN)
     assert message.startswith("column wrong: the negative prompt '2+3' is equal to the positive")
 
 
@@ -132,6 +167,35 @@ def test_a_suffix_needs_no_look_at_the_rows(tmp_path: Path) -> None:
     assert reads
 
 
+def test_wrong_data_are_refused_in_one_line(qwen: Path, tmp_path: Path) -> None:
+    args = settings(tmp_path)
+    column = TextCreditConfig(CONTRAST, negative_column="wrnog")
+    message = refusal(str(qwen), shade, args, questions(wrong=["a"] * 4), credit=column)
+    assert message.startswith(
+        "negative_column: train_dataset has no column 'wrnog'; did you mean wrong?"
+    )
+    named = TextCreditConfig(CONTRAST, negative_column="wrong")
+    asked = questions(spoken=False, wrong=["2+3", *"abc"])
+    message = refusal(str(qwen), shade, args, asked, credit=named)
+    assert message.startswith("column wrong: the negative prompt '2+3' is equal to the positive")
+    message = refusal(str(qwen), shade, args, questions(wrong=["a"] * 4), credit=named)
+    assert message == (
+        "column wrong: 'a' is no negative prompt: must be a list of messages, as the prompt is"
+    )
+    args.remove_unused_columns = True
+    message = refusal(str(qwen), shade, args, asked, credit=named)
+    assert message.startswith("remove_unused_columns: true is refused")
+
+
+def test_a_streamed_row_is_checked_when_it_comes(qwen: Path, tmp_path: Path) -> None:
+    stream = questions(spoken=False, wrong=["2+3", *"abc"]).to_iterable_dataset()
+    assert isinstance(stream, IterableDataset)
+    credit = TextCreditConfig(CONTRAST, negative_column="wrong")
+    trainer = CreditGRPOTrainer(str(qwen), shade, settings(tmp_path), stream, credit=credit)
+    with pytest.raises(UserError, match=r"^column wrong: the negative prompt '2\+3' is equal"):
+        trainer.train()
+
+
 # ---- how many ----
 
 
@@ -140,7 +204,7 @@ def test_fewer_prompts_than_a_step_takes_are_refused(
     qwen: Path, tmp_path: Path, credit: TextCreditConfig
 ) -> None:
     one = questions().select([0])
-    message = _told(str(qwen), shade, settings(tmp_path), one, credit=credit)
+    message = refusal(str(qwen), shade, settings(tmp_path), one, credit=credit)
     assert message == (
         "train_dataset: 1 prompts are too few: a step takes 2 (generation_batch_size / num_generations)"
     )
@@ -188,9 +252,9 @@ def test_every_data_set_of_messages_needs_a_chat_template(qwen: Path, tmp_path: 
     given = {"processing_class": words}
     told: Callable[..., str]
     for told, train, evaluation in (
-        (_told, questions(), None),
-        (_told, questions(spoken=False), questions()),
-        (_told, questions(spoken=False), {"one": questions(spoken=False), "two": questions()}),
+        (refusal, questions(), None),
+        (refusal, questions(spoken=False), questions()),
+        (refusal, questions(spoken=False), {"one": questions(spoken=False), "two": questions()}),
         (told_in_training, questions().to_iterable_dataset(), None),
     ):
         message = told(str(qwen), shade, args, train, evaluation, **given)

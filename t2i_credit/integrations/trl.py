@@ -10,7 +10,6 @@ longest completion, N = B times the number of processes, K reward functions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ from .trl_prompts import (  # noqa: E402
     gold_tokens,
     negative_prompt,
 )
-from .trl_reference import TextReference, draws_noise, keep_adapter  # noqa: E402
+from .trl_reference import TextReference, draws_noise, keep_adapter, overheard  # noqa: E402
 from .trl_rollout import TextRollout, Watch  # noqa: E402
 from .trl_scoring import TextBatch, add_scoring_pass, score  # noqa: E402
 
@@ -126,7 +125,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         negatives = None
         if self.credit.needs_negative:
             negatives = [negative_prompt(example, self.credit) for example in inputs]
-        with self.reference.overheard() if self.reference else nullcontext([]) as heard:
+        with overheard(self.reference) as heard:
             output = super()._generate_and_score_completions(inputs)
         places = torch.arange(output["completion_ids"].shape[1], device=self.accelerator.device)
         output["sampled_mask"] = (places < self._lengths[:, None].to(places.device)).long()

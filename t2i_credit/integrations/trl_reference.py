@@ -50,21 +50,6 @@ class TextReference:
             if cast_head:
                 del self._head.forward  # trl's, which reads the weights of the policy
 
-    @contextmanager
-    def overheard(self) -> Iterator[list[Tensor]]:
-        """Collects the hidden states (N, L + T, D) of each pass of the reference that trl runs meanwhile."""
-        heard: list[Tensor] = []
-
-        def keep(module: Any, args: Any, output: Any) -> None:
-            if self._speaks():
-                heard.append(output.last_hidden_state)
-
-        handle = self.backbone.register_forward_hook(keep)
-        try:
-            yield heard
-        finally:
-            handle.remove()
-
     @torch.no_grad()
     def features(
         self, policy: Any, batch: TextBatch, heard: Sequence[Tensor], *, rows: int
@@ -74,7 +59,7 @@ class TextReference:
         Args:
             policy: the model that trains, wrapped or not.
             batch: B completions.
-            heard: of `overheard`.
+            heard: see `overheard`.
             rows: completions per pass.
         """
         if sum(map(len, heard)) == len(batch.completion_ids):
@@ -86,7 +71,7 @@ class TextReference:
             found: Tensor = policy(score=lambda backbone, _: features(backbone, batch, rows=rows))
         return found
 
-    def _speaks(self) -> bool:
+    def speaks(self) -> bool:
         """Whether what the backbone runs now is the reference, without noise."""
         if self.noisy and self.backbone.training:
             return False
@@ -106,6 +91,25 @@ class TextReference:
     def _in_its_precision(self, states: Tensor) -> Tensor:
         logits: Tensor = self._head(states.to(self._head.weight.dtype))
         return logits
+
+
+@contextmanager
+def overheard(reference: TextReference | None) -> Iterator[list[Tensor]]:
+    """Collects the hidden states (N, L + T, D) of each pass of the reference that trl runs meanwhile."""
+    heard: list[Tensor] = []
+    if reference is None:
+        yield heard
+        return
+
+    def keep(module: Any, args: Any, output: Any) -> None:
+        if reference.speaks():
+            heard.append(output.last_hidden_state)
+
+    handle = reference.backbone.register_forward_hook(keep)
+    try:
+        yield heard
+    finally:
+        handle.remove()
 
 
 def keep_adapter(model: Any) -> None:
