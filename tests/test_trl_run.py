@@ -130,6 +130,10 @@ def test_a_cut_off_answer_that_the_loss_leaves_out_keeps_its_text(
     for sample in left_out:
         assert len(sample["tokens"]) == len(sample["logprobs"]) == len(sample["credit"]) == 5
         assert sample["completion"] and not any(sample["token_advantages"])
+    page = tmp_path / "run" / "heatmaps" / "000001" / "tokens.html"
+    assert str(page) in invoke("heatmap", str(tmp_path / "run")).replace("\n", "")
+    tokens = sum(len(sample["tokens"]) for sample in samples)
+    assert page.read_text().count('class="pill"') >= tokens  # theirs among them
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(model: Path, tmp_path: Path) -> None:
