@@ -284,3 +284,6 @@ def test_the_chat_template_may_be_that_of_a_processor(tmp_path: Path) -> None:
         model, right, settings(tmp_path, max_steps=1), questions(), processing_class=processor
     )
     assert len(history(trainer)) == 1
+    given = {"processing_class": processor, "credit": GCPO}
+    message = refusal(model, right, settings(tmp_path), questions(), **given)
+    assert message == "processing_class: images in prompts are refused with token credit or gold"

@@ -9,14 +9,13 @@ longest completion, N = B times the number of processes, K reward functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..credit import token_advantages
-from ..errors import ConfigError
 from ..gold import failed_groups
 from ..metrics import credit_metrics
 from .trl_config import (
@@ -94,11 +93,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         if asked:
             check_prompts(first_rows(train_dataset, eval_dataset), self.processing_class)
         check_gold(train_dataset, self.credit, self._tokenizer, self.max_completion_length)
-        check_model(self.model, self.credit)
-        if self._is_vlm and not (self.credit.uniform and self.credit.gold is None):
-            raise ConfigError(
-                "processing_class: images in prompts are refused with token credit or gold"
-            )
+        check_model(self.model, self.credit, images=self._is_vlm)
         self.renews = self.credit.renews
         self.needs = self.credit.needs  # and what signed_contrast is made of
         if self.credit.needs_negative:
@@ -132,7 +127,11 @@ class CreditGRPOTrainer(GRPOTrainer):
         if negatives is not None:
             output |= self._negative_inputs(negatives, output)
         if self.reference:
-            output["reference_features"] = self._reference_features(output, heard)
+            positive, _ = self._batches(output)
+            rows = self.args.per_device_train_batch_size
+            with self.accelerator.autocast():  # once per rollout, whatever the number of updates
+                found = self.reference.features(self.model, positive, heard, rows=rows)
+            output["reference_features"] = found
         step = self.state.global_step + 1
         watched = self.watch is not None and self.model.training and self.watch.wants(step)
         multiplies = not (self.credit.uniform or self.renews)
@@ -211,14 +210,6 @@ class CreditGRPOTrainer(GRPOTrainer):
                 rows=self.args.per_device_train_batch_size,
             )
         return found | known
-
-    def _reference_features(self, inputs: Mapping[str, Any], heard: Sequence[Tensor]) -> Tensor:
-        """(B, T, D): the reference runs once per rollout, whatever the number of updates."""
-        assert self.reference is not None
-        positive, _ = self._batches(inputs)
-        rows = self.args.per_device_train_batch_size
-        with self.accelerator.autocast():
-            return self.reference.features(self.model, positive, heard, rows=rows)
 
     def _assign(self, inputs: Mapping[str, Any], fields: Mapping[str, Tensor]) -> Tensor:
         """(B, T) credit."""
