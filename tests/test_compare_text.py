@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from t2i_credit.compare_text import TextPlan
 from t2i_credit.compare_worker import finish
 from t2i_credit.comparing import plan_rows
 from t2i_credit.config import to_yaml
-from t2i_credit.errors import ConfigError
+from t2i_credit.errors import ConfigError, UserError
+from t2i_credit.integrations import trl_version
 from t2i_credit.run_folder import RunReader
 
 # trl 1.16 reads names that transformers 5.23 has renamed
@@ -86,6 +89,24 @@ def test_a_mistake_in_a_recipe_names_it(tmp_path: Path) -> None:
     kind, _ = load_recipe("arithmetic/grpo")
     with pytest.raises(ConfigError, match=r"^--cfg-scale: for images alone"):
         kind.plan(cfg_scale=2.0)
+
+
+def test_without_trl_a_comparison_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(trl_version, "version", missing)
+    for name in [
+        name for name in sys.modules if name.startswith("t2i_credit.integrations.trl_arg")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "trl", None)  # as if it were not installed
+    with pytest.raises(
+        UserError, match=r"^trl is not installed; .*: pip install 't2i-credit\[text"
+    ):
+        plan_runs(METHODS, [0], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

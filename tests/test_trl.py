@@ -13,7 +13,7 @@ from torch import Tensor
 
 pytest.importorskip("trl", reason="needs the pip extra text")
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from peft import LoraConfig
 from tiny_texts import (
     Scripted,
@@ -35,7 +35,6 @@ from t2i_credit.integrations.trl import (
     TextCreditConfig,
     TextRollout,
 )
-from t2i_credit.integrations.trl_prompts import with_suffix
 from t2i_credit.losses import policy_loss
 
 # trl 1.16 reads names that transformers 5.23 has renamed
@@ -160,11 +159,12 @@ def rollout_of(checkpoint: Path, folder: Path, credit: TextCreditConfig, **chang
     return album[0]
 
 
+@pytest.mark.parametrize("updates", [1, 2])  # with two, trl's own log-probs are taken
 def test_credit_is_that_of_each_completion_alone_whatever_the_padding(
-    checkpoint: Path, tmp_path: Path
+    checkpoint: Path, tmp_path: Path, updates: int
 ) -> None:
-    # three rows a pass, so that batches are cut within groups
     parts = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    parts["num_iterations"] = updates
     found = rollout_of(checkpoint, tmp_path, GCPO, **parts)
     words, model = (
         AutoTokenizer.from_pretrained(checkpoint),
@@ -194,7 +194,15 @@ def test_credit_is_that_of_each_completion_alone_whatever_the_padding(
 def test_a_truncated_completion_that_is_left_out_has_no_credit(qwen: Path, tmp_path: Path) -> None:
     found = rollout_of(qwen, tmp_path, GCPO, mask_truncated_completions=True)
     cut = torch.tensor([not text.endswith(".") for text in SCRIPT])
-    assert not found.credit[cut].any()
+    assert not found.credit[cut].any() and not found.token_advantages[cut].any()
+    words, model = AutoTokenizer.from_pretrained(qwen), AutoModelForCausalLM.from_pretrained(qwen)
+    for row in cut.nonzero().flatten().tolist():  # its text and what the model thinks of it stay
+        taken = completion(words, SCRIPT[row])[:10]
+        assert found.tokens[row][found.sampled[row]].tolist() == taken
+        wanted = alone(model, chat(words, found.prompts[row]), taken)
+        wanted = wanted[torch.arange(len(taken)), torch.tensor(taken)]
+        told = found.fields["logprobs"][row][found.sampled[row]].double()
+        torch.testing.assert_close(told, wanted, atol=1e-4, rtol=0)
     means = found.credit[~cut].sum(1) / found.mask[~cut].sum(1)
     torch.testing.assert_close(means, torch.ones_like(means))
 
@@ -250,36 +258,28 @@ AGGREGATES: dict[str, dict[str, Any]] = {
     "bnpo": {"aggregate": "token"},
     "dapo": {"aggregate": "token"},
     "dr_grpo": {"aggregate": "constant", "max_tokens": 10},
-    "cispo": {
-        "aggregate": "token"
-    },  # at ratio 1, below its cap of epsilon_high, its gradient is that of dapo
+    # below its cap of epsilon_high its gradient is that of dapo without a clip
+    "cispo": {"aggregate": "token", "clip_low": 1.0, "clip_high": 1e9},
 }
 
 
-@pytest.mark.parametrize("loss_type", AGGREGATES)
-def test_every_loss_type_takes_token_credit_as_the_loss_of_the_images_does(
-    qwen: Path, tmp_path: Path, loss_type: str
-) -> None:
-    seen: list[dict[str, Tensor]] = []
+class Keeping(ScriptedTrainer):
+    """Keeps the weights before each backward pass, its loss, and the gradient after it."""
 
-    class Keeping(ScriptedTrainer):
-        def training_step(self, model: Any, inputs: Any, count: Any = None) -> Tensor:
-            loss = super().training_step(model, inputs, count)
-            seen.append({n: p.grad.clone() for n, p in model.named_parameters()})
-            return loss
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.kept: list[tuple[dict[str, Tensor], float, dict[str, Tensor]]] = []
 
-    args = settings(
-        tmp_path,
-        loss_type=loss_type,
-        epsilon_high=5.0,
-        max_steps=1,
-        learning_rate=0.0,
-        max_grad_norm=0.0,
-    )
-    trainer = Keeping(str(qwen), shade, args, questions(), credit=GCPO, watch=(album := Album()))
-    trainer.train()
-    found = album[0]
-    words, model = AutoTokenizer.from_pretrained(qwen), AutoModelForCausalLM.from_pretrained(qwen)
+    def training_step(self, model: Any, inputs: Any, count: Any = None) -> Tensor:
+        weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+        loss = super().training_step(model, inputs, count)
+        gradient = {n: p.grad.clone() for n, p in model.named_parameters()}
+        self.kept.append((weights, float(loss), gradient))
+        return loss
+
+
+def taken_logprobs(words: Any, model: Any, found: TextRollout) -> Tensor:
+    """(B, T) of the script, each answer alone."""
     rows = []
     for row, text in enumerate(SCRIPT):
         taken = completion(words, text)[:10]
@@ -287,22 +287,81 @@ def test_every_loss_type_takes_token_credit_as_the_loss_of_the_images_does(
         logits = model(torch.tensor([prompt + taken])).logits[0, len(prompt) - 1 : -1]
         logprobs = logits.log_softmax(-1)[torch.arange(len(taken)), torch.tensor(taken)]
         rows.append(torch.nn.functional.pad(logprobs, (0, found.mask.shape[1] - len(taken))))
-    logprobs = torch.stack(rows)
-    loss, _ = policy_loss(
-        logprobs,
-        logprobs.detach(),
-        found.token_advantages,
-        found.mask,
-        clip_low=0.2,
-        clip_high=0.2,
-        **AGGREGATES[loss_type],
-    )
-    loss.backward()
-    largest = 0.0
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(seen[0][name], parameter.grad, atol=1e-4, rtol=1e-3, msg=name)
-        largest = max(largest, float(parameter.grad.abs().max()))
-    assert largest > 0.01
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("loss_type", AGGREGATES)
+@pytest.mark.parametrize(
+    "more", [{}, {"beta": 0.1}, {"beta": 0.1, "mask_truncated_completions": True}]
+)
+def test_every_loss_type_takes_token_credit_as_the_loss_of_the_images_does(
+    qwen: Path, tmp_path: Path, loss_type: str, more: dict[str, Any]
+) -> None:
+    # trl multiplies the KL term by the ratio unless it is told not to
+    changed = {
+        "use_bias_correction_kl": False,
+        "loss_type": loss_type,
+        "max_grad_norm": 0.0,
+        **more,
+    }
+    if loss_type == "cispo":
+        changed["epsilon_high"] = 1e9
+    args = settings(tmp_path, num_iterations=2, max_steps=2, learning_rate=2e-3, **changed)
+    trainer = Keeping(str(qwen), shade, args, questions(), credit=GCPO, watch=(album := Album()))
+    trainer.train()
+    found = album[0]
+    words, model = AutoTokenizer.from_pretrained(qwen), AutoModelForCausalLM.from_pretrained(qwen)
+    with torch.no_grad():
+        old = taken_logprobs(words, model, found)  # that of the reference, too
+    for update, (weights, loss, gradient) in enumerate(trainer.kept):
+        model.load_state_dict(weights, strict=False)  # its head is its embedding
+        wanted, metrics = policy_loss(
+            taken_logprobs(words, model, found),
+            old,
+            found.token_advantages,
+            found.mask,
+            **{"clip_low": 0.2, "clip_high": 0.2} | AGGREGATES[loss_type],
+            ref_logprobs=old,
+            kl_coef=args.beta,
+        )
+        model.zero_grad()
+        wanted.backward()
+        if loss_type != "cispo":  # whose value is another one
+            assert loss == pytest.approx(float(wanted.detach()), abs=1e-4)
+        assert update == 0 or (metrics["ratio_max"] > 1.05 and metrics["kl"] > 1e-3)
+        largest = 0.0
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(
+                gradient[name], parameter.grad, atol=1e-4, rtol=1e-3, msg=name
+            )
+            largest = max(largest, float(parameter.grad.abs().max()))
+        assert largest > 0.01
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "cispo"])
+@pytest.mark.parametrize("credit", [GCPO, TextCreditConfig({**CONTRAST, "refresh": True}, "no")])
+def test_a_step_in_two_parts_has_the_gradient_of_one(
+    qwen: Path, tmp_path: Path, loss_type: str, credit: TextCreditConfig
+) -> None:
+    gradients = []
+    for rows in (8, 4):
+        args = settings(
+            tmp_path,
+            loss_type=loss_type,
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=8 // rows,
+            max_steps=1,
+            learning_rate=0.0,
+            max_grad_norm=0.0,
+        )
+        trainer = Keeping(str(qwen), shade, args, questions(), credit=credit)
+        trainer.train()
+        assert len(trainer.kept) == 8 // rows
+        gradients.append(trainer.kept[-1][2])  # gradients add up until the step
+    whole, parts = gradients
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    assert max(float(gradient.abs().max()) for gradient in whole.values()) > 0.01
 
 
 def advantages_of(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
@@ -351,6 +410,31 @@ def test_dgpo_is_uniform_until_the_policy_leaves_the_reference(
     assert spread[0] < 1e-4 < spread[1]
 
 
+WATCHED = {
+    "both prompts, anew": TextCreditConfig({**CONTRAST, "refresh": True}, PUBLISHED_NEGATIVE),
+    "whole distributions": TextCreditConfig({**CONTRAST, "kind": "full_kl"}, PUBLISHED_NEGATIVE),
+    "dgpo": TextCreditConfig({"name": "distribution_guided", "tau": 0.01}),
+    "uniform": TextCreditConfig(),
+}
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_looking_on_changes_neither_training_nor_metrics(
+    qwen: Path, tmp_path: Path, name: str
+) -> None:
+    rows = []
+    for watch in (None, Album()):
+        args = settings(tmp_path, num_iterations=2, logging_steps=2)
+        trainer = ScriptedTrainer(
+            str(qwen), shade, args, questions(), credit=WATCHED[name], watch=watch
+        )
+        trainer.train()
+        (row,) = [row for row in trainer.state.log_history if "loss" in row]
+        rows.append({key: value for key, value in row.items() if key != "step_time"})
+    assert rows[0] == rows[1]
+    assert ("signed_contrast" in rows[0]) is WATCHED[name].needs_negative
+
+
 # ---- real runs ----
 
 CREDITS = {
@@ -380,38 +464,6 @@ def test_two_steps_with_lora_train_the_adapter_alone(
     assert moved and all("lora_" in name for name in moved)
     row = trainer.state.log_history[-2]
     assert row["credit_max"] >= 1 and 0 < row["credit_top20"] <= 1
-
-
-def test_negatives_come_from_a_suffix_a_column_or_a_function(qwen: Path, tmp_path: Path) -> None:
-    wrong = ["2+3 wrongly", "4-10", "7*6 not", "1-1"]
-    asked = questions(spoken=False, wrong=wrong)
-    credits = {
-        "suffix": TextCreditConfig(CONTRAST, negative="wrongly"),
-        "column": TextCreditConfig(CONTRAST, negative_column="wrong"),
-        "function": TextCreditConfig(CONTRAST, negative=lambda row: row["prompt"].upper() + "?"),
-    }
-    for kind, credit in credits.items():
-        trainer = CreditGRPOTrainer(
-            str(qwen),
-            shade,
-            settings(tmp_path, max_steps=1),
-            asked,
-            credit=credit,
-            watch=(album := Album()),
-        )
-        trainer.train()
-        for prompt, negative in zip(album[0].prompts, album[0].negatives or (), strict=True):
-            column = wrong[asked["prompt"].index(prompt)]
-            wanted = {"suffix": f"{prompt} wrongly", "column": column}
-            assert negative == wanted.get(kind, prompt.upper() + "?")
-
-
-def test_a_suffix_stands_behind_the_last_message() -> None:
-    talk = [{"role": "system", "content": "Count."}, {"role": "user", "content": "1+1"}]
-    assert with_suffix(talk, "No.") == [talk[0], {"role": "user", "content": "1+1 No."}]
-    parts = [{"role": "user", "content": [{"type": "text", "text": "1+1"}]}]
-    assert with_suffix(parts, "No.")[0]["content"][1] == {"type": "text", "text": " No."}
-    assert talk[1]["content"] == "1+1" and len(parts[0]["content"]) == 1  # theirs is untouched
 
 
 def test_the_example_of_the_page_runs(
@@ -510,53 +562,17 @@ def test_other_rollouts_are_refused(qwen: Path, tmp_path: Path) -> None:
         )
 
 
-def _told(*args: Any, **more: Any) -> str:
+def refusal(*args: Any, **more: Any) -> str:
     with pytest.raises(UserError) as caught:
         CreditGRPOTrainer(*args, **more)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_wrong_data_are_refused_in_one_line(qwen: Path, tmp_path: Path) -> None:
-    args = settings(tmp_path)
-    column = TextCreditConfig(CONTRAST, negative_column="wrnog")
-    message = _told(str(qwen), shade, args, questions(wrong=["a"] * 4), credit=column)
-    assert message.startswith(
-        "negative_column: train_dataset has no column 'wrnog'; did you mean wrong?"
-    )
-    named = TextCreditConfig(CONTRAST, negative_column="wrong")
-    asked = questions(spoken=False, wrong=["2+3", *"abc"])
-    message = _told(str(qwen), shade, args, asked, credit=named)
-    assert message.startswith("column wrong: the negative prompt '2+3' is equal to the positive")
-    message = _told(str(qwen), shade, args, questions(wrong=["a"] * 4), credit=named)
-    assert message == (
-        "column wrong: 'a' is no negative prompt: must be a list of messages, as the prompt is"
-    )
-    args.remove_unused_columns = True
-    message = _told(str(qwen), shade, args, asked, credit=named)
-    assert message.startswith("remove_unused_columns: true is refused")
-
-
-def test_a_streamed_row_is_checked_when_it_comes(qwen: Path, tmp_path: Path) -> None:
-    stream = questions(spoken=False, wrong=["2+3", *"abc"]).to_iterable_dataset()
-    assert isinstance(stream, IterableDataset)
-    credit = TextCreditConfig(CONTRAST, negative_column="wrong")
-    trainer = CreditGRPOTrainer(str(qwen), shade, settings(tmp_path), stream, credit=credit)
-    with pytest.raises(UserError, match=r"^column wrong: the negative prompt '2\+3' is equal"):
-        trainer.train()
-
-
-def test_messages_need_a_chat_template(qwen: Path, tmp_path: Path) -> None:
-    words = AutoTokenizer.from_pretrained(qwen)
-    words.chat_template = None
-    message = _told(str(qwen), shade, settings(tmp_path), questions(), processing_class=words)
-    assert message.startswith("processing_class: the tokenizer has no chat template")
-
-
 def test_a_model_that_changes_its_logits_is_refused(qwen: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(qwen)
     model.config.final_logit_softcapping = 30.0
-    message = _told(model, shade, settings(tmp_path), questions(), credit=GCPO)
+    message = refusal(model, shade, settings(tmp_path), questions(), credit=GCPO)
     assert message.startswith("model: final_logit_softcapping is refused with credit.name")
 
 

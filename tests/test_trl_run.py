@@ -119,6 +119,23 @@ def test_gold_joins_every_group_of_a_model_that_knows_nothing(model: Path, tmp_p
     assert any(not torch.equal(after[name], before[name]) for name in before)
 
 
+def test_a_cut_off_answer_that_the_loss_leaves_out_keeps_its_text(
+    model: Path, tmp_path: Path
+) -> None:
+    cut = ["grpo.mask_truncated_completions=true", "grpo.max_completion_length=5", "train.steps=1"]
+    invoke("train", "arithmetic/gcpo", *small(model, tmp_path, *cut))
+    samples = RunReader(tmp_path / "run").samples(1)
+    left_out = [sample for sample in samples if not any(sample["credit"])]
+    assert left_out
+    for sample in left_out:
+        assert len(sample["tokens"]) == len(sample["logprobs"]) == len(sample["credit"]) == 5
+        assert sample["completion"] and not any(sample["token_advantages"])
+    page = tmp_path / "run" / "heatmaps" / "000001" / "tokens.html"
+    assert str(page) in invoke("heatmap", str(tmp_path / "run")).replace("\n", "")
+    tokens = sum(len(sample["tokens"]) for sample in samples)
+    assert page.read_text().count('class="pill"') >= tokens  # theirs among them
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(model: Path, tmp_path: Path) -> None:
     printed = invoke("train", "arithmetic/gcpo", *small(model, tmp_path), "--dry-run")
     assert "guidance_contrast" in printed and not list(tmp_path.iterdir())
@@ -159,6 +176,19 @@ def test_metrics_of_gold_leave_the_references_out() -> None:
         (
             ["grpo.loss_type=luspo"],
             "command line: grpo.loss_type: 'luspo' is refused with credit.name",
+        ),
+        (
+            ["credit.name=uniform", "grpo.loss_type=foo"],
+            "command line: grpo.loss_type: value 'foo' is not allowed; one of grpo, bnpo,",
+        ),
+        (
+            ["grpo.importance_sampling_level=word"],
+            "command line: grpo.importance_sampling_level: value 'word' is not allowed; one of token,",
+        ),
+        (["grpo.use_vllm=true"], "command line: grpo.use_vllm: true needs vllm, which is not"),
+        (
+            ["prompts.count=7"],
+            "command line: prompts.count: value 7 is not allowed; at least 8, the problems of a step",
         ),
         (["prompts.negative=' '"], "command line: prompts.negative: suffix ' ' leaves the prompt"),
         (["credit.name=similarity"], "command line: credit.name: 'similarity' is refused for text"),

@@ -19,6 +19,19 @@ PARTS = {
         TextCreditConfig("guidance_contrast", negative=PUBLISHED_NEGATIVE),
         {"loss_type": "dapo"},
     ),
+    "refresh": (
+        shade,
+        TextCreditConfig(
+            {"name": "guidance_contrast", "kind": "abs", "refresh": True},
+            negative=PUBLISHED_NEGATIVE,
+        ),
+        {"loss_type": "grpo", "num_iterations": 2},
+    ),
+    "dgpo": (
+        shade,
+        TextCreditConfig({"name": "distribution_guided", "tau": 0.01}),
+        {"loss_type": "dr_grpo", "beta": 0.1, "num_iterations": 2},
+    ),
     "gold": (
         right,
         TextCreditConfig(gold="answer"),

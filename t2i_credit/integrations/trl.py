@@ -9,7 +9,6 @@ longest completion, N = B times the number of processes, K reward functions.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ..credit import token_advantages
-from ..errors import ConfigError
 from ..gold import failed_groups
 from ..metrics import credit_metrics
 from .trl_config import (
@@ -33,17 +31,20 @@ require_tested_trl()
 
 from accelerate.utils import is_peft_model  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
-from trl.trainer.utils import pad, use_adapter  # noqa: E402
+from trl.trainer.utils import pad  # noqa: E402
 
 from .trl_prompts import (  # noqa: E402
-    check_chat_template,
-    check_dataset,
+    check_datasets,
     check_gold,
+    check_prompts,
+    check_tokens,
+    first_rows,
     gold_tokens,
     negative_prompt,
 )
+from .trl_reference import TextReference, draws_noise, keep_adapter, overheard  # noqa: E402
 from .trl_rollout import TextRollout, Watch  # noqa: E402
-from .trl_scoring import TextBatch, add_scoring_pass, evaluating, features, score  # noqa: E402
+from .trl_scoring import TextBatch, add_scoring_pass, score  # noqa: E402
 
 __all__ = ["PUBLISHED_NEGATIVE", "CreditGRPOTrainer", "TextCreditConfig", "TextRollout", "Watch"]
 
@@ -81,64 +82,78 @@ class CreditGRPOTrainer(GRPOTrainer):
         self.watch = watch
         args = GRPOConfig("credit-grpo") if args is None else args
         check_arguments(self.credit, args, {name: others.get(name) for name in _OTHER_ROLLOUTS})
-        check_dataset(train_dataset, self.credit)
-        check_dataset(eval_dataset, self.credit, "eval_dataset")
+        asked = others.get("environment_factory") is None  # else it may bring the prompts
+        check_datasets(train_dataset, eval_dataset, self.credit, args, prompts=asked)
+        compares = bool(self.credit.needs & REFERENCE_FIELDS)
+        if compares and args.beta == 0:  # else trl does it
+            keep_adapter(model)
         super().__init__(
             model, reward_funcs, args, train_dataset, eval_dataset, processing_class, **others
         )
-        check_chat_template(train_dataset, self._tokenizer)
+        if asked:
+            check_prompts(first_rows(train_dataset, eval_dataset), self.processing_class)
         check_gold(train_dataset, self.credit, self._tokenizer, self.max_completion_length)
-        check_model(self.model, self.credit)
-        if self._is_vlm and not (self.credit.uniform and self.credit.gold is None):
-            raise ConfigError(
-                "processing_class: images in prompts are refused with token credit or gold"
-            )
-        self.needs = self.credit.needs
+        check_model(self.model, self.credit, images=self._is_vlm)
         self.renews = self.credit.renews
+        self.needs = self.credit.needs  # and what signed_contrast is made of
+        if self.credit.needs_negative:
+            self.needs |= {"logprobs", "negative_logprobs"}
+        # trl's log-probs of the rollout are what our own pass would give
+        self._shares = self.temperature == 1 and not (
+            self.renews or self.mask_truncated_completions or draws_noise(self.model)
+        )
         self._judged: Tensor | None = None  # (N, K) rewards that are known before trl asks for them
         add_scoring_pass(self.model.get_base_model() if is_peft_model(self.model) else self.model)
-        self.frozen = self._frozen() if self.needs & REFERENCE_FIELDS else None
-
-    def _frozen(self) -> tuple[Any, Any] | None:
-        """Backbone and head of the reference; None = the model itself with its adapter off."""
-        if is_peft_model(self.model):
-            return None
-        if self.ref_model is not None:
-            held = self.accelerator.unwrap_model(self.ref_model)
-            return held.base_model, held.get_output_embeddings()
-        backbone, head = copy.deepcopy((self.model.base_model, self.model.get_output_embeddings()))
-        return backbone.requires_grad_(False).eval(), head.requires_grad_(False)
+        self.reference = None
+        if compares:
+            held = self.ref_model and self.accelerator.unwrap_model(self.ref_model)
+            cast = args.cast_lm_head_to_fp32
+            self.reference = TextReference(self.model, held, cast_head=cast)
 
     # What trl calls
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.environment_factories is None:
+            check_prompts(inputs, self.processing_class)
         self._examples = inputs
         self._gold = torch.zeros(len(inputs), dtype=torch.bool)
-        output = super()._generate_and_score_completions(inputs)
         negatives = None
         if self.credit.needs_negative:
             negatives = [negative_prompt(example, self.credit) for example in inputs]
-            output |= self._negative_inputs(negatives)
-        if self.needs & REFERENCE_FIELDS:
-            output["reference_features"] = self._reference_features(output)
+        with overheard(self.reference) as heard:
+            output = super()._generate_and_score_completions(inputs)
+        places = torch.arange(output["completion_ids"].shape[1], device=self.accelerator.device)
+        output["sampled_mask"] = (places < self._lengths[:, None].to(places.device)).long()
+        if negatives is not None:
+            output |= self._negative_inputs(negatives, output)
+        if self.reference:
+            positive, _ = self._batches(output)
+            rows = self.args.per_device_train_batch_size
+            with self.accelerator.autocast():  # once per rollout, whatever the number of updates
+                found = self.reference.features(self.model, positive, heard, rows=rows)
+            output["reference_features"] = found
         step = self.state.global_step + 1
         watched = self.watch is not None and self.model.training and self.watch.wants(step)
         multiplies = not (self.credit.uniform or self.renews)
         if not (watched or multiplies):
             return output
-        shown = {"logprobs", "entropy"} | ({"negative_logprobs"} if negatives else set())
+        shown = {"logprobs", "entropy"}
         fields = self._fields(output, self.needs | shown if watched else self.needs)
         credit = self._assign(output, fields)
         advantages = token_advantages(output["advantages"], credit)
         if watched:
             self._show(step, output, negatives, fields, credit, advantages)
-        return output | {"advantages": advantages} if multiplies else output
+        if not multiplies:
+            return output
+        self._measure(output, fields, credit)
+        return output | {"advantages": advantages}
 
     def _generate(self, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)
-        if self.credit.gold is None or not self.model.training:
-            return generated
-        return self._go_gold(prompts, generated)
+        if self.credit.gold is not None and self.model.training:
+            generated = self._go_gold(prompts, generated)
+        self._lengths = torch.tensor([len(taken) for taken in generated[1]])
+        return generated
 
     def _calculate_rewards(self, *args: Any) -> Tensor:
         judged = super()._calculate_rewards(*args) if self._judged is None else self._judged
@@ -147,15 +162,20 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         if self.renews:
-            credit = self._assign(inputs, self._fields(inputs, self.needs))
+            fields = self._fields(inputs, self.needs)
+            credit = self._assign(inputs, fields)
+            self._measure(inputs, fields, credit)
             inputs = inputs | {"advantages": token_advantages(inputs["advantages"], credit)}
         return super()._compute_loss(model, inputs)
 
     # Credit
 
-    def _negative_inputs(self, negatives: list[Any]) -> dict[str, Tensor]:
+    def _negative_inputs(
+        self, negatives: list[Any], output: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
         """The negative prompts as trl pads the positive ones."""
         tokenized, _, _ = self._tokenize_prompts(negatives)
+        check_tokens(negatives, tokenized, output["prompt_ids"], output["prompt_mask"])
         rows = [torch.tensor(ids) for ids in tokenized]
         masks = [torch.ones_like(ids) for ids in rows]
         filler, device = self._tokenizer.pad_token_id, self.accelerator.device
@@ -166,7 +186,7 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     def _batches(self, inputs: Mapping[str, Any]) -> tuple[TextBatch, TextBatch | None]:
         """The completions under their prompts, and under their negative prompts where there are any."""
-        taken = inputs["completion_ids"], inputs["completion_mask"]
+        taken = inputs["completion_ids"], inputs["sampled_mask"]
         positive = TextBatch(inputs["prompt_ids"], inputs["prompt_mask"], *taken)
         if "negative_prompt_ids" not in inputs:
             return positive, None
@@ -176,44 +196,40 @@ class CreditGRPOTrainer(GRPOTrainer):
     def _fields(self, inputs: Mapping[str, Any], names: frozenset[str]) -> dict[str, Tensor]:
         """{name: (B, T)} under the policy as it is now: one pass without gradient for each prompt."""
         positive, negative = self._batches(inputs)
+        known: dict[str, Tensor] = {}
+        if self._shares and "old_per_token_logps" in inputs:
+            known["logprobs"] = inputs["old_per_token_logps"].float()
         with self.accelerator.autocast():
-            return score(
+            found = score(
                 self.model,
-                names,
+                names - known.keys(),
                 positive,
                 negative,
                 reference_features=inputs.get("reference_features"),
-                reference_head=self.frozen[1] if self.frozen else None,
+                reference_head=self.reference.head if self.reference else None,
                 rows=self.args.per_device_train_batch_size,
             )
-
-    @torch.no_grad()
-    def _reference_features(self, inputs: Mapping[str, Any]) -> Tensor:
-        """(B, T, D): the reference runs once per rollout, whatever the number of updates."""
-        positive, _ = self._batches(inputs)
-        rows = self.args.per_device_train_batch_size
-        with self.accelerator.autocast():
-            if self.frozen:
-                return features(self.frozen[0], positive, rows=rows)
-            adapted = self.accelerator.unwrap_model(self.model)
-            trained_before = "ref" if "ref" in adapted.peft_config else None
-            with use_adapter(adapted, adapter_name=trained_before), evaluating(self.model):
-                return self.model(score=lambda backbone, _: features(backbone, positive, rows=rows))
+        return found | known
 
     def _assign(self, inputs: Mapping[str, Any], fields: Mapping[str, Tensor]) -> Tensor:
-        """(B, T) credit, which is also measured."""
-        mask = inputs["completion_mask"].bool()
-        needed = {name: fields[name] for name in self.needs}
+        """(B, T) credit."""
+        needed = {name: fields[name] for name in self.credit.needs}
         assign, params = self.credit.entry.assign, self.credit.section.params
+        mask = inputs["completion_mask"].bool()
         credit: Tensor = assign(needed, mask, inputs["advantages"], **params)
-        if not self.credit.uniform:
-            self._log(credit_metrics(credit, mask))
-            if {"logprobs", "negative_logprobs"} <= set(fields):
-                contrast = (fields["logprobs"] - fields["negative_logprobs"]) * mask
-                sums = torch.stack([contrast.sum(), mask.sum()])[None]  # over tokens: rows differ
-                total, tokens = self.accelerator.gather(sums).sum(0).tolist()
-                self._log({"signed_contrast": total / max(1.0, tokens)})
         return credit
+
+    def _measure(
+        self, inputs: Mapping[str, Any], fields: Mapping[str, Tensor], credit: Tensor
+    ) -> None:
+        """Logs credit that is trained with."""
+        mask = inputs["completion_mask"].bool()
+        self._log(credit_metrics(credit, mask))
+        if self.credit.needs_negative:
+            contrast = (fields["logprobs"] - fields["negative_logprobs"]) * mask
+            sums = torch.stack([contrast.sum(), mask.sum()])[None]  # over tokens: rows differ
+            total, tokens = self.accelerator.gather(sums).sum(0).tolist()
+            self._log({"signed_contrast": total / max(1.0, tokens)})
 
     def _log(self, metrics: Mapping[str, float]) -> None:
         """Adds means over the processes to trl's metrics."""
@@ -286,6 +302,7 @@ class CreditGRPOTrainer(GRPOTrainer):
                 negatives=negatives,
                 tokens=output["completion_ids"],
                 mask=output["completion_mask"].bool(),
+                sampled=output["sampled_mask"].bool(),
                 rewards=(rewards * self.reward_weights.to(rewards.device)).nansum(1),
                 reward_parts=dict(zip(self.reward_func_names, rewards.T, strict=True)),
                 advantages=output["advantages"],

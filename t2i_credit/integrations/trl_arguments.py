@@ -7,11 +7,16 @@ from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from trl import GRPOConfig
 
-from ..config_messages import KeyProblem, did_you_mean, explain, one_line, plain
+from ..config_messages import KeyProblem, did_you_mean, explain, one_line, plain, show
 from ..config_plugins import lenient
 from ..text_config import TextConfig
+from .trl_version import require_tested_trl
+
+require_tested_trl()
+
+from trl import GRPOConfig  # noqa: E402
+from trl.import_utils import is_vllm_available  # noqa: E402
 
 # Keys that the run sets itself, and which of ours says it.
 _OURS = {
@@ -29,6 +34,13 @@ _OURS = {
     "resume_from_checkpoint": "--resume",
     "ignore_data_skip": "--resume, which goes on at the same problem",
     "report_to": "metrics.jsonl",
+}
+# What trl looks at in the first step only.
+_CHOICES = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "luspo", "sapo", "vespo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "scale_rewards": ("group", "batch", "none"),
 }
 
 
@@ -67,6 +79,13 @@ def grpo_arguments(config: TextConfig, folder: str) -> GRPOConfig:
         message = one_line(error)
         blamed = [key for key in given if key in message]
         raise KeyProblem(".".join(["grpo", *blamed[:1]]), message) from None
+    asked = args.generation_batch_size // args.num_generations
+    if config.prompts.count < asked:
+        raise KeyProblem(
+            "prompts.count",
+            f"value {config.prompts.count} is not allowed; at least {asked}, the problems of a step "
+            "(grpo.generation_batch_size / grpo.num_generations)",
+        )
     updates = updates_per_step(args)
     args.max_steps = config.train.steps * updates
     args.logging_steps = updates
@@ -113,9 +132,15 @@ def _checked(key: str, value: Any) -> Any:
         lenient(hints[key]), config=ConfigDict(strict=True, arbitrary_types_allowed=True)
     )
     try:
-        return adapter.validate_python(value)
+        found = adapter.validate_python(value)
     except ValidationError as error:
         raise KeyProblem(where, explain(error.errors()[0])) from None
+    if found not in _CHOICES.get(key, (found,)):
+        allowed = ", ".join(_CHOICES[key])
+        raise KeyProblem(where, f"value {show(found)} is not allowed; one of {allowed}")
+    if key == "use_vllm" and found and not is_vllm_available():
+        raise KeyProblem(where, "true needs vllm, which is not installed: pip install 'trl[vllm]'")
+    return found
 
 
 @cache

@@ -58,21 +58,25 @@ class ResumableTrainer(CreditGRPOTrainer):
             RunError: the checkpoint is damaged, or was written by another number of processes.
         """
         self.checkpoints, self.keep = folder, keep
-        if step == 0:
-            self.train()
-            return
-        self.saved = load_checkpoint(folder, step)
-        wrote, now = len(self.saved.extra["random"]), self.accelerator.num_processes
+        if step:
+            self.saved = self._checkpoint(step)
+        begin = str(self.saved.model_folder) if self.saved else None
+        if step * self.updates < self.args.max_steps:
+            self.train(resume_from_checkpoint=begin)
+            assert self.state.global_step == self.args.max_steps, self.state.global_step
+        else:
+            self._load_from_checkpoint(begin)
+
+    def _checkpoint(self, step: int) -> Checkpoint:
+        saved = load_checkpoint(self.checkpoints, step)
+        wrote, now = len(saved.extra["random"]), self.accelerator.num_processes
         if wrote != now:
-            raise RunError(f"{self.saved.path}: {wrote} processes wrote it; {now} cannot go on")
+            raise RunError(f"{saved.path}: {wrote} processes wrote it; {now} cannot go on")
         self.accelerator.wait_for_everyone()
         # one process killed between saving and pruning leaves one checkpoint too many
         if self.accelerator.is_main_process:
-            prune(folder, keep=keep)
-        if step * self.updates < self.args.max_steps:
-            self.train(resume_from_checkpoint=str(self.saved.model_folder))
-        else:
-            self._load_from_checkpoint(str(self.saved.model_folder))
+            prune(self.checkpoints, keep=self.keep)
+        return saved
 
     def write_model(self, folder: Path) -> None:
         """Writes model and tokenizer as transformers loads them."""

@@ -230,12 +230,16 @@ def _of_gold(args: Any) -> Iterator[tuple[str, str]]:
         yield "reward_weights", f"{weights} is refused with gold: their sum must be above 0"
 
 
-def check_model(model: Any, config: TextCreditConfig) -> None:
-    """Refuses models whose next-token distribution is not softmax(head(features)).
+def check_model(model: Any, config: TextCreditConfig, *, images: bool = False) -> None:
+    """Refuses models whose next-token distribution is not softmax(head(features)), or whose prompts may have images.
 
     Raises:
         ConfigError: one line that names the setting of the model.
     """
+    if images and not (config.uniform and config.gold is None):
+        raise ConfigError(
+            "processing_class: images in prompts are refused with token credit or gold"
+        )
     if config.uniform:
         return
     what = f"credit.name '{config.section.name}'"

@@ -13,7 +13,7 @@ from .trl_config import REFERENCE_FIELDS
 
 
 def passes_needed(credit: TextCreditConfig, args: Any) -> Passes:
-    """What a step (a rollout with all its updates) takes.
+    """What a step (a rollout with all its updates) takes, of a model without dropout.
 
     Args:
         credit: the trainer's.
@@ -25,7 +25,11 @@ def passes_needed(credit: TextCreditConfig, args: Any) -> Passes:
     corrected = args.use_vllm and args.vllm_importance_sampling_correction
     old = bool(args.gradient_accumulation_steps % rollout) or corrected
     opinions = 1 + credit.needs_negative if credit.needs else 0
-    frozen = old + (args.beta != 0) + bool(credit.needs & REFERENCE_FIELDS)
+    shared = old and args.temperature == 1 and not args.mask_truncated_completions
+    if shared and not credit.renews and credit.needs == {"logprobs", "negative_logprobs"}:
+        opinions -= 1  # the log-probs of sampling are those under the positive prompt
+    reference = args.beta != 0 or bool(credit.needs & REFERENCE_FIELDS)
+    frozen = old + reference
     return Passes(
         decode=1,
         policy=updates,

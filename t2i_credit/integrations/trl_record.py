@@ -107,8 +107,8 @@ class StepRecorder:
         return (step - 1) // self.updates + 1
 
     def _sample(self, rollout: TextRollout, row: int) -> dict[str, Any]:
-        """One answer with a value per token in every list."""
-        kept = rollout.mask[row]
+        """One answer with a value per token in every list; what the loss leaves out has credit 0."""
+        kept = rollout.sampled[row]
         tokens = rollout.tokens[row][kept].tolist()
         fields = {name: values[row][kept] for name, values in rollout.fields.items()}
         lists: dict[str, Any] = {"logprobs": fields["logprobs"], "entropy": fields["entropy"]}

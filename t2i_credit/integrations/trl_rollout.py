@@ -22,6 +22,7 @@ class TextRollout:
         negatives: B negative prompts, or None.
         tokens: (B, T) int64.
         mask: (B, T) bool, True = counts in the loss.
+        sampled: (B, T) bool, True = of the completion; a cut-off one that the loss leaves out is here.
         rewards: (B,) weighted; a reference answer has its own.
         reward_parts: {name: (B,)} before the weight.
         advantages: (B,).
@@ -37,6 +38,7 @@ class TextRollout:
     negatives: list[Any] | None
     tokens: Tensor
     mask: Tensor
+    sampled: Tensor
     rewards: Tensor
     reward_parts: Mapping[str, Tensor]
     advantages: Tensor

@@ -86,6 +86,10 @@ def score(
     Returns:
         {name: (B, T) float32}; off the mask they mean nothing.
     """
+    if needs == {"negative_logprobs"}:  # a pass under the positive prompt would be for nothing
+        assert negative is not None
+        alone = score(model, frozenset({"logprobs"}), negative, rows=rows)
+        return {"negative_logprobs": alone["logprobs"]}
     names = {name: "entropy" if name == "normalized_entropy" else name for name in sorted(needs)}
     want = list(dict.fromkeys(names.values()))
     tokens = positive.completion_ids
