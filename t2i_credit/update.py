@@ -218,15 +218,18 @@ class PolicyUpdate:
             seen = condition
             if not self.both_branches:  # a frozen model's negative branch would run for nothing
                 seen = self.sampler.condition(texts, None).select(owners)
-            frozen = self.reference.reference(seen, tokens)
-        found = (model or self.model)(
-            condition,
-            tokens,
-            want=list(dict.fromkeys(names.values())),
-            reference=frozen,
-            cfg_scale=self.config.rollout.cfg_scale,
-            temperature=self.config.rollout.temperature,
-        )
+            with self.accelerator.autocast():
+                frozen = self.reference.reference(seen, tokens)
+        # accelerate rounds in the trained model's own forward; a reference must round alike
+        with self.accelerator.autocast() if model else nullcontext():
+            found = (model or self.model)(
+                condition,
+                tokens,
+                want=list(dict.fromkeys(names.values())),
+                reference=frozen,
+                cfg_scale=self.config.rollout.cfg_scale,
+                temperature=self.config.rollout.temperature,
+            )
         fields = {field: found[statistic] for field, statistic in names.items()}
         if "normalized_entropy" in fields:
             largest = math.log(self.sampler.codebook_size)

@@ -202,6 +202,27 @@ def test_a_checkpoint_of_an_adapter_run_holds_the_adapter_only(tmp_path: Path) -
     assert rows[0]["kl"] == 0.0 and rows[-1]["kl"] > 0  # policy and reference part ways
 
 
+@pytest.mark.parametrize("policy", ["conditional", "guided"])
+@pytest.mark.parametrize("tune", [{}, {"lora_rank": 2}])
+def test_in_mixed_precision_policy_and_reference_are_equal_at_the_first_step(
+    tmp_path: Path, tune: dict[str, Any], policy: str
+) -> None:
+    """Both round alike, so that the KL term begins at 0 and credit by the distance to the reference with uniform."""
+    loss = {"policy": policy, "ratio_guard": None}
+    train = {"precision": "bf16", "steps": 1}
+    for name, sections in (
+        ("kl", {"loss": {**loss, "kl_coef": 0.1}}),
+        ("credit", {"loss": loss, "credit": {"name": "distribution_guided"}}),
+    ):
+        run = run_of(tmp_path / name, tune=tune, train=train, **sections)
+        (row,) = RunReader(run).metrics()
+        assert row["grad_norm"] > 0
+        if name == "kl":
+            assert row["kl"] == 0.0
+        else:
+            assert row["credit_max"] == 1.0
+
+
 @pytest.mark.parametrize("tune", [{"lora_rank": 2}, {"modules": ["image_head"], "ema": 0.5}])
 def test_a_resumed_run_repeats_the_undisturbed_one(tmp_path: Path, tune: dict[str, Any]) -> None:
     whole = run_of(tmp_path / "whole", tune=tune)
