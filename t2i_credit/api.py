@@ -157,7 +157,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     from .credit import CREDIT
     from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
     from .processes import process_count, require_enough_prompts
-    from .sharding import require_shardable
+    from .sharding import refuse_foreign_sharding, require_shardable
     from .update import as_entry
 
     reward = build_reward(config)
@@ -175,6 +175,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     if config.model.dtype != "float32" and not torch.cuda.is_available():
         raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
     _require_trackers(config)
+    refuse_foreign_sharding()
     require_enough_prompts(config.prompts.per_step, process_count())
     model = load_model(config.model.name) if model is None else model
     merge_adapter(model)  # of an earlier run that this one goes on from

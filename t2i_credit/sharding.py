@@ -27,12 +27,19 @@ from .errors import ConfigError
 PASSES = ("prefill", "advance", "reference")
 
 
+def refuse_foreign_sharding() -> None:
+    """Raises ConfigError where accelerate was told to share parameters out itself: `distribute` would do it again, or
+    believe that they are whole."""
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise ConfigError(
+                f"accelerate's own {name} is refused: choose multi-GPU in accelerate config; train.sharding=full "
+                "shares parameters out"
+            )
+
+
 def require_shardable(model: Any) -> None:
-    """Raises ConfigError where the model has no layers to share out, or accelerate was told to share out itself."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise ConfigError(
-            "train.sharding: 'full' is refused with accelerate's own FSDP; choose multi-GPU in accelerate config"
-        )
+    """Raises ConfigError where the model has no layers to share out."""
     layers = getattr(getattr(model, "language_model", None), "layers", None)
     if not isinstance(layers, nn.ModuleList):
         kind = type(model).__name__

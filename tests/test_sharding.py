@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from toys import PROMPTS, recipe, tiny_model
 
 import t2i_credit
+from t2i_credit.api import prepare
 from t2i_credit.config import Config, find_plugin, parse_config
 from t2i_credit.credit import CREDIT
 from t2i_credit.errors import ConfigError
@@ -236,17 +237,22 @@ def test_micro_batches_hold_whole_groups_where_they_fit() -> None:
     assert micro_batches(range(4, 12), 3, 4) == [range(4, 7), range(7, 10), range(10, 12)]
 
 
-def test_what_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_shared_out_is_refused() -> None:
     require_shardable(tiny_model())
     with pytest.raises(
         ConfigError, match=r"train\.sharding: .*; Linear has no language_model\.layers"
     ):
         require_shardable(nn.Linear(1, 1))
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(
-        ConfigError, match=r"train\.sharding: .* refused with accelerate's own FSDP"
-    ):
-        require_shardable(tiny_model())
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_accelerates_own_sharding_is_refused(
+    sharding: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(ConfigError, match=f"accelerate's own {kind} is refused: choose multi-GPU"):
+        prepare(parse_config(recipe(tmp_path, train={"sharding": sharding})))
 
 
 if __name__ == "__main__":
