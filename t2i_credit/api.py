@@ -15,8 +15,17 @@ from typing import Any
 from .config import Config, check_params, find_plugin, load_config, parse_config
 from .errors import ConfigError, PromptError
 from .interfaces import Prompt, Rollout
-from .launch import check_run_folder, out_of_memory, run_folder, run_path, trackers, warn_of_changes
+from .launch import (
+    check_run_folder,
+    out_of_memory,
+    run_folder,
+    run_path,
+    slow_format,
+    trackers,
+    warn_of_changes,
+)
 from .loading import load_model as load_model
+from .loading import trainable_model
 from .prompts import load_prompts, with_negative
 from .references import References
 
@@ -141,6 +150,7 @@ def _references(config: Config) -> References:
     return References(None)
 
 
+@out_of_memory()
 def prepare(config: Config, *, model: Any = None) -> Parts:
     """Builds and checks everything that a run needs, and writes nothing.
 
@@ -151,13 +161,10 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    import torch
-
     from .advantages import ADVANTAGES
     from .credit import CREDIT
-    from .finetune import cast_parameters, choose_trained, frozen_reference, merge_adapter
     from .processes import process_count, require_enough_prompts
-    from .sharding import refuse_foreign_sharding, require_shardable
+    from .sharding import refuse_foreign_sharding
     from .update import as_entry
 
     reward = build_reward(config)
@@ -172,21 +179,13 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
         golden.check_files(prompts)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
     entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
-    if config.model.dtype != "float32" and not torch.cuda.is_available():
-        raise ConfigError("model.dtype: 'bfloat16' is not allowed without a GPU; use float32")
     _require_trackers(config)
     refuse_foreign_sharding()
     require_enough_prompts(config.prompts.per_step, process_count())
-    model = load_model(config.model.name) if model is None else model
-    merge_adapter(model)  # of an earlier run that this one goes on from
-    cast_parameters(model, getattr(torch, config.model.dtype))
-    choose_trained(model, config.tune, seed=config.train.seed)
-    if config.train.sharding == "full":
-        require_shardable(model)
+    held = config.loss.kl_coef > 0 or entry.needs_reference
+    model, reference = trainable_model(config, model, compared=held)
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
-    held = config.loss.kl_coef > 0 or entry.needs_reference
-    reference = frozen_reference(model) if held else None
     return Parts(
         config,
         model,
@@ -236,7 +235,7 @@ def plan(parts: Parts) -> dict[str, Any]:
     tokens = model.grid[0] * model.grid[1]
     held, switched = parts.reference is not None, isinstance(parts.reference, AdapterOff)
     needed = estimate(model, config, reference=held and not switched, processes=process_count())
-    require_room(needed, local_device())
+    require_room(needed["total"], local_device())
     with out_of_memory():
         spent = step_seconds(
             config,
@@ -246,8 +245,10 @@ def plan(parts: Parts) -> dict[str, Any]:
             prompts=parts.prompts,
             processes=process_count(),
         )
+    slow = slow_format(config, model.device.type)
     return {
         "model": config.model.name,
+        **({"warning": slow} if slow else {}),
         "parameters trained": trained,
         "image tokens": f"{tokens} ({model.grid[0]} x {model.grid[1]}), {model.codebook_size} codes",
         "prompts": len(parts.prompts),
@@ -312,9 +313,15 @@ def run_training(
         log_with=list(config.train.trackers) or None,
         project_dir=str(path / "trackers"),
     )
+    if slow := slow_format(config, accelerator.device.type):
+        warn(slow)
     if resume and accelerator.is_main_process:
         warn_of_changes(path, config, warn)
-    with run_folder(accelerator, config, path, resume) as run, trackers(accelerator, config):
+    with (
+        run_folder(accelerator, config, path, resume) as run,
+        trackers(accelerator, config),
+        out_of_memory("; then continue at the last checkpoint with --resume"),
+    ):
         trainer = Trainer(
             config,
             model=parts.model.to(accelerator.device),
@@ -330,6 +337,5 @@ def run_training(
             report=report,
             warn=warn,
         )
-        with out_of_memory():
-            trainer.train()
+        trainer.train()
     return path

@@ -14,23 +14,38 @@ from .errors import UserError
 
 # seconds that the first of several processes has to say what is wrong; its end ends the others
 GRACE = 10.0
+OUT_OF_MEMORY = (
+    "out of memory: take a smaller model, or fewer images at once (sample: --count; evaluate: --protocol batch_size=8; "
+    "bench: rollout.group_size=2 train.micro_batch_size=1)"
+)
 
 __all__ = ["app", "cli_make", "cli_measure", "cli_runs", "main"]
 
 
 def main() -> Any:
-    """Entry point: a user's error is one line and exit code 2; of several processes one says it."""
+    """Entry point: a user's error, or too little memory, is one line and exit code 2; of several processes one says it."""
     try:
         return app(standalone_mode=True)
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            time.sleep(GRACE)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error))
+    except (MemoryError, RuntimeError) as error:
+        from .memory import ran_out
+
+        if not ran_out(error):
+            raise
+        _end(OUT_OF_MEMORY)
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             print("stopped; a training run continues with --resume", file=sys.stderr)
         raise
+
+
+def _end(line: str) -> None:
+    """Says what is wrong, and ends with exit code 2."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(GRACE)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

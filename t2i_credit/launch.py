@@ -16,18 +16,16 @@ from .text_config import TextConfig
 
 
 @contextmanager
-def out_of_memory() -> Iterator[None]:
-    """Says which knob to turn."""
-    import torch
-
-    from .memory import KNOBS
+def out_of_memory(then: str = "") -> Iterator[None]:
+    """Says which knob to turn, and what to do then."""
+    from .memory import KNOBS, ran_out
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory: {KNOBS}; then continue at the last checkpoint with --resume"
-        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise TrainingError(f"out of memory: {KNOBS}{then}") from error
 
 
 @contextmanager
@@ -71,6 +69,13 @@ def warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> 
     """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
     for line in changes(path, config).values():
         warn(line)
+
+
+def slow_format(config: Config, device: str) -> str | None:
+    """A line about a number format that is meant for GPUs, where there is none."""
+    if config.model.dtype == "float32" or device != "cpu":
+        return None
+    return "model.dtype: bfloat16 is meant for a GPU; on this CPU it may be slower than float32"
 
 
 def check_run_folder(config: Config | TextConfig, *, resume: bool) -> None:

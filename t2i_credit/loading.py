@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .config import find_plugin, parse_config
+from .config import Config, find_plugin, parse_config
 from .config_plugins import PLUGIN
 from .errors import RunError
 
@@ -37,6 +37,48 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
     else:
         model = load_pretrained(name)
     return model.to(device or local_device()).eval()
+
+
+def trainable_model(config: Config, model: Any = None, *, compared: bool) -> tuple[Any, Any]:
+    """The model that a configuration trains, on its device, and the frozen one that it is compared with.
+
+    It is made on the CPU, so that what cannot fit is refused before a GPU is filled.
+
+    Args:
+        config: which model, and what of it is trained.
+        model: instead of the one that the configuration names; is changed.
+        compared: whether there is to be a frozen one; None is in its place otherwise.
+
+    Raises:
+        ConfigError: what is to be trained is not there, or weights and optimizer are more than the device holds.
+        ModelError, RunError: see `load_model`.
+    """
+    import torch
+
+    from .finetune import (
+        adapter_layers,
+        cast_parameters,
+        choose_trained,
+        frozen_reference,
+        merge_adapter,
+    )
+    from .memory import OF_WEIGHTS, held_throughout, require_room
+    from .processes import local_device, process_count
+    from .sharding import require_shardable
+
+    device = local_device() if model is None else model.device
+    model = load_model(config.model.name, device="cpu") if model is None else model
+    merge_adapter(model)  # of an earlier run that this one goes on from
+    cast_parameters(model, getattr(torch, config.model.dtype))
+    choose_trained(model, config.tune, seed=config.train.seed)
+    if config.train.sharding == "full":
+        require_shardable(model)
+    copied = compared and not adapter_layers(model)
+    needed = held_throughout(model, config, reference=copied, processes=process_count())
+    least = max(needed["starting"], needed["weights"] + needed["optimizer"])
+    require_room(least, str(device), OF_WEIGHTS)
+    model = model.to(device)
+    return model, frozen_reference(model) if compared else None
 
 
 def check_model(name: str) -> None:

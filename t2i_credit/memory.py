@@ -19,36 +19,44 @@ PROMPT = 32  # positions of a prompt, about
 PER_LAYER = (
     34  # values that a layer keeps for the backward pass, per position and unit of width, about
 )
-KNOBS = (
-    "lower train.micro_batch_size (or micro_batch_tokens) or rollout.batch_size, set tune.recompute=true, "
+OF_WEIGHTS = (
     "train an adapter (tune.lora_rank), share the parameters out over several processes (train.sharding=full), or take "
     "model.dtype=bfloat16"
+)
+KNOBS = (
+    "lower train.micro_batch_size (or micro_batch_tokens) or rollout.batch_size, set tune.recompute=true, "
+    + OF_WEIGHTS
+)
+# what errors that are no MemoryError and no OutOfMemoryError say
+RAN_OUT = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
 
 def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1) -> dict[str, int]:
     """Bytes of one process by purpose; the total counts the larger of sampling and training, which take turns.
 
+    Not counted: reward models, the image decoder at work, what the device's libraries take.
+
     Args:
         model: with a `language_model` whose config has transformers' names.
         config: how it is sampled and trained.
         reference: whether a frozen copy of the trained tensors is held.
-        processes: that share the parameters out, where the configuration says so.
+        processes: that share the prompts out, and the parameters where the configuration says so.
     """
-    parameters = list(model.parameters())
-    trained = [p for p in parameters if p.requires_grad]
-    parts = processes if config.train.sharding == "full" else 1
-    inside = set(model.language_model.parameters())
-    shared_out = _bytes(p for p in parameters if p.requires_grad or p in inside)
+    held = held_throughout(model, config, reference=reference, processes=processes)
+    parts = _parts(config, processes)
+    shared_out = _bytes(_shared_out(model))
     lent = shared_out - shared_out // parts  # what the other processes hold
-    held = _bytes(parameters) - lent
-    moving = _bytes(trained) // parts
     backbone = model.language_model.config
     width, layers = backbone.hidden_size, backbone.num_hidden_layers
     heads = backbone.num_attention_heads
     shared = (getattr(backbone, "num_key_value_heads", None) or heads) / heads
     value = next(model.language_model.parameters()).element_size()
-    samples = config.prompts.per_step * config.rollout.group_size
+    samples = -(-config.prompts.per_step // processes) * config.rollout.group_size
     tokens = model.grid[0] * model.grid[1]
     rows = 2 * min(config.rollout.batch_size or samples, samples)
     cache = round(rows * (tokens + PROMPT) * 2 * width * shared * layers * value)
@@ -58,19 +66,56 @@ def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1)
         micro = max(1, config.train.micro_batch_tokens // (tokens * branches))
     positions = branches * min(micro, samples) * (tokens + PROMPT)
     kept = layers + PER_LAYER if config.tune.recompute else layers * PER_LAYER
-    working = 2 if config.train.precision == "bf16" else value
-    activations = positions * width * kept * working
-    optimizer = 3 * moving  # gradient and two moments
+    mixed = config.train.precision == "bf16"
+    activations = positions * width * kept * (2 if mixed else value)
+    # what autocast made of trained float32 weights, it remembers until the pass is over
+    wide = [p for p in model.parameters() if p.requires_grad and p.element_size() > 2]
+    rounded = mixed * sum(2 * p.numel() for p in wide)
+    sampling = cache + lent + rounded  # all is gathered for it
+    training = activations + rounded
+    return held | {
+        "sampling": sampling,
+        "training": training,
+        "total": max(
+            held["starting"], held["weights"] + held["optimizer"] + max(sampling, training)
+        ),
+    }
+
+
+def held_throughout(
+    model: Any, config: Config, *, reference: bool, processes: int = 1
+) -> dict[str, int]:
+    """Bytes of one process that no knob of sampling or training changes; see `estimate`.
+
+    Returns:
+        weights: with a reference and a moving average.
+        optimizer: gradient, two moments, and what DDP sends of the gradient.
+        starting: model and reference as they are before they are shared out.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    parts = _parts(config, processes)
+    moving = _bytes(trained) // parts
+    whole = _bytes(model.parameters())
+    shared_out = _bytes(_shared_out(model)) if parts > 1 else 0
     averaged = sum(4 * p.numel() for p in trained) // parts
     copies = moving * reference + averaged * (config.tune.ema is not None)
-    sampling = cache + lent  # which is gathered for it
+    sent = processes > 1 and parts == 1
     return {
-        "weights": held + copies,
-        "optimizer": optimizer,
-        "sampling": sampling,
-        "training": activations,
-        "total": held + copies + optimizer + max(sampling, activations),
+        "weights": whole - shared_out + shared_out // parts + copies,
+        "optimizer": (3 + sent) * moving,
+        "starting": whole + _bytes(trained) * reference,
     }
+
+
+def _parts(config: Config, processes: int) -> int:
+    """Into how many parts parameters are shared out."""
+    return processes if config.train.sharding == "full" else 1
+
+
+def _shared_out(model: Any) -> list[Tensor]:
+    """The parameters that `sharding.shard` shares out."""
+    inside = set(model.language_model.parameters())
+    return [p for p in model.parameters() if p.requires_grad or p in inside]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -84,10 +129,17 @@ def available(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def require_room(needed: dict[str, int], device: str) -> None:
-    """Raises ConfigError where the estimate is more than there is."""
+def require_room(needed: int, device: str, knobs: str = KNOBS) -> None:
+    """Raises ConfigError where so many bytes are more than there is, with what saves some."""
     there = available(device)
-    if needed["total"] > there:
+    if needed > there:
         raise ConfigError(
-            f"about {needed['total'] / 2**30:.1f} GiB are needed and {device} has {there / 2**30:.1f}: {KNOBS}"
+            f"about {needed / 2**30:.1f} GiB are needed and {device} has {there / 2**30:.1f}: {knobs}"
         )
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, of whatever kind."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in RAN_OUT)

@@ -182,16 +182,15 @@ def _installed(tracker: str) -> bool:
     return tracker in {str(name) for name in get_available_trackers()}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU takes these")
-@pytest.mark.parametrize(
-    ("section", "key", "value"),
-    [("model", "dtype", "bfloat16")],
-)
-def test_number_formats_that_need_a_gpu_are_refused_without_one(
-    tmp_path: Path, section: str, key: str, value: str
-) -> None:
-    with pytest.raises(ConfigError, match=f"{section}.{key}: '{value}' is not allowed without"):
-        api.prepare(config_of(tmp_path, **{section: {key: value}}))
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is what the format is meant for")
+def test_bfloat16_without_a_gpu_is_planned_and_trained_with_a_warning(tmp_path: Path) -> None:
+    sections: dict[str, Any] = {"model": {"dtype": "bfloat16"}, "loss": {"ratio_guard": None}}
+    plan = api.plan(api.prepare(config_of(tmp_path, **sections)))
+    assert plan["warning"].startswith("model.dtype: bfloat16 is meant for a GPU")
+    said: list[str] = []
+    run = api.train(recipe(tmp_path, **sections, train={"steps": 1}), warn=said.append)
+    assert plan["warning"] in said and RunReader(run).metrics()[0]["grad_norm"] > 0
+    assert "warning" not in api.plan(api.prepare(config_of(tmp_path)))
 
 
 def test_mixed_precision_in_bfloat16_trains_on_the_cpu(tmp_path: Path) -> None:

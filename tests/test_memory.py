@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toys import recipe, tiny_model
 
 import t2i_credit
-from t2i_credit import memory
+from t2i_credit import cli, memory, processes
 from t2i_credit.api import plan, prepare
 from t2i_credit.config import parse_config
 from t2i_credit.errors import ConfigError, TrainingError
+from t2i_credit.launch import out_of_memory
 from t2i_credit.memory import PROMPT, estimate
+from t2i_credit.models.embedded_model import EmbeddedModel
 
 
 def needed(reference: bool = False, processes: int = 1, **sections: Any) -> dict[str, int]:
@@ -41,14 +45,39 @@ def test_every_knob_that_the_message_names_saves_memory() -> None:
     assert needed(reference=True)["weights"] > plain["weights"]
 
 
+def test_processes_share_the_samples_of_a_step_out() -> None:
+    # 5 prompts of 4 images on 2 processes: 3 prompts on one of them
+    per_step = {"prompts": {"per_step": 5}}
+    for key in ("sampling", "training"):
+        assert needed(processes=2, **per_step)[key] == needed(prompts={"per_step": 3})[key]
+
+
 def test_processes_that_share_the_parameters_out_hold_a_part_and_gather_it_for_sampling() -> None:
-    plain, full = needed(processes=4), needed(processes=4, train={"sharding": "full"})
-    assert plain == needed()
+    four: dict[str, Any] = {"processes": 4, "prompts": {"per_step": 4}}
+    plain, full = needed(**four), needed(**four, train={"sharding": "full"})
     model = tiny_model()
     trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)  # the vq is frozen
-    assert full["optimizer"] * 4 == plain["optimizer"] == 3 * trained
+    assert full["optimizer"] * 4 == 3 * trained
+    assert plain["optimizer"] == 4 * trained  # DDP sends a copy of the gradient
     assert plain["weights"] - full["weights"] == trained * 3 // 4
     assert full["sampling"] - plain["sampling"] == trained * 3 // 4
+
+
+def test_before_parameters_are_shared_out_each_process_holds_them_all() -> None:
+    many: dict[str, Any] = {"processes": 64, "prompts": {"per_step": 64}}
+    small = {"group_size": 2, "batch_size": 2}
+    found = needed(True, **many, rollout=small, train={"sharding": "full", "micro_batch_size": 2})
+    model = tiny_model()
+    trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert found["starting"] == 4 * sum(p.numel() for p in model.parameters()) + trained
+    assert found["total"] >= found["starting"] > found["weights"] + found["optimizer"]
+
+
+def test_mixed_precision_keeps_a_rounded_copy_of_trained_weights_during_a_pass() -> None:
+    trained = sum(p.numel() for p in tiny_model().parameters() if p.requires_grad)
+    plain, mixed = needed(), needed(train={"precision": "bf16"})
+    assert mixed["sampling"] - plain["sampling"] == 2 * trained
+    assert mixed["training"] - 2 * trained == plain["training"] // 2  # activations of two bytes
 
 
 def test_a_dry_run_refuses_what_cannot_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,9 +88,55 @@ def test_a_dry_run_refuses_what_cannot_fit(tmp_path: Path, monkeypatch: pytest.M
         plan(parts)
 
 
-def test_a_run_out_of_memory_names_the_knobs_in_one_line(tmp_path: Path) -> None:
+def test_weights_that_cannot_fit_are_refused_before_they_are_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse_config(recipe(tmp_path, loss={"kl_coef": 0.1}))
+    model = tiny_model()
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    moved: list[str] = []
+    monkeypatch.setattr(processes, "local_device", lambda: "a GPU")
+    monkeypatch.setattr(EmbeddedModel, "to", lambda self, place: moved.append(place) or self)
+    # the weights, the reference's, the gradient and two moments
+    room = 4 * (parameters + 4 * trained)
+    monkeypatch.setattr(memory, "available", lambda device: room - 1)
+    with pytest.raises(ConfigError, match=r"GiB are needed and a GPU has 0\.0: train an adapter"):
+        prepare(config)
+    assert moved == ["cpu"]
+    monkeypatch.setattr(memory, "available", lambda device: room)
+    prepare(config)
+    assert moved == ["cpu", "cpu", "a GPU"]
+
+
+@pytest.mark.parametrize("of", ["torch", "python", "cuda"])
+def test_a_run_out_of_memory_names_the_knobs_in_one_line(tmp_path: Path, of: str) -> None:
     with pytest.raises(
         TrainingError, match=r"out of memory: lower train\.micro_batch_size"
     ) as caught:
-        t2i_credit.train(recipe(tmp_path, reward={"toys:greedy_for_memory": {}}))
+        t2i_credit.train(recipe(tmp_path, reward={"toys:greedy_for_memory": {"of": of}}))
     assert "\n" not in str(caught.value) and "--resume" in str(caught.value)
+
+
+def test_memory_that_runs_out_while_a_model_is_made_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"out of memory: lower") as caught:
+        prepare(parse_config(recipe(tmp_path, model={"name": "toys:endless"})))
+    assert "--resume" not in str(caught.value)  # there is nothing yet to go on with
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+def test_other_commands_out_of_memory_end_with_one_line(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = ["a red circle"] if verb == "sample" else []
+    monkeypatch.setattr(sys, "argv", ["t2i-credit", verb, "toys:endless", *prompt])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: out of memory: take a smaller model")
+
+
+def test_other_errors_are_not_taken_for_too_little_memory() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes"), out_of_memory():
+        torch.zeros(2, 3) @ torch.zeros(2, 3)

@@ -108,13 +108,20 @@ def broken(*, after: int = 0) -> RewardFn:
     return reward
 
 
-def greedy_for_memory() -> RewardFn:
-    """Runs out of memory, as a GPU would say it."""
+def greedy_for_memory(*, of: str = "torch") -> RewardFn:
+    """Runs out of memory: of this machine's, by torch or by Python; or of a GPU's, as that would say it."""
 
     def reward(images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        if of == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return torch.tensor(bytearray(2**62)) if of == "python" else endless()
 
     return reward
+
+
+def endless() -> Any:
+    """More than any machine has, as a reward's images or for a model."""
+    return torch.empty(2**60)
 
 
 def command_line(arguments: Sequence[str], output: Path) -> None:
