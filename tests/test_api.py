@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_checkpoints import write_tiny_janus
 from toys import PROMPTS, recipe
 
 import t2i_credit
-from t2i_credit import api, cli, errors
+from t2i_credit import api, cli, errors, step_time
 from t2i_credit.checkpoint import load_checkpoint
-from t2i_credit.config import parse_config
+from t2i_credit.config import load_config, parse_config
 from t2i_credit.config_yaml import write_yaml
 from t2i_credit.errors import ConfigError, ModelError, PromptError, RunError, UserError
+from t2i_credit.interfaces import Prompt
 from t2i_credit.prompts import save_prompts
 from t2i_credit.run_folder import RunReader
 
@@ -191,6 +193,23 @@ def test_bfloat16_without_a_gpu_is_planned_and_trained_with_a_warning(tmp_path: 
     run = api.train(recipe(tmp_path, **sections, train={"steps": 1}), warn=said.append)
     assert plan["warning"] in said and RunReader(run).metrics()[0]["grad_norm"] > 0
     assert "warning" not in api.plan(api.prepare(config_of(tmp_path)))
+
+
+@pytest.mark.parametrize("size", ["1b", "7b"])
+@pytest.mark.parametrize("method", ["grpo", "gcpo"])
+def test_the_recipes_for_janus_are_planned_as_shipped_on_a_small_one(
+    tmp_path: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_time, "ENOUGH", 0.0)  # the first slice is large enough here
+    folder = write_tiny_janus(tmp_path / "janus")
+    save_prompts([Prompt(f"{n} red circle") for n in range(8)], tmp_path / "prompts.jsonl")
+    given = [f"model.name={folder}", f"prompts.source={tmp_path / 'prompts.jsonl'}"]
+    config = load_config(f"janus-pro-{size}/{method}", [*given, "reward={toys:bright: {}}"])
+    plan = api.plan(api.prepare(config))
+    adapter = size == "1b"
+    assert plan["reference model"] == ("adapter off" if adapter else "held")
+    assert ("warning" in plan) == (adapter and not torch.cuda.is_available())
+    assert plan["forward passes per token"] == 4  # conditional, with a reference
 
 
 def test_mixed_precision_in_bfloat16_trains_on_the_cpu(tmp_path: Path) -> None:

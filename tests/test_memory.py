@@ -11,10 +11,11 @@ import torch
 from toys import recipe, tiny_model
 
 import t2i_credit
-from t2i_credit import cli, memory, processes
+from t2i_credit import bench_janus, cli, memory, processes
 from t2i_credit.api import plan, prepare
-from t2i_credit.config import parse_config
+from t2i_credit.config import load_config, parse_config
 from t2i_credit.errors import ConfigError, TrainingError
+from t2i_credit.finetune import cast_parameters, choose_trained
 from t2i_credit.launch import out_of_memory
 from t2i_credit.memory import PROMPT, estimate
 from t2i_credit.models.embedded_model import EmbeddedModel
@@ -78,6 +79,30 @@ def test_mixed_precision_keeps_a_rounded_copy_of_trained_weights_during_a_pass()
     plain, mixed = needed(), needed(train={"precision": "bf16"})
     assert mixed["sampling"] - plain["sampling"] == 2 * trained
     assert mixed["training"] - 2 * trained == plain["training"] // 2  # activations of two bytes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "processes", "gib"),
+    [
+        ("janus-pro-1b/gcpo", 1, 22.0),  # what a GPU of 24 GB has
+        ("janus-pro-7b/gcpo", 8, 74.0),  # 80 GB
+    ],
+)
+def test_shipped_recipes_fit_the_gpus_that_they_name(
+    recipe: str, processes: int, gib: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_janus, "local_device", lambda: "meta")
+    model = bench_janus.random_janus(recipe.partition("/")[0])
+    config = load_config(recipe)
+    cast_parameters(model, getattr(torch, config.model.dtype))
+    with torch.device("meta"):
+        choose_trained(model, config.tune, seed=0)
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    found = estimate(model, config, reference=not config.tune.lora_rank, processes=processes)
+    assert gib / 4 < found["total"] / 2**30 < gib
+    if processes > 1:  # and they need to share the parameters out
+        alone = estimate(model, config, reference=True)
+        assert alone["weights"] + alone["optimizer"] > 2**30 * gib
 
 
 def test_a_dry_run_refuses_what_cannot_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
