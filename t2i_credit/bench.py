@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from .bench_janus import against_transformers, is_janus
 from .bench_limit import reading_time
@@ -47,6 +48,7 @@ def run(
     reward: Callable[..., Any],
     advantage: Callable[..., Any],
     prompts: Sequence[Prompt],
+    reference: Any | None = None,
     rewards: Mapping[str, Callable[..., Any]] | None = None,
     parts: Sequence[str] = PARTS,
     repeats: int = 15,
@@ -56,9 +58,10 @@ def run(
     """Measures the parts of a training step, with one CPU thread. The model is left as it was.
 
     Args:
-        config: sizes and settings of a training step; its credit is replaced by GCPO's and GRPO's.
+        config: sizes and settings of a training step; its credit is replaced by GCPO's and GRPO's, which is refreshed
+            if it was.
         model: an ImageTokenModel that is an nn.Module.
-        reward, advantage, prompts: as the trainer takes them.
+        reward, advantage, prompts, reference: as the trainer takes them.
         rewards: {name: reward} to be measured each alone.
         parts: names out of PARTS.
         repeats: of every variant.
@@ -71,7 +74,7 @@ def run(
         are None and the interval is that of ours.
 
     Raises:
-        UserError: an unknown part, or the configuration has no guidance, or wants a reference model.
+        UserError: an unknown part, or the configuration has no guidance.
     """
     check(config, parts)
     janus = is_janus(model)
@@ -98,7 +101,9 @@ def run(
         if "rollout" in parts and janus:
             rows.append(against_transformers(config, model, prompts[0], repeats, done))
         if "step" in parts:
-            steps, passes = _training(config, model, reward, advantage, prompts, repeats, done)
+            steps, passes = _training(
+                config, model, reference, reward, advantage, prompts, repeats, done
+            )
             rows += steps
         if "rewards" in parts:
             rows += reward_rows(model, rewards or {}, prompts, repeats, done)
@@ -112,8 +117,6 @@ def check(config: Config, parts: Sequence[str]) -> None:
             raise UserError(f"bench: {part!r} is no part; known: {', '.join(PARTS)}")
     if config.rollout.cfg_scale <= 1:
         raise UserError(f"rollout.cfg_scale: {config.rollout.cfg_scale}; the bench needs above 1")
-    if config.loss.kl_coef > 0:
-        raise UserError(f"loss.kl_coef: {config.loss.kl_coef}; the bench needs 0")
 
 
 @torch.no_grad()
@@ -168,6 +171,7 @@ def _sampling(
 def _training(
     config: Config,
     model: Any,
+    reference: Any | None,
     reward: Callable[..., Any],
     advantage: Callable[..., Any],
     prompts: Sequence[Prompt],
@@ -181,7 +185,7 @@ def _training(
         name: _TimedTrainer(
             _step_config(config, name),
             model=model,
-            reference=None,
+            reference=reference,
             reward=reward,
             advantage=advantage,
             credit=CREDIT[name],
@@ -203,7 +207,8 @@ def _training(
         return spent
 
     counter = PassCounter(model)
-    with counter.counting(model):
+    held = [reference] if isinstance(reference, nn.Module) else []  # else it is the model itself
+    with counter.counting(model, *held):
         step(GCPO, 0)
     step(GRPO, 0)
     for values in parts.values():
@@ -235,10 +240,13 @@ def _training(
 
 def _step_config(config: Config, credit: str) -> Config:
     """The configuration with another credit, a learning rate of 0, which costs the same and leaves the model as it
-    is, so that both variants see the same images, and without kept samples."""
+    is, so that both variants see the same images, and without kept samples. Uniform credit has nothing to refresh, and
+    no KL weights."""
+    even = credit == GRPO
     return config.model_copy(
         update={
-            "credit": CreditConfig(name=credit),
+            "credit": CreditConfig(name=credit, refresh=config.credit.refresh and not even),
+            "loss": config.loss.model_copy(update={"kl_weight": "none"}) if even else config.loss,
             "optim": config.optim.model_copy(update={"lr": 0.0}),
             "train": config.train.model_copy(update={"steps": LAST_STEP}),
             "log": config.log.model_copy(update={"samples_every": LAST_STEP, "probes": 0}),

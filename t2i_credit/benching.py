@@ -48,6 +48,7 @@ def bench_of(
         reward=made.reward,
         advantage=made.advantage,
         prompts=made.prompts,
+        reference=made.reference,
         rewards={name: reward for name, (_, reward) in rewards.parts.items()},
         parts=parts,
         repeats=repeats,

@@ -186,18 +186,9 @@ def test_sampling_that_keeps_nothing_draws_the_same_tokens() -> None:
     assert torch.equal(bare["tokens"], kept["tokens"])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
-        ({"rollout": {"cfg_scale": 1.0}}, "rollout.cfg_scale: 1.0"),
-        ({"loss": {"kl_coef": 0.1}}, "loss.kl_coef: 0.1"),
-    ],
-)
-def test_a_configuration_without_guidance_or_with_a_reference_is_refused(
-    wrong: dict[str, Any], named: str
-) -> None:
-    with pytest.raises(UserError, match=named):
-        measured(tiny_model(), parse_config(wrong))
+def test_a_configuration_without_guidance_is_refused() -> None:
+    with pytest.raises(UserError, match=r"rollout\.cfg_scale: 1\.0"):
+        measured(tiny_model(), parse_config({"rollout": {"cfg_scale": 1.0}}))
 
 
 def test_only_the_parts_that_are_asked_for_are_measured() -> None:

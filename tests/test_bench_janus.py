@@ -15,6 +15,7 @@ from t2i_credit.advantages import ADVANTAGES
 from t2i_credit.bench_statistics import table
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
+from t2i_credit.loading import trainable_model
 
 
 @pytest.fixture
@@ -29,16 +30,18 @@ def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[
     return found, {"brightness": found}
 
 
-def measured(model: Any, part: str, *overrides: str) -> dict[str, Any]:
+def measured(model: Any, part: str, *overrides: str, repeats: int = 3) -> dict[str, Any]:
     config = bench_janus.bench_config("tiny", ["rollout.group_size=2", *overrides], janus=True)
+    model, reference = trainable_model(config, model, compared=config.loss.kl_coef > 0)
     return bench.run(
         config,
         model=model,
+        reference=reference,
         reward=brightness,
         advantage=ADVANTAGES["group_normalized"],
         prompts=PROMPTS,
         parts=(part,),
-        repeats=3,
+        repeats=repeats,
     )
 
 
@@ -54,11 +57,25 @@ def test_both_generate_all_tokens_of_the_same_random_model(tiny: Any) -> None:
     assert "both prompts' log-probs and entropy" in row["what"]
 
 
-@pytest.mark.parametrize(("policy", "passes"), [("conditional", 3.0), ("guided", 4.0)])
-def test_a_step_takes_three_passes_per_token_or_four_with_guidance(
-    tiny: Any, policy: str, passes: float
+# two cached decode rows and the policy's pass, of two rows where it is guided; then what else is asked for
+RENEWED = ("credit.name=guidance_contrast", "credit.refresh=true")
+TWICE = ("loss.updates_per_rollout=2", "loss.old=recompute")
+
+
+@pytest.mark.parametrize(
+    ("policy", "more", "passes"),
+    [
+        ("conditional", (), 3.0),
+        ("guided", (), 4.0),
+        ("conditional", ("loss.kl_coef=0.03", "loss.kl_weight=credit", *RENEWED), 5.0),
+        ("conditional", ("loss.kl_coef=0.03", "tune.lora_rank=2"), 4.0),
+        ("guided", TWICE, 8.0),
+    ],
+)
+def test_a_step_takes_the_forward_passes_that_its_settings_need(
+    tiny: Any, policy: str, more: tuple[str, ...], passes: float
 ) -> None:
-    report = measured(tiny, "step", f"loss.policy={policy}")
+    report = measured(tiny, "step", f"loss.policy={policy}", *more, repeats=1)
     assert report["passes"] == {"counted": passes, "expected": passes}
     assert report["settings"]["grid"] == [3, 3] and report["settings"]["dtype"] == "float32"
 
