@@ -121,13 +121,14 @@ def trackers(accelerator: Any, config: Config) -> Iterator[None]:
 
 
 def environment(config: Config | TextConfig) -> dict[str, Any]:
-    """Versions, device, seed, commit and time, for the run folder."""
+    """Versions, device, processes, seed, commit and time, for the run folder."""
     import accelerate
     import diffusers
     import torch
     import transformers
 
     from . import __version__
+    from .processes import process_count
 
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
@@ -140,6 +141,7 @@ def environment(config: Config | TextConfig) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": gpu or "cpu",
         "threads": torch.get_num_threads(),
+        "processes": process_count(),
         "seed": config.train.seed,
         "commit": _commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

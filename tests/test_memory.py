@@ -48,9 +48,8 @@ def test_every_knob_that_the_message_names_saves_memory() -> None:
 
 def test_processes_share_the_samples_of_a_step_out() -> None:
     # 5 prompts of 4 images on 2 processes: 3 prompts on one of them
-    per_step = {"prompts": {"per_step": 5}}
-    for key in ("sampling", "training"):
-        assert needed(processes=2, **per_step)[key] == needed(prompts={"per_step": 3})[key]
+    both, one = needed(processes=2, prompts={"per_step": 5}), needed(prompts={"per_step": 3})
+    assert (both["sampling"], both["training"]) == (one["sampling"], one["training"])
 
 
 def test_processes_that_share_the_parameters_out_hold_a_part_and_gather_it_for_sampling() -> None:
@@ -122,7 +121,12 @@ def test_weights_that_cannot_fit_are_refused_before_they_are_moved(
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     moved: list[str] = []
     monkeypatch.setattr(processes, "local_device", lambda: "a GPU")
-    monkeypatch.setattr(EmbeddedModel, "to", lambda self, place: moved.append(place) or self)
+
+    def to(model: EmbeddedModel, place: str) -> EmbeddedModel:
+        moved.append(place)
+        return model
+
+    monkeypatch.setattr(EmbeddedModel, "to", to)
     # the weights, the reference's, the gradient and two moments
     room = 4 * (parameters + 4 * trained)
     monkeypatch.setattr(memory, "available", lambda device: room - 1)

@@ -1,4 +1,5 @@
-"""Two processes do what one does: shares and how they come together, a run by torchrun on two gloo processes."""
+"""Two processes do what one does: shares and how they come together, a run by torchrun and one by accelerate on two gloo
+processes."""
 
 from __future__ import annotations
 
@@ -61,6 +62,12 @@ def test_more_processes_than_prompts_are_refused() -> None:
 
 # Three prompts a step, so that shares are uneven; with eps 1 AdamW does not magnify rounding in small gradients.
 RUNS: dict[str, dict[str, Any]] = {"full": {}, "lora": {"lora_rank": 2}}
+# what starts the two of each run; with --cpu accelerate would start one process alone
+LAUNCHERS = {
+    "full": "torch.distributed.run --standalone --nproc_per_node 2",
+    "lora": "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --main_process_port 0 "
+    "--mixed_precision no --dynamo_backend no",
+}
 SECTIONS: dict[str, Any] = {
     "prompts": {"per_step": 3},
     "loss": {"kl_coef": 0.1},
@@ -68,10 +75,9 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-def torchrun(*arguments: str) -> Any:
+def two_processes(launcher: str, *arguments: str) -> Any:
     """What two processes of t2i-credit leave, on gloo."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", "-m", "t2i_credit.cli", *arguments]
+    command = [sys.executable, "-m", *launcher.split(), "-m", "t2i_credit.cli", *arguments]
     environment = os.environ | {
         "PYTHONPATH": str(Path(__file__).parent),
         "ACCELERATE_USE_CPU": "true",
@@ -82,14 +88,14 @@ def torchrun(*arguments: str) -> Any:
 
 @pytest.fixture(scope="module", params=list(RUNS))
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process (`one`), and the same of two that torchrun starts (`two`)."""
+    """The run of one process (`one`), and the same of two that torchrun or accelerate starts (`two`)."""
     folder = tmp_path_factory.mktemp(request.param)
     sections = SECTIONS | {"tune": RUNS[request.param]}
     for name in ("one", "two"):
         config = recipe(folder, **sections, train={"steps": 3, "micro_batch_size": 4, "name": name})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     t2i_credit.train(folder / "one.yaml")
-    done = torchrun("train", str(folder / "two.yaml"))
+    done = two_processes(LAUNCHERS[request.param], "train", str(folder / "two.yaml"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("run folder:") == 1  # one of them speaks
     return folder / "runs"
@@ -97,6 +103,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_a_run_of_two_processes_is_that_of_one(runs: Path, request: pytest.FixtureRequest) -> None:
     alone, both = runs / "one", runs / "two"
+    assert [RunReader(run).environment()["processes"] for run in (alone, both)] == [1, 2]
     rows = zip(RunReader(alone).metrics(), RunReader(both).metrics(), strict=True)
     for one, two in rows:
         assert one.keys() == two.keys()
@@ -133,14 +140,14 @@ def test_a_run_of_two_processes_goes_on_in_one(runs: Path) -> None:
 
 def test_of_two_processes_one_prints_the_plan(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe(tmp_path)))
-    done = torchrun("train", str(tmp_path / "run.yaml"), "--dry-run")
+    done = two_processes(LAUNCHERS["full"], "train", str(tmp_path / "run.yaml"), "--dry-run")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("parameters trained") == 1 and not (tmp_path / "runs").exists()
 
 
 def test_of_two_processes_one_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe(tmp_path)))
-    done = torchrun("train", str(tmp_path / "run.yaml"), "train.steps=none")
+    done = two_processes(LAUNCHERS["full"], "train", str(tmp_path / "run.yaml"), "train.steps=none")
     said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert done.returncode != 0 and len(said) == 1 and "train.steps" in said[0]
 
