@@ -69,7 +69,9 @@ def test_evaluate_writes_into_the_run_and_compares(run):
     (report,) = (run / "evaluations").glob("*.json")
     found = json.loads(report.read_text(encoding="utf-8"))
     assert found["summary"]["overall"]["images"] == 6 * 2 * 2
-    assert set(found["paired"]["overall"]) == {"before", "after", "change", "low", "high"}
+    assert set(found["paired"]["overall"]) == {
+        *("before", "before_low", "before_high", "after", "change", "low", "high")
+    }
     assert "protocol: 12 prompts x 2 images, cfg_scale 2" in output
     assert "12 of 12 prompts are among those that" in found["warnings"][0]
     # the images that were written are judged again, by themselves
