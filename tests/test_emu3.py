@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damaged_folders import refused
 from tiny_checkpoints import TEXTS, tiny_emu3, write_tiny_emu3
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
@@ -163,18 +163,6 @@ def test_a_vocabulary_without_some_image_token_is_refused(tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_emu3(tmp_path_factory.mktemp("models") / "emu3")
-
-
-def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
-    """What loading says of a changed copy of the folder."""
-    copy = tmp_path / "model"
-    shutil.copytree(original, copy)
-    change(copy)
-    with pytest.raises(ModelError) as caught:
-        load_pretrained(str(copy))
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 600
-    return message.replace(f"{copy}/", "").replace(str(copy), "folder")
 
 
 def edited(file: str, **values: Any) -> Callable[[Path], object]:

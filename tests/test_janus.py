@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from damaged_folders import refused
 from tiny_checkpoints import TEXTS, tiny_janus, write_tiny_janus
 from tiny_hub import tiny_hub
 from torch import nn
@@ -197,18 +198,6 @@ def test_encoding_what_was_decoded_gives_the_codes_back() -> None:
 
 
 # Damaged folders --------------------------------------------------------------------------------------------------
-
-
-def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
-    """What loading says of a changed copy of the folder."""
-    copy = tmp_path / "model"
-    shutil.copytree(original, copy)
-    change(copy)
-    with pytest.raises(ModelError) as caught:
-        load_pretrained(str(copy))
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 600
-    return message.replace(f"{copy}/", "").replace(str(copy), "folder")
 
 
 def edited(file: str, *keys: str, value: Any) -> Callable[[Path], object]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from damaged_folders import refused
 from official_llamagen import official_gpt, official_vq
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import TEXTS, write_tiny_llamagen, write_tiny_t5
 from torch import Tensor
 
-from t2i_credit.errors import ModelError
 from t2i_credit.models import load_pretrained
 from t2i_credit.models.llamagen import GridRotary, LlamaGenModel, RecentFeatures
 from t2i_credit.models.llamagen_files import from_published, to_published
@@ -221,17 +221,6 @@ def test_the_published_names_and_shapes_are_those_of_the_model(tmp_path: Path, s
 
 
 # Damaged files ----------------------------------------------------------------------------------------------------
-
-
-def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) -> str:
-    copy = tmp_path / "model"
-    shutil.copytree(original, copy)
-    change(copy)
-    with pytest.raises(ModelError) as caught:
-        load_pretrained(str(copy))
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 600
-    return message.replace(f"{copy}/", "")
 
 
 def tensors(edit: Callable[[dict[str, Tensor]], object], file: str = "gpt.pt") -> Any:
