@@ -70,6 +70,8 @@ CANCELLED = Progress(0.0, "Cancelled.", over=True)
 class Watched:
     """A generator whose every token is reported, and which stops when asked."""
 
+    capturable = False  # a replayed step would report nothing
+
     def __init__(
         self, model: Any, stop: threading.Event, report: Callable[[Sequence[Any]], None]
     ) -> None:

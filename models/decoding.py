@@ -66,16 +66,27 @@ def left_padded(
     return PromptCondition(ids.to(device), mask.to(device), prompts)
 
 
-class PreallocatedLayer(CacheLayerMixin):
-    """One layer's keys and values in buffers of full length, (N, heads, length, head_dim), written in place."""
+class BufferedLayer(CacheLayerMixin):
+    """One layer's keys and values in buffers of full length, (rows, heads, length, head_dim); who writes them is left open."""
 
-    def __init__(self, keys: Tensor, values: Tensor, used: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
-        self.keys, self.values, self.used = keys, values, used
+        self.keys, self.values = keys, values
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         raise AssertionError("the buffers exist from the start")
+
+    def get_max_length(self) -> int:
+        return self.keys.shape[-2]
+
+
+class PreallocatedLayer(BufferedLayer):
+    """Buffers that are written from `used` on, and read up to there."""
+
+    def __init__(self, keys: Tensor, values: Tensor, used: int) -> None:
+        super().__init__(keys, values)
+        self.used = used
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -91,9 +102,6 @@ class PreallocatedLayer(CacheLayerMixin):
 
     def get_seq_length(self) -> int:
         return self.used
-
-    def get_max_length(self) -> int:
-        return self.keys.shape[-2]
 
 
 @dataclass
@@ -119,16 +127,36 @@ class DecodingState:
 
 def expanded_cache(cache: Cache, group_size: int, room: int) -> Cache:
     """`group_size` rows per row of a filled cache, in buffers with room for so many positions more."""
-    layers = []
-    for layer in cache.layers:
-        buffers = []
-        for filled in (layer.keys, layer.values):
-            n, heads, length, dim = filled.shape
-            buffer = filled.new_empty(n * group_size, heads, length + room, dim)
-            buffer[:, :, :length] = filled.repeat_interleave(group_size, 0)
-            buffers.append(buffer)
-        layers.append(PreallocatedLayer(buffers[0], buffers[1], length))
-    return Cache(layers=layers)
+    length = cache.get_seq_length()
+    return Cache(
+        layers=[
+            PreallocatedLayer(keys, values, length)
+            for keys, values in expanded_buffers(cache, group_size, length + room)
+        ]
+    )
+
+
+def expanded_buffers(cache: Cache, group_size: int, length: int) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer of a filled cache, `group_size` rows per row, in buffers of so many positions.
+
+    The rest is 0: what a mask hides still takes part, with weight 0, and 0 times whatever memory held may be NaN.
+    """
+
+    def expanded(filled: Tensor) -> Tensor:
+        n, heads, used, dim = filled.shape
+        buffer = filled.new_zeros(n * group_size, heads, length, dim)
+        buffer[:, :, :used] = filled.repeat_interleave(group_size, 0)
+        return buffer
+
+    return [(expanded(layer.keys), expanded(layer.values)) for layer in cache.layers]
+
+
+def branches(logits: Tensor, has_negatives: bool) -> tuple[Tensor, Tensor | None]:
+    """(rows, V) to those under the positive and those under the negative prompt, (B, V) each."""
+    if not has_negatives:
+        return logits, None
+    half = len(logits) // 2
+    return logits[:half], logits[half:]
 
 
 def causal_mask(before: Tensor, new: int) -> Tensor:

@@ -94,8 +94,8 @@ class ImageEmbedding(nn.Module):
         nn.init.normal_(self.code.weight, std=0.02)
         nn.init.normal_(self.place.weight, std=0.02)
 
-    def forward(self, tokens: Tensor, first: int) -> Tensor:
-        places = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+    def forward(self, tokens: Tensor, first: int | Tensor) -> Tensor:
+        places = first + torch.arange(tokens.shape[1], device=tokens.device)
         return self.code(tokens) + self.place(places)
 
 
@@ -176,7 +176,7 @@ class EmbeddedModel(LlamaImageModel):
 
     # Image tokens
 
-    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+    def embed_image_tokens(self, tokens: Tensor, first: int | Tensor) -> Tensor:
         return self.image_embedding(tokens, first)
 
     def head(self, features: Tensor) -> Tensor:

@@ -99,7 +99,8 @@ class Emu3ImageModel(LlamaImageModel):
 
     # Image tokens and line ends
 
-    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+    def embed_image_tokens(self, tokens: Tensor, first: int | Tensor) -> Tensor:
+        assert isinstance(first, int), "how many lines end depends on it; see embed_step"
         count, width = tokens.shape[1], self.grid[1]
         raster = torch.arange(first, first + count, device=tokens.device)
         place = raster - first + raster // width - first // width
@@ -114,10 +115,13 @@ class Emu3ImageModel(LlamaImageModel):
         raster, width = torch.arange(first, first + count, device=self.device), self.grid[1]
         return raster - first + (raster + 1) // width - first // width
 
-    @property
-    def image_inputs(self) -> int:
-        fed = self.grid[0] * self.grid[1] - 1
-        return fed + fed // self.grid[1]
+    def embed_step(self, tokens: Tensor, first: Tensor, inputs: int) -> Tensor:
+        line_end = self.emu3.vocabulary_mapping.eol_token_id
+        ids = F.pad(self.code_ids[tokens], (0, inputs - 1), value=line_end)
+        return self.language_model.get_input_embeddings()(ids)
+
+    def inputs_of(self, codes: int) -> int:
+        return codes + codes // self.grid[1]
 
     def head(self, features: Tensor) -> Tensor:
         weight = self.emu3.lm_head.weight

@@ -63,6 +63,8 @@ def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any
     """
     try:
         return load(folder, **options)
+    except MemoryError:  # says nothing against the files
+        raise
     except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error

@@ -94,7 +94,7 @@ class JanusImageModel(LlamaImageModel):
 
     # Image tokens
 
-    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+    def embed_image_tokens(self, tokens: Tensor, first: int | Tensor) -> Tensor:
         return self.janus.prepare_embeddings_for_image_generation(tokens)
 
     def head(self, features: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from transformers.cache_utils import DynamicCache
 
 from ..interfaces import Reference
 from ..logprobs import STATISTICS, token_statistics
-from .decoding import DecodingState, PromptCondition, causal_mask, expanded_cache
+from .decoding import DecodingState, PromptCondition, branches, causal_mask, expanded_cache
+from .fixed_decoding import FixedDecoding
 
 _NEEDS_NEGATIVE = {"negative_logprobs", "full_kl", "code_shift"}
 
@@ -28,12 +29,14 @@ class LlamaImageModel(nn.Module):
 
     Attributes:
         recompute: layers are recomputed in the backward pass, which saves their activations' memory.
+        capturable: see `CapturableModel`.
     """
 
     grid: tuple[int, int]
     codebook_size: int
     language_model: PreTrainedModel
     recompute = False
+    capturable = True
     # As many token positions as fit share a chunk of the head. 16 MiB in float32: small enough that a CPU's allocator
     # keeps the memory for the next chunk, where it would fault larger ones in anew.
     logits_at_once = 2**22
@@ -57,21 +60,30 @@ class LlamaImageModel(nn.Module):
         """Rotary positions (N, L) of prompts with this mask; an image's inputs count on from the last one."""
         return (mask.long().cumsum(1) - 1).clamp(min=0)
 
-    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+    def embed_image_tokens(self, tokens: Tensor, first: int | Tensor) -> Tensor:
         """(N, n) codes at raster positions first, first + 1, ... to input embeddings (N, m, D).
 
-        m is n, or more where the model's sequences hold structure tokens between image tokens.
+        m is n, or more where the model's sequences hold structure tokens between image tokens. In a step of fixed
+        shapes `first` is (1,), on the device.
         """
         raise NotImplementedError
+
+    def embed_step(self, tokens: Tensor, first: Tensor, inputs: int) -> Tensor:
+        """(N, 1) codes at the raster position `first` (1,) to (N, inputs, D); to be overridden with `inputs_of`."""
+        return self.embed_image_tokens(tokens, first)
 
     def predicting(self, first: int, count: int) -> Tensor | slice:
         """Which of the m inputs of `embed_image_tokens` predict the next code: one for each of `count` tokens."""
         return slice(None)
 
+    def inputs_of(self, codes: int) -> int:
+        """Inputs that the first so many image tokens become, structure tokens behind them included."""
+        return codes
+
     @property
     def image_inputs(self) -> int:
         """Inputs that all tokens but the last one become."""
-        return self.grid[0] * self.grid[1] - 1
+        return self.inputs_of(self.grid[0] * self.grid[1] - 1)
 
     def head(self, features: Tensor) -> Tensor:
         """(..., D) hidden states to logits (..., V) over the image codes."""
@@ -134,11 +146,11 @@ class LlamaImageModel(nn.Module):
             state.features = out.last_hidden_state[:, -1]
             state.position = state.position + new
             state.generated += 1
-        logits = self.head(state.features)
-        if not state.has_negatives:
-            return logits, None
-        half = len(logits) // 2
-        return logits[:half], logits[half:]
+        return branches(self.head(state.features), state.has_negatives)
+
+    def fixed_steps(self, state: DecodingState, group_size: int) -> FixedDecoding:
+        """As `expand`, for steps of fixed shapes, which a GPU can replay."""
+        return FixedDecoding(self, state, group_size)
 
     # Training
 

@@ -185,7 +185,7 @@ class LlamaGenModel(LlamaImageModel):
 
     # Image tokens
 
-    def embed_image_tokens(self, tokens: Tensor, first: int) -> Tensor:
+    def embed_image_tokens(self, tokens: Tensor, first: int | Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(tokens)
 
     def head(self, features: Tensor) -> Tensor:

@@ -105,26 +105,9 @@ def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:
     """What the detector sees on each sample, with masks, and whether the prompt names it."""
     from .pixels import to_uint8
     from .shapes.detector import detect
+    from .truth_localisation import described
 
-    found = detect(to_uint8(rollout.images), masks=True)
-    described = []
-    for prompt, objects in zip(rollout.prompts, found, strict=True):
-        wanted = {c["class"] for c in prompt.spec["include"]} if prompt.spec else set()
-        described.append(
-            [
-                {
-                    "name": name,
-                    "color": d.color,
-                    "confidence": d.confidence,
-                    "box": list(d.box),
-                    "mask": d.mask,
-                    "prompted": name in wanted,
-                }
-                for name, detections in objects.items()
-                for d in detections
-            ]
-        )
-    return described
+    return described(rollout.prompts, detect(to_uint8(rollout.images), masks=True))
 
 
 @dataclass(frozen=True)

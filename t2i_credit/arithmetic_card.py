@@ -176,5 +176,5 @@ def _story(plan: ArithmeticPlan, minutes: float) -> str:
         f"otherwise; later steps carry on from it. Hard are additions that carry and subtractions that borrow (their "
         f"mistake is to forget it) and products whose second factor is at least {LARGE_FACTOR} (one factor too few); a "
         f"problem has at most {MOST_HARD} hard steps. {plan.wrongly_share:.0%} of the examples ask for a wrong answer "
-        f"and get one. The rules stand in t2i_credit/arithmetic/."
+        f"and get one, in which every hard step goes wrong. The rules stand in t2i_credit/arithmetic/."
     )

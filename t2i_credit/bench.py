@@ -24,6 +24,7 @@ from .bench_memory import MemorySize, can_measure
 from .bench_rewards import reward_rows
 from .bench_statistics import BENCH, Row, alone, compared, interleaved
 from .bench_update import memory_rows, pass_row
+from .captured import eager_reason
 from .config import Config
 from .config_plugins import CreditConfig
 from .credit import CREDIT
@@ -77,8 +78,8 @@ def run(
         UserError: an unknown part, or the configuration has no guidance.
     """
     check(config, parts)
-    janus = is_janus(model)
-    turns = ("rollout" in parts) * (1 + janus) + ("step" in parts)
+    janus, captured = is_janus(model), eager_reason(model) is None
+    turns = ("rollout" in parts) * (1 + janus + captured) + ("step" in parts)
     turns += ("update" in parts) * (1 + can_measure())
     turns += ("rewards" in parts) * len(rewards or {})
     finished = 0
@@ -132,7 +133,7 @@ def _sampling(
     batches = PromptBatches(prompts, per_step=config.prompts.per_step, seed=config.prompts.seed)
     samples = config.prompts.per_step * settings.group_size
 
-    def sampled(repeat: int, keep: bool) -> float:
+    def sampled(repeat: int, *, keep: bool = True, capture: bool = True) -> float:
         chosen = batches.batch(repeat)
         condition = model.condition([p.text for p in chosen], [p.negative for p in chosen])
         noise = sampling_noise(derive_seed(BENCH, repeat), 0, samples, tokens).to(model.device)
@@ -145,19 +146,23 @@ def _sampling(
                 noise,
                 **settings.sampling,
                 keep=keep,
+                capture=capture,
             ),
         )
 
     for keep in (True, False):
-        sampled(0, keep)
-    ours, rival = interleaved(
-        lambda i: sampled(i, True), lambda i: sampled(i, False), repeats, done
-    )
+        sampled(0, keep=keep)
+    ours, rival = interleaved(sampled, lambda i: sampled(i, keep=False), repeats, done)
     what = (
         f"sampling {samples} images at cfg {settings.cfg_scale:g}: both prompts' log-probs and entropy "
         "kept, against tokens alone"
     )
     rows = [compared(what, "s", ours, rival)]
+    if eager_reason(model) is None:
+        sampled(0, capture=False)
+        recorded, rival = interleaved(sampled, lambda i: sampled(i, capture=False), repeats, done)
+        what = "the same: steps recorded once and replayed as CUDA graphs, against steps one by one"
+        rows.append(compared(what, "s", recorded, rival))
     if model.device.type == "cuda":
         limit = reading_time(model, 2 * samples)
         what = (
@@ -275,7 +280,8 @@ class _Unwritten:
 
 def _settings(config: Config, model: Any) -> dict[str, Any]:
     device = model.device
-    return {
+    decoding = {"decoding": eager_reason(model) or "captured"} if device.type == "cuda" else {}
+    return decoding | {
         "model": config.model.name,
         "prompts": config.prompts.per_step,
         "group_size": config.rollout.group_size,

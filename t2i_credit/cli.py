@@ -24,6 +24,9 @@ __all__ = ["app", "cli_make", "cli_measure", "cli_runs", "main"]
 
 def main() -> Any:
     """Entry point: a user's error, or too little memory, is one line and exit code 2; of several processes one says it."""
+    os.environ.setdefault(
+        "HF_HUB_VERBOSITY", "error"
+    )  # a hub out of reach is one line, not one a retry
     try:
         return app(standalone_mode=True)
     except UserError as error:

@@ -170,6 +170,13 @@ def compare(
     cfg_scale: Annotated[
         float | None, typer.Option(help="evaluation: guidance, 2; of images alone", min=1)
     ] = None,
+    evaluate_on: Annotated[
+        str | None,
+        typer.Option(help="evaluation: GenEval records, a file or hf://...; left out = shapes"),
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="evaluation: who finds objects; left out = shapes")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
 ) -> None:
     """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
@@ -181,6 +188,10 @@ def compare(
 
     named = [word for word in recipes if "=" not in word]
     overrides = [word for word in recipes if "=" in word]
+    if evaluate_on is not None and prompts is not None:
+        raise UserError(
+            "--prompts: of the embedded world; the file of --evaluate-on is taken whole"
+        )
     runs = comparing.runs_of(
         named, seeds=seeds, first_seed=first_seed, out=out, base=base, overrides=overrides
     )
@@ -188,7 +199,13 @@ def compare(
         rows, hours = comparing.plan_rows(runs, workers)
         console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
         return
-    asked = {"prompts": prompts, "samples": images, "cfg_scale": cfg_scale}
+    asked = {
+        "prompts": prompts,
+        "samples": images,
+        "cfg_scale": cfg_scale,
+        "source": evaluate_on,
+        "detector": detector,
+    }
     given = {key: value for key, value in asked.items() if value is not None}
     evaluation = runs[0].kind.plan(**given)
     found = comparing.compare_runs(
@@ -209,6 +226,13 @@ def truth(
     measure: Annotated[
         list[str] | None,
         typer.Option(help="localisation, causality, specificity, gradients; left out = all"),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="who finds the objects; left out = the geneval reward's, or shapes"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="confidence of an object; left out = the verdict's")
     ] = None,
     like: Annotated[
         str | None,
@@ -234,11 +258,12 @@ def truth(
     from .truth_report import about, tables
 
     if is_text_model(model):
-        given = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+        given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+        given |= {"--detector": detector, "--threshold": threshold}
         _truth_of_text(
             model,
             credits=credit or [],
-            unused=[name for name, value in given.items() if value],
+            unused=[name for name, value in given.items() if value not in (None, [])],
             out=out,
             problems=prompts,
             group_size=images,
@@ -252,6 +277,8 @@ def truth(
             recipe=like,
             overrides=overrides or [],
             credits=credit or [],
+            detector=detector,
+            threshold=threshold,
             out=out,
             progress=progress,
             **({"measures": tuple(measure)} if measure else {}),

@@ -14,7 +14,7 @@ from typing import Any
 from .atomic import write_atomic, write_json
 from .compare_kinds import EvaluationPlan
 from .compare_plots import draw, sampled
-from .compare_runs import SPLITS, Run, check_runs, finish_runs
+from .compare_runs import Run, check_runs, finish_runs
 from .compare_statistics import (
     area_under,
     mean_interval,
@@ -30,8 +30,9 @@ from .errors import RunError
 from .run_reader import RunReader
 
 FORMAT = 1
-# Figures of a run that are compared by their difference; a kind may have more.
+# Figures of a run that are compared by their difference; a kind may have more, one file of prompts has no held_out.
 FIGURES = ("held_in", "held_out", "area", "final_reward", "reward_at_equal_samples")
+_SCORES = {"train": "held_in", "heldout": "held_out"}
 TRUTH = "truth/"  # live credit-truth metrics of a run begin so
 
 Say = Callable[[str], None]
@@ -84,14 +85,22 @@ def results(
 ) -> dict[str, Any]:
     """All numbers of finished runs; see `compare`."""
     methods = list(dict.fromkeys(run.method for run in runs))
-    target = fmean(_smooth(curve(run)[1])[-1] for run in runs if run.method == baseline)
-    end = min(curve(run)[0][-1] for run in runs)  # refills take more samples to the same step
-    figures = [run_figures(run, evaluation, target, end) for run in runs]
+    curves = [curve(run) for run in runs]
+    target = fmean(
+        _smooth(rewards)[-1]
+        for run, (_, rewards) in zip(runs, curves, strict=True)
+        if run.method == baseline
+    )
+    end = min(samples[-1] for samples, _ in curves)  # refills take more samples to the same step
+    figures = [
+        run_figures(run, course, evaluation, target, end)
+        for run, course in zip(runs, curves, strict=True)
+    ]
     by_method = {m: [f for f in figures if f["method"] == m] for m in methods}
     for found in by_method.values():
         found.sort(key=lambda f: f["seed"])
     kind, settings = runs[0].kind, runs[0].config
-    keys = (*FIGURES, *kind.figures)
+    keys = [key for key in (*FIGURES, *kind.figures) if key in figures[0]]
     return {
         "format": FORMAT,
         "base": settings.model.name,
@@ -127,23 +136,32 @@ def _smooth(rewards: Sequence[float]) -> list[float]:
     return running_mean(rewards, window_of(len(rewards)))
 
 
-def run_figures(run: Run, evaluation: EvaluationPlan, target: float, end: float) -> dict[str, Any]:
+def run_figures(
+    run: Run,
+    course: tuple[Sequence[float], Sequence[float]],
+    evaluation: EvaluationPlan,
+    target: float,
+    end: float,
+) -> dict[str, Any]:
     """The numbers of one finished run.
 
     Args:
         run: the run.
+        course: its `curve`.
         evaluation: what its scores are of.
         target: the training reward to reach.
         end: samples after which all runs are looked at alike; the area is that up to there.
     """
     reader = RunReader(run.path)
-    samples, rewards = curve(run)
+    samples, rewards = course
+    smooth = _smooth(rewards)
     summaries = {}
-    for split in SPLITS:
+    for split in evaluation.splits:
         value = evaluation.found(run.path, split)
         if value is None:
             raise RunError(f"{run.path}: has no evaluation of {split} prompts")
         summaries[split] = value["summary"]
+    scores = {_SCORES[split]: summary["overall"]["correct"] for split, summary in summaries.items()}
     held_in = {task: row["correct"] for task, row in summaries["train"].items()}
     lines = reader.metrics()
     reached = samples_to_reach(samples, rewards, target, window_of(len(rewards)))
@@ -156,13 +174,12 @@ def run_figures(run: Run, evaluation: EvaluationPlan, target: float, end: float)
         "method": run.method,
         "seed": run.seed,
         "run": run.path.name,
-        "held_in": held_in["overall"],
-        "held_out": summaries["heldout"]["overall"]["correct"],
+        **scores,
         **{key: summaries["train"]["overall"][key] for key in run.kind.figures},
         "tasks": {task: value for task, value in held_in.items() if task != "overall"},
         "area": area_under(*up_to(samples, rewards, end)),
-        "final_reward": _smooth(rewards)[-1],
-        "reward_at_equal_samples": up_to(samples, _smooth(rewards), end)[1][-1],
+        "final_reward": smooth[-1],
+        "reward_at_equal_samples": up_to(samples, smooth, end)[1][-1],
         "to_target": reached._asdict(),
         "samples": samples[-1],
         "samples_per_step": samples[-1] / len(samples),
@@ -259,8 +276,9 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
         row = {
             "method": name,
             "held-in [95%] (new seed)": f"{_with_interval(method['held_in'])} ({low:.3f} to {high:.3f})",
-            "held-out [95%]": _with_interval(method["held_out"]),
         }
+        if "held_out" in method:
+            row["held-out [95%]"] = _with_interval(method["held_out"])
         if "pass_at_k" in method:
             row[f"pass@{found['evaluation']['answers']} [95%]"] = _with_interval(
                 method["pass_at_k"]

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from . import api, judging
-from .compare_kinds import Report, with_section
+from .compare_kinds import SPLITS, EvaluationPlan, Report, with_section
 from .config import Config, find_plugin
 from .credit import CREDIT
 from .errors import ConfigError, UserError
+from .evaluate import check_prompts
+from .interfaces import Prompt
+from .prompts import load_prompts
 from .protocol import Protocol
 from .run_reader import RunReader
 from .update import as_entry
@@ -21,42 +24,65 @@ _PROMPTS = ("source", "split", "tasks", "negative", "per_step", "balance")
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan:
-    """How every final generator is evaluated: prompts per task, images of each, guidance, seed of the noise."""
+    """How every final generator is evaluated.
+
+    Attributes:
+        prompts: per task, of the embedded world.
+        images: of each prompt.
+        cfg_scale: guidance.
+        seed: of the noise.
+        source: a prompt file with GenEval records, the whole of which is evaluated; None = the embedded world.
+        detector: who finds the objects, as in `api.load_detector`.
+    """
 
     prompts: int = 50
     images: int = 4
     cfg_scale: float = judging.CFG_SCALE
     seed: int = 0
+    source: str | None = None
+    detector: str = "shapes"
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """A file has one."""
+        return SPLITS if self.source is None else SPLITS[:1]
+
+    def prompts_of(self, split: str) -> list[Prompt]:
+        """What is evaluated."""
+        if self.source is not None:
+            return load_prompts(self.source)
+        return judging.evaluation_prompts(split, self.prompts)
 
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
         """See `compare_kinds.EvaluationPlan`."""
-        reader = RunReader(run)
-        asked = _deciding(self.protocol().to_dict())
-        prompts = len(judging.evaluation_prompts(split, self.prompts))
+        reader, settings = RunReader(run), self.protocol().to_dict()
+        steps = reader.config()["train"]["steps"]
+        source = self.source or judging.split_name(split)
+        asked = (source, steps, len(self.prompts_of(split)), settings)
+        any_size = {"batch_size": settings["batch_size"]}  # it decides about no score
         for name in reader.evaluations():
             value = reader.evaluation(name)
             about, overall = value.get("about", {}), value.get("summary", {}).get("overall", {})
-            same = (about.get("prompts"), about.get("step"), overall.get("prompts")) == (
-                judging.split_name(split),
-                reader.config()["train"]["steps"],
-                prompts,
-            )
-            if same and _deciding(value.get("protocol", {})) == asked:
+            made = (about.get("prompts"), about.get("step"), overall.get("prompts"))
+            if (*made, value.get("protocol", {}) | any_size) == asked:
                 return value
         return None
 
     def evaluate(self, run: Path, split: str) -> None:
         """See `compare_kinds.EvaluationPlan`."""
         settings: dict[str, Any] = self.protocol().to_dict()
-        judging.evaluate_model(str(run), split=split, per_task=self.prompts, **settings)
+        judging.evaluate_model(
+            str(run), split=split, source=self.source, per_task=self.prompts, **settings
+        )
 
     def protocol(self) -> Protocol:
-        return Protocol(images_per_prompt=self.images, cfg_scale=self.cfg_scale, seed=self.seed)
-
-
-def _deciding(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a protocol that decide about its scores."""
-    return {key: value for key, value in protocol.items() if key != "batch_size"}
+        """How the images are sampled and judged."""
+        return Protocol(
+            images_per_prompt=self.images,
+            cfg_scale=self.cfg_scale,
+            seed=self.seed,
+            detector=self.detector,
+        )
 
 
 class Images:
@@ -97,15 +123,21 @@ class Images:
         found = with_section(found, "optim", warmup_steps=0)
         return with_section(found, "log", samples_every=steps, probes=0)
 
-    def check(self, config: Config) -> None:
+    def check(self, config: Config, evaluation: EvaluationPlan) -> None:
+        assert isinstance(evaluation, ImagePlan)
         prompts = api.load_prompt_set(config)
-        _, known = judging.find_detector(self.plan().protocol())
+        asked = evaluation.prompts_of(SPLITS[0]) if evaluation.source else prompts
+        if evaluation.source:
+            check_prompts(asked)
+        _, known = judging.find_detector(evaluation.protocol())
         try:
-            known([prompt for prompt in prompts if prompt.spec])
+            known([prompt for prompt in asked if prompt.spec])
         except UserError as error:
+            if evaluation.source:
+                raise
             raise ConfigError(
-                f"prompts.source: {config.prompts.source!r} cannot be compared: {error}; final models are evaluated "
-                "on shapes alone (for others `train` each and `evaluate --against`)"
+                f"prompts.source: {config.prompts.source!r} cannot be compared on the embedded world: {error}; give "
+                "--evaluate-on FILE and --detector NAME"
             ) from error
         api.build_reward(config).check(prompts)
 

@@ -13,6 +13,7 @@ from .config_types import Section
 
 Settings = TypeVar("Settings", bound=Section)
 Report = Callable[[int, Mapping[str, float]], None]
+SPLITS = ("train", "heldout")  # of the embedded worlds: held-in, held-out
 # A `Config` or a `TextConfig`: both have the sections model, prompts and train.
 AnyConfig = Any
 
@@ -21,6 +22,11 @@ class EvaluationPlan(Protocol):
     """How every final model is evaluated; a frozen dataclass, whose fields go to the worker as JSON."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """SPLITS, or the first of them where there is but one set of prompts."""
+        ...
 
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
         """The run's evaluation of this plan, or None; its `summary` has a row with "correct" for each task and "overall"."""
@@ -46,7 +52,8 @@ class Kind(Protocol):
         """An evaluation plan.
 
         Args:
-            given: fields of the plan, or prompts (how many), samples (of each), cfg_scale; what is left out is usual.
+            given: fields of the plan, or prompts (how many), samples (of each), cfg_scale, source (a prompt file),
+                detector; what is left out is usual.
 
         Raises:
             ConfigError: something is given that this kind has not.
@@ -73,11 +80,11 @@ class Kind(Protocol):
         """A run of so many steps in another folder, which keeps samples of the last step only."""
         ...
 
-    def check(self, config: AnyConfig) -> None:
+    def check(self, config: AnyConfig, evaluation: EvaluationPlan) -> None:
         """Builds what needs no model.
 
         Raises:
-            UserError: a run of this configuration would fail at once.
+            UserError: a run of this configuration would fail at once, or its evaluation.
         """
         ...
 

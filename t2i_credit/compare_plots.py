@@ -90,13 +90,15 @@ def _draw_bars(
 
 
 def _draw_differences(axis: Any, found: Mapping[str, Any], colors: Mapping[str, Any]) -> None:
-    """Paired differences to the first method with their intervals: held-in filled, held-out hollow."""
+    """Paired differences to the baseline with their intervals: held-in filled, held-out (if there is) hollow."""
     pairs = [d for d in found["differences"] if d["b"] == found["baseline"]]
     for row, pair in enumerate(pairs):
         for key, shift, face in (
             ("held_in", -0.12, colors[pair["a"]]),
             ("held_out", 0.12, "white"),
         ):
+            if key not in pair:
+                continue
             told = pair[key]
             axis.hlines(
                 row + shift, told["low"], told["high"], color=colors[pair["a"]], linewidth=1.5
@@ -108,7 +110,6 @@ def _draw_differences(axis: Any, found: Mapping[str, Any], colors: Mapping[str, 
     axis.locator_params(axis="x", nbins=4)
     axis.set_yticks(range(len(pairs)), [pair["a"] for pair in pairs], fontsize=8)
     axis.set_ylim(len(pairs) - 0.5, -0.5)
-    axis.set_title(
-        f"difference to {found['baseline']}, paired\nfilled: held-in, hollow: held-out", fontsize=9
-    )
+    hollow = "\nfilled: held-in, hollow: held-out" if any("held_out" in p for p in pairs) else ""
+    axis.set_title(f"difference to {found['baseline']}, paired{hollow}", fontsize=9)
     axis.grid(axis="x", color="0.92")

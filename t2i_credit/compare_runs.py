@@ -26,8 +26,6 @@ from .config import to_yaml
 from .errors import ConfigError, RunError
 from .run_reader import RunReader, dotted
 
-SPLITS = ("train", "heldout")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -173,7 +171,9 @@ def check_runs(runs: Sequence[Run]) -> None:
 
 def is_complete(run: Run, evaluation: EvaluationPlan) -> bool:
     """Whether a run is trained and evaluated."""
-    return run.state() == "finished" and all(evaluation.found(run.path, s) for s in SPLITS)
+    return run.state() == "finished" and all(
+        evaluation.found(run.path, s) for s in evaluation.splits
+    )
 
 
 def finish_runs(

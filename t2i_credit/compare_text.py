@@ -11,11 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .compare_kinds import Report, with_section
+from .compare_kinds import SPLITS, EvaluationPlan, Report, with_section
 from .errors import ConfigError
 from .judging_text import ANSWERS, PROBLEMS, TextProtocol, evaluate_text_model
 from .run_reader import RunReader
 from .text_config import TextConfig
+
+_FOR_IMAGES = {
+    "cfg_scale": "--cfg-scale: for images alone; a text is sampled without guidance",
+    "source": "--evaluate-on: for images alone; a text is evaluated on problems of its world",
+    "detector": "--detector: for images alone; answers are checked exactly",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,10 @@ class TextPlan:
     problems: int = PROBLEMS
     answers: int = ANSWERS
     seed: int = 0
+
+    @property
+    def splits(self) -> Sequence[str]:
+        return SPLITS
 
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
         """See `compare_kinds.EvaluationPlan`."""
@@ -54,8 +64,9 @@ class Text:
         self.origin = origin
 
     def plan(self, **given: Any) -> TextPlan:
-        if "cfg_scale" in given:
-            raise ConfigError("--cfg-scale: for images alone; a text is sampled without guidance")
+        for name, why in _FOR_IMAGES.items():
+            if name in given:
+                raise ConfigError(why)
         names = {"prompts": "problems", "samples": "answers"}
         return TextPlan(**{names.get(key, key): value for key, value in given.items()})
 
@@ -92,7 +103,7 @@ class Text:
         found = with_section(config, "train", steps=steps, out=out, name="short")
         return with_section(found, "log", samples_every=steps)
 
-    def check(self, config: TextConfig) -> None:
+    def check(self, config: TextConfig, evaluation: EvaluationPlan) -> None:
         from .integrations.trl_run import prepare_text
 
         prepare_text(config, self.origin)

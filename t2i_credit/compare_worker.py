@@ -13,13 +13,12 @@ from typing import Any
 
 from . import console, launch
 from .compare_kinds import load_recipe
-from .compare_runs import SPLITS
 from .errors import UserError
 from .run_reader import RunReader
 
 
 def finish(config_file: Path, evaluation: dict[str, Any]) -> None:
-    """Brings the run to its last step and evaluates it on both splits.
+    """Brings the run to its last step and evaluates it on every split.
 
     Args:
         config_file: the resolved configuration.
@@ -35,7 +34,7 @@ def finish(config_file: Path, evaluation: dict[str, Any]) -> None:
         with console.training(config) as progress:
             kind.train(config, resume=begun, report=progress.report, warn=progress.warn)
     plan = kind.plan(**evaluation)
-    for split in SPLITS:
+    for split in plan.splits:
         if plan.found(path, split) is None:
             plan.evaluate(path, split)
 

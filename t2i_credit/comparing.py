@@ -68,7 +68,7 @@ def compare_runs(
         raise ConfigError(f"--workers: {workers} is not allowed; at least 1")
     methods = _one_of_each(runs)
     for run in methods.values():
-        run.kind.check(run.config)
+        run.kind.check(run.config, evaluation)
     try:
         runs[0].path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,7 +6,7 @@ in raster order, V codebook entries. Masks: True = counts in the loss. Log-proba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -140,6 +140,37 @@ class ImageTokenModel(Protocol):
 
     def save_pretrained(self, folder: str) -> None:
         """Writes the model in the Hugging Face layout."""
+        ...
+
+
+class FixedSteps(Protocol):
+    """Decoding whose whole state lies on the device, so that one recorded step can be replayed for many tokens."""
+
+    def first(self) -> tuple[Tensor, Tensor | None]:
+        """The logits (B, V) of token 0, which the prompts alone predict, under both prompts."""
+        ...
+
+    def kind(self, t: int) -> Hashable:
+        """What tells the step that predicts token t, from 1 on, from others: steps of one kind run the same operations
+        on the same memory."""
+        ...
+
+    def advance(self, tokens: Tensor, kind: Hashable) -> tuple[Tensor, Tensor | None]:
+        """Feeds the codes just sampled, (B,), to the logits of the next ones; in the order of the tokens."""
+        ...
+
+
+class CapturableModel(ImageTokenModel, Protocol):
+    """A generator that a GPU need not be told every step of anew; none has to be one.
+
+    Attributes:
+        capturable: False where it was tried and failed, or where somebody must see every step.
+    """
+
+    capturable: bool
+
+    def fixed_steps(self, state: Any, group_size: int) -> FixedSteps:
+        """As `expand`, for steps of fixed shapes."""
         ...
 
 

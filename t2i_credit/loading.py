@@ -53,24 +53,14 @@ def trainable_model(config: Config, model: Any = None, *, compared: bool) -> tup
         ConfigError: what is to be trained is not there, or weights and optimizer are more than the device holds.
         ModelError, RunError: see `load_model`.
     """
-    import torch
-
-    from .finetune import (
-        adapter_layers,
-        cast_parameters,
-        choose_trained,
-        frozen_reference,
-        merge_adapter,
-    )
+    from .finetune import adapter_layers, frozen_reference
     from .memory import OF_WEIGHTS, held_throughout, require_room
     from .processes import local_device, process_count
     from .sharding import require_shardable
 
     device = local_device() if model is None else model.device
     model = load_model(config.model.name, device="cpu") if model is None else model
-    merge_adapter(model)  # of an earlier run that this one goes on from
-    cast_parameters(model, getattr(torch, config.model.dtype))
-    choose_trained(model, config.tune, seed=config.train.seed)
+    _tune(model, config, seed=config.train.seed)
     if config.train.sharding == "full":
         require_shardable(model)
     copied = compared and not adapter_layers(model)
@@ -79,6 +69,34 @@ def trainable_model(config: Config, model: Any = None, *, compared: bool) -> tup
     require_room(least, str(device), OF_WEIGHTS)
     model = model.to(device)
     return model, frozen_reference(model) if compared else None
+
+
+def measured_policy(config: Config, *, compared: bool) -> tuple[Any, Any]:
+    """The model that a configuration names, as training would have it, and what it is compared with there.
+
+    Args:
+        config: a run is tuned as it was trained, any other model as this says.
+        compared: whether a run's own beginning is wanted; None is in its place otherwise. Any other model has left
+            nothing yet and is its own reference.
+
+    Raises:
+        ConfigError: what is to be trained is not there.
+        ModelError, RunError: see `load_model`.
+    """
+    from .finetune import frozen_reference
+    from .processes import local_device
+
+    run = run_of(config.model.name)
+    if run is None:
+        model = load_model(config.model.name, device="cpu")
+        _tune(model, config, seed=config.train.seed)
+        model = model.to(local_device()).eval()
+        return model, model
+    model = _begun(run[0])
+    reference = frozen_reference(model) if compared else None
+    _go_on(model, *run)
+    model = model.to(local_device()).eval()
+    return model, reference.to(local_device()) if reference else None
 
 
 def check_model(name: str) -> None:
@@ -109,14 +127,27 @@ def run_of(name: str) -> tuple[Path, int | None] | None:
     return (Path(path), step) if (Path(path) / "config.yaml").is_file() else None
 
 
-def _load_run(path: Path, step: int | None) -> Any:
-    """The model of a run at a checkpoint, on the CPU; the moving average of its weights, if the run kept one."""
+def _tune(model: Any, config: Config, *, seed: int) -> None:
+    """Gives a loaded model the number format, the trained parameters and the adapter of a configuration."""
     import torch
 
-    from .checkpoint import load_checkpoint
     from .finetune import cast_parameters, choose_trained, merge_adapter
+
+    merge_adapter(model)  # of an earlier run that this one goes on from
+    cast_parameters(model, getattr(torch, config.model.dtype))
+    choose_trained(model, config.tune, seed=seed)
+
+
+def _load_run(path: Path, step: int | None) -> Any:
+    """The model of a run at a checkpoint, on the CPU; the moving average of its weights, if the run kept one."""
+    model = _begun(path)
+    _go_on(model, path, step)
+    return model
+
+
+def _begun(path: Path) -> Any:
+    """The model that a run began from, on the CPU, tuned as the run had it."""
     from .run_folder import RunReader
-    from .trainer import load_trained
 
     config = RunReader(path).config()
     try:
@@ -128,9 +159,14 @@ def _load_run(path: Path, step: int | None) -> Any:
         where=str(path / "config.yaml"),
     )
     model = load_model(name, device="cpu")  # which may be a run again
-    merge_adapter(model)
-    cast_parameters(model, getattr(torch, kept.model.dtype))
-    choose_trained(model, kept.tune, seed=0)
+    _tune(model, kept, seed=0)
+    return model
+
+
+def _go_on(model: Any, path: Path, step: int | None) -> None:
+    """Gives the model that a run began from the weights of a checkpoint."""
+    from .checkpoint import load_checkpoint
+    from .trainer import load_trained
+
     saved = load_checkpoint(path / "checkpoints", step)
     load_trained(model, saved.extra.get("ema") or saved.model_state or {}, str(saved.path))
-    return model

@@ -9,10 +9,9 @@ from typing import Any
 
 from . import api
 from .config import Config, load_config
-from .errors import ConfigError, PromptError
-from .finetune import choose_trained
-from .interfaces import Prompt
-from .loading import run_of
+from .errors import ConfigError
+from .loading import measured_policy, run_of
+from .measuring_objects import find_finder, require_objects
 
 Progress = Callable[[int, int], None]
 DEFAULT_RECIPE = "shapes/grpo"
@@ -29,16 +28,10 @@ def truth_config(model: str, recipe: str | None = None, overrides: Sequence[str]
         UserError: a wrong override, or a configuration that cannot be read.
     """
     if recipe is None:
-        own = run_folder_of(model) / "config.yaml"
-        recipe = str(own) if own.is_file() else DEFAULT_RECIPE
+        run = run_of(model)
+        recipe = str(run[0] / "config.yaml") if run else DEFAULT_RECIPE
     found = load_config(recipe, overrides)
     return found.model_copy(update={"model": found.model.model_copy(update={"name": model})})
-
-
-def run_folder_of(model: str) -> Path:
-    """The folder in MODEL or MODEL@STEP."""
-    path, _, step = model.rpartition("@")
-    return Path(path if path and step.isdecimal() else model)
 
 
 def truth_of(
@@ -47,6 +40,8 @@ def truth_of(
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     credits: Sequence[str] = (),
+    detector: str | None = None,
+    threshold: float | None = None,
     out: Path,
     progress: Progress = lambda done, of: None,
     **settings: Any,
@@ -56,7 +51,8 @@ def truth_of(
     Args:
         model: name, model folder or run (run@STEP).
         recipe, overrides: see `truth_config`.
-        credits: as `parse_assigner` reads them; none = every entry of the table that needs no reference.
+        credits: as `parse_assigner` reads them; none = every entry of the table that can be measured on the model.
+        detector, threshold: who finds the objects, see `find_finder`; refused if no measure asks for masks.
         out: the folder to write.
         settings: of `TruthSettings`.
 
@@ -74,32 +70,36 @@ def truth_of(
 
     asked = TruthSettings(**settings)
     config = truth_config(model, recipe, overrides)
-    assigners = [parse_assigner(text) for text in credits]
+    has_left = run_of(model) is not None
+    assigners = [parse_assigner(text, has_left=has_left) for text in credits]
     left_out: dict[str, str] = {}
     if not credits:
-        assigners, left_out = default_assigners()
-    for name, part in config.reward.items():
-        if part.normalize != "none":
-            raise ConfigError(
-                f"reward.{name}.normalize: {part.normalize!r} is refused: truth takes advantages of rewards as they "
-                "are; use none"
-            )
+        assigners, left_out = default_assigners(has_left=has_left)
+    _refuse_normalized(config)
     prompts = api.load_prompt_set(config)
-    _require_masks(truth_prompts(prompts, asked.per_task, asked.seed), config.prompts.source)
+    chosen = truth_prompts(prompts, asked.per_task, asked.seed)
+    require_objects(chosen, config.prompts.source)
+    if not asked.takes_masks and (detector is not None or threshold is not None):
+        raise ConfigError(
+            "--detector, --threshold: none of these measures asks for masks; leave out"
+        )
+    finder = find_finder(config, detector, threshold) if asked.takes_masks else None
+    if finder:
+        finder.check(chosen)
     reward = api.build_reward(config)
     reward.check(prompts)
     check_folder(out)
-    policy = api.load_model(model)
-    if run_of(model) is None:  # a run's weights are chosen already
-        choose_trained(policy, config.tune, seed=0)
+    compared = any(one.entry.needs_reference for one in assigners)
+    policy, reference = measured_policy(config, compared=compared)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
     found = measure(
         config,
         model=policy,
+        reference=reference,
         reward=reward,
         advantage=partial(advantage, **config.advantage.params),
         prompts=prompts,
-        describe=api.describe_shapes,
+        describe=finder.describe if finder else lambda rollout: [],
         assigners=assigners,
         settings=asked,
         progress=progress,
@@ -108,21 +108,18 @@ def truth_of(
         "model": model,
         "policy": config.loss.policy,
         "cfg_scale": config.rollout.cfg_scale,
+        "detector": finder.name if finder else None,
         "left_out": left_out,
     }
     write_report(found | about, out)
     return found | about
 
 
-def _require_masks(prompts: Sequence[Prompt], source: str) -> None:
-    """Raises PromptError if the detector of the embedded world cannot find what the prompts ask for."""
-    from .shapes.detector import classes
-
-    known = classes()
-    for prompt in prompts:
-        for clause in (prompt.spec or {}).get("include", []):
-            if clause["class"] not in known:
-                raise PromptError(
-                    f"{source}: prompt {prompt.text!r} asks for {clause['class']!r}, of which there are no "
-                    f"masks; credit truth knows {', '.join(known)}"
-                )
+def _refuse_normalized(config: Config) -> None:
+    """Raises ConfigError if training would take advantages of other rewards than these."""
+    for name, part in config.reward.items():
+        if part.normalize != "none":
+            raise ConfigError(
+                f"reward.{name}.normalize: {part.normalize!r} is refused: truth takes advantages of rewards as they "
+                "are; use none"
+            )

@@ -57,7 +57,7 @@ def truth_of_text_model(
 
     if unused:
         raise ConfigError(f"{', '.join(unused)}: for images alone; {model} is a text model")
-    assigners = [parse_assigner(text) for text in credits]
+    assigners = [parse_assigner(text, has_left=True) for text in credits]
     if not credits:
         assigners = [one for one in default_assigners()[0] if one.needs <= FIELDS]
     loaded, tokenizer = load_text(model)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .config import Config
 from .errors import ConfigError
+from .passes import both_branches, samples_in_a_pass
 
 PROMPT = 32  # positions of a prompt, about
 PER_LAYER = (
@@ -60,10 +61,8 @@ def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1)
     tokens = model.grid[0] * model.grid[1]
     rows = 2 * min(config.rollout.batch_size or samples, samples)
     cache = round(rows * (tokens + PROMPT) * 2 * width * shared * layers * value)
-    branches = 2 if config.loss.policy == "guided" and config.rollout.cfg_scale != 1 else 1
-    micro = config.train.micro_batch_size or samples
-    if config.train.micro_batch_tokens:
-        micro = max(1, config.train.micro_batch_tokens // (tokens * branches))
+    branches = 2 if both_branches(config) else 1
+    micro = samples_in_a_pass(config, model.grid, samples)
     positions = branches * min(micro, samples) * (tokens + PROMPT)
     kept = layers + PER_LAYER if config.tune.recompute else layers * PER_LAYER
     mixed = config.train.precision == "bf16"

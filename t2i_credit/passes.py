@@ -1,4 +1,5 @@
-"""Forward passes per image token of a training step: how many a configuration needs, and how many a model ran.
+"""Forward passes of a training step: how many per image token a configuration needs, how many a model ran, and of how
+many samples one is.
 
 Samples kept for the run folder, further rounds of dynamic sampling and golden references come on top. A layer that is
 recomputed in the backward pass is not counted: it makes no pass of its own.
@@ -34,11 +35,23 @@ class Passes:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
+def both_branches(config: Config) -> bool:
+    """Whether the policy is a distribution of both branches: guided, by a scale that guides."""
+    return config.loss.policy == "guided" and config.rollout.cfg_scale != 1
+
+
+def samples_in_a_pass(config: Config, grid: tuple[int, int], samples: int) -> int:
+    """Most of so many samples in one forward and backward pass."""
+    if limit := config.train.micro_batch_tokens:
+        return max(1, limit // (grid[0] * grid[1] * (2 if both_branches(config) else 1)))
+    return config.train.micro_batch_size or samples
+
+
 def passes_needed(config: Config, entry: CreditEntry) -> Passes:
     """What a step of the configuration takes, all its updates together."""
     needs = entry.fields_needed(**config.credit.params)
     guided = config.rollout.cfg_scale != 1
-    both = guided and config.loss.policy == "guided"
+    both = both_branches(config)
     negative = bool({"negative_logprobs", "full_kl", "code_shift"} & needs)
     policy = 2 if both else 1
     held = config.loss.kl_coef > 0 or "ref_logprobs" in needs

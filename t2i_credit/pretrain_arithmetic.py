@@ -42,11 +42,11 @@ class ArithmeticPlan:
         checkpoint_every: steps.
     """
 
-    steps: int = 3000
+    steps: int = 3600
     batch: int = 64
     lr: float = 2e-3
-    curated_share: float = 0.6
-    wrongly_share: float = 0.15
+    curated_share: float = 0.5
+    wrongly_share: float = 0.25
     seed: int = 0
     checkpoint_every: int = 250
 

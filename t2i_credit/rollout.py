@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .captured import eager_reason, sample_captured
 from .errors import UserError
 from .interfaces import Condition, ImageTokenModel, Prompt, Rollout
 from .logprobs import code_shift as code_shift_of
@@ -169,21 +170,21 @@ def _sample(
     code_spread: bool = False,
     code_shift: bool = False,
     keep: bool = True,
+    capture: bool = True,
 ) -> dict[str, Tensor]:
     """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T).
 
-    `keep=False` gives the tokens alone; the bench measures by it what keeping the rest costs.
+    `keep=False` gives the tokens alone, `capture=False` records no step where a GPU could: the bench measures by them
+    what keeping the rest costs, and what recording saves.
     """
-    state = model.expand(model.prefill(condition), group_size)
     truncated = top_k > 0 or top_p < 1.0
-    steps: dict[str, list[Tensor]] = {}
-    tokens = None
-    for t in range(noise.shape[1]):
-        positive, negative = model.advance(state, tokens)
+
+    def drawn(positive: Tensor, negative: Tensor | None, level: Tensor) -> dict[str, Tensor]:
+        """The next token and what is kept of it: logits (B, V) and noise (B,) to {name: (B,)}."""
         guided = guided_logits(positive, negative, cfg_scale=cfg_scale, temperature=temperature)
         guided_logprobs = guided.log_softmax(-1)
         sampling = truncate(guided, top_k, top_p).log_softmax(-1) if truncated else guided_logprobs
-        tokens = draw(sampling, noise[:, t])
+        tokens = draw(sampling, level)
         kept = {"tokens": tokens}
         if keep:
             kept |= _kept(tokens, positive, negative, guided_logprobs, full_kl, guided_entropy)
@@ -195,6 +196,17 @@ def _sample(
             kept["sampling_logprobs"] = (
                 _taken(sampling, tokens) if truncated else kept["guided_logprobs"]
             )
+        return kept
+
+    state = model.prefill(condition)
+    if capture and eager_reason(model) is None:
+        return sample_captured(model, state, group_size, noise, drawn)
+    state = model.expand(state, group_size)
+    steps: dict[str, list[Tensor]] = {}
+    tokens = None
+    for t in range(noise.shape[1]):
+        kept = drawn(*model.advance(state, tokens), noise[:, t])
+        tokens = kept["tokens"]
         for name, column in kept.items():
             steps.setdefault(name, []).append(column)
     return {name: torch.stack(columns, 1) for name, columns in steps.items()}

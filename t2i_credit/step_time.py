@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from .captured import WARM_UP, eager_reason
 from .config import Config
 from .credit import CreditEntry
 from .interfaces import Prompt
-from .passes import passes_needed
+from .passes import both_branches, passes_needed, samples_in_a_pass
 from .rollout import _sample, derive_seed, sampling_noise
 from .stopwatch import cpu_threads, seconds
 
@@ -24,6 +25,7 @@ ENOUGH = 0.5  # seconds; a slice that takes longer is not made larger
 SLOW = 2.0  # seconds; a slice that takes longer is not run again, setting up included
 GROWTH = 4
 DECODED = 4  # tokens that a slice of sampling feeds back
+REPLAYED = 64  # the same where a GPU replays its steps, which takes less than recording them
 TRAINED = (
     32  # image tokens of the first slice of the update, so that its prompt does not weigh much
 )
@@ -98,17 +100,19 @@ class _Slices:
                 ),
             )
 
-        fed = min(DECODED, self.tokens - 1)
+        eager = eager_reason(self.model) is not None
+        begun = 1 if eager else min(2 + WARM_UP, self.tokens)  # tokens until steps take their time
+        fed = min(DECODED if eager else REPLAYED, self.tokens - begun)
 
         def measured(samples: int) -> tuple[float, ...]:
-            first = decoded(samples, 1)
-            return first, max(0.0, decoded(samples, 1 + fed) - first)
+            first = decoded(samples, begun)
+            return first, max(0.0, decoded(samples, begun + fed) - first)
 
         samples, (first, rest) = _grown(
             measured, 1, min(settings.batch_size or self.samples, self.samples)
         )
         _, prompts, group = self._of(samples)
-        whole = first + rest / max(1, fed) * (self.tokens - 1)
+        whole = first + rest / max(1, fed) * (self.tokens - begun)
         return whole * self.samples / (prompts * group)
 
     @torch.no_grad()
@@ -133,11 +137,9 @@ class _Slices:
     def update(self, credit: CreditEntry) -> float:
         """The policy's pass over some tokens of a sample, or over as many samples as are trained on together."""
         config, device = self.config, self.model.device
-        both = config.loss.policy == "guided" and config.rollout.cfg_scale != 1
+        both = both_branches(config)
         wanted = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
-        largest = config.train.micro_batch_size or self.samples
-        if limit := config.train.micro_batch_tokens:
-            largest = max(1, limit // (self.tokens * (1 + both)))
+        largest = samples_in_a_pass(config, self.model.grid, self.samples)
 
         def measured(tokens: int) -> tuple[float, ...]:
             condition, prompts, group = self._of(max(1, tokens // self.tokens))

@@ -227,9 +227,9 @@ class Trainer:
         credit = self.update.credit_of(kept, advantages)
         raw = None
         if kept.negative_logprobs is not None:
-            credit_config = self.config.credit
-            measured = credit_config.name == "guidance_contrast"
-            kind: Any = credit_config.params.get("kind", "k3") if measured else "k3"
+            chosen = self.config.credit
+            measured = chosen.name == "guidance_contrast"
+            kind: Any = chosen.params.get("kind", "k3") if measured else "k3"
             raw = contrast(
                 kept.logprobs,
                 kept.negative_logprobs,

@@ -23,6 +23,7 @@ from .truth_assigners import BASELINES, Assigner, rollout_needs, scores_of
 from .truth_causality import Sampled, causality, decodings
 from .truth_gradients import gradient_agreement
 from .truth_localisation import COVERAGE, Objects, localisation, object_tokens
+from .truth_policy import Policy
 from .truth_specificity import one_object_texts, specificity
 
 MEASURES = ("localisation", "causality", "specificity", "gradients")
@@ -79,6 +80,11 @@ class TruthSettings:
             if is_wrong:
                 raise UserError(message)
 
+    @property
+    def takes_masks(self) -> bool:
+        """Whether any of the measures asks where the objects are."""
+        return not {"localisation", "specificity"}.isdisjoint(self.measures)
+
 
 def truth_prompts(prompts: Sequence[Prompt], per_task: int, seed: int) -> list[Prompt]:
     """`per_task` prompts of each task, drawn from `seed`.
@@ -105,6 +111,7 @@ def measure(
     config: Config,
     *,
     model: Any,
+    reference: Any = None,
     reward: Reward,
     advantage: Callable[[Tensor, int], Tensor],
     prompts: Sequence[Prompt],
@@ -118,9 +125,10 @@ def measure(
     Args:
         config: how images are sampled, which policy is trained, what the negative prompt is.
         model: an ImageTokenModel that is an nn.Module.
+        reference: what it is compared with, see `Policy`; None if no assigner asks for one.
         reward, advantage: as the trainer takes them.
         prompts: the whole set, each with its record.
-        describe: rollout to the objects of each sample, as the run folder keeps them.
+        describe: rollout to the objects of each sample, as the run folder keeps them; for localisation and specificity.
         assigners: the credits to compare.
         progress: called with (parts done, of).
 
@@ -133,8 +141,9 @@ def measure(
     chosen = truth_prompts(prompts, settings.per_task, settings.seed)
     if settings.measures == ("specificity",) and not any(map(one_object_texts, chosen)):
         raise PromptError("specificity needs prompts with two objects; none of this set has them")
+    policy = Policy.of(config, model, reference)
     run = _Measurement(
-        config, model, reward, advantage, prompts, describe, assigners, settings, progress
+        config, policy, reward, advantage, prompts, describe, assigners, settings, progress
     )
     found: dict[str, Any] = {"format": FORMAT, "settings": asdict(settings)}
     if set(settings.measures) - {"gradients"}:
@@ -150,7 +159,7 @@ class _Measurement:
     def __init__(
         self,
         config: Config,
-        model: Any,
+        policy: Policy,
         reward: Reward,
         advantage: Callable[[Tensor, int], Tensor],
         prompts: Sequence[Prompt],
@@ -159,7 +168,7 @@ class _Measurement:
         settings: TruthSettings,
         progress: Progress,
     ) -> None:
-        self.config, self.model, self.reward, self.advantage = config, model, reward, advantage
+        self.config, self.policy, self.reward, self.advantage = config, policy, reward, advantage
         self.prompts, self.describe, self.assigners = prompts, describe, assigners
         self.settings, self.progress = settings, progress
         self.finished = 0
@@ -173,14 +182,14 @@ class _Measurement:
 
     def of_pictures(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """The measures that look at the same sampled images."""
-        settings, rollout_config = self.settings, self.config.rollout
+        settings = self.settings
         seed = derive_seed(TRUTH, settings.seed)
         rollout = self._sample(prompts, settings.images, seed)
         rewards, _ = self.reward(rollout.images, rollout.prompts)
         advantages = self.advantage(rewards, rollout.group_size)
-        objects = self.describe(rollout)
-        scores = scores_of(self.assigners, rollout, advantages, self.model, seed=settings.seed)
-        height, width = rollout.images.shape[-2:]
+        objects = self.describe(rollout) if settings.takes_masks else []
+        scores = scores_of(self.assigners, rollout, advantages, self.policy, seed=settings.seed)
+        grid, (height, width) = self.policy.model.grid, rollout.images.shape[-2:]
         self._done()
         found: dict[str, Any] = {
             "prompts": len(prompts),
@@ -188,32 +197,26 @@ class _Measurement:
             "reward": float(rewards.mean()),
         }
         if "localisation" in settings.measures:
-            on_object = object_tokens(
-                objects, self.model.grid, (height, width), coverage=settings.coverage
-            )
+            on_object = object_tokens(objects, grid, (height, width), coverage=settings.coverage)
             found["localisation"] = localisation(scores, on_object, rollout.group_size, BASELINES)
-        batch_prompts = max(1, (rollout_config.batch_size or len(rollout)) // rollout.group_size)
         if "specificity" in settings.measures:
             found["specificity"] = specificity(
-                self.model,
+                self.policy,
                 rollout,
                 advantages,
                 objects,
                 self.assigners,
-                cfg_scale=rollout_config.cfg_scale,
-                temperature=rollout_config.temperature,
-                batch_prompts=batch_prompts,
                 coverage=settings.coverage,
             )
         if "causality" in settings.measures:
             sampled = Sampled(
-                self.model,
+                self.policy.model,
                 rollout,
                 rewards,
                 seed,
                 self.config.rollout.sampling,
                 lambda tokens: self._score(tokens, rollout.prompts),
-                batch_prompts,
+                self.policy.batch_prompts(rollout),
             )
             found["causality"] = causality(
                 sampled,
@@ -229,7 +232,7 @@ class _Measurement:
     def of_gradients(self) -> dict[str, Any]:
         """The measure that looks at policy gradients, on batches like those of training."""
         return gradient_agreement(
-            self.model,
+            self.policy,
             self._batches(),
             self.assigners,
             self.config,
@@ -254,7 +257,7 @@ class _Measurement:
     def _sample(self, prompts: Sequence[Prompt], group_size: int, seed: int) -> Rollout:
         needs = rollout_needs(self.assigners)
         return sample_rollout(
-            self.model,
+            self.policy.model,
             prompts,
             group_size=group_size,
             seed=seed,
@@ -270,7 +273,7 @@ class _Measurement:
     def _score(self, tokens: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Rewards (B,) of tokens (B, T), decoded in batches."""
         size = self.config.rollout.batch_size or len(tokens)
-        images = torch.cat([self.model.decode(part).float() for part in tokens.split(size)])
+        images = torch.cat([self.policy.model.decode(part).float() for part in tokens.split(size)])
         return self.reward(images, prompts)[0]
 
     def _done(self) -> None:

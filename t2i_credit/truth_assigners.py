@@ -17,10 +17,11 @@ from torch import Tensor
 
 from .config import find_plugin, parse_config
 from .config_yaml import parse_yaml
-from .credit import CREDIT, GROUP_FIELDS, CreditEntry
+from .credit import CREDIT, GROUP_FIELDS, UPDATE_FIELDS, CreditEntry
 from .credit_group import group_fields
 from .errors import ConfigError
-from .interfaces import ImageTokenModel, Rollout
+from .interfaces import Rollout
+from .truth_policy import Policy
 from .update import as_entry
 
 BASELINES = ("uniform", "random", "entropy", "centre")
@@ -45,14 +46,16 @@ class Assigner:
         """The fields that it reads, see credit.py."""
         return self.entry.fields_needed(**self.params)
 
-    def __call__(self, rollout: Rollout, advantages: Tensor, model: ImageTokenModel) -> Tensor:
-        """(B, T) credit of whole groups, row mean 1; `model` drew them."""
-        found = {name: getattr(rollout, name) for name in self.needs - GROUP_FIELDS}
+    def __call__(self, rollout: Rollout, advantages: Tensor, policy: Policy) -> Tensor:
+        """(B, T) credit of whole groups, row mean 1; `policy` drew them."""
+        kept = self.needs - GROUP_FIELDS - UPDATE_FIELDS
+        found = {name: getattr(rollout, name) for name in kept}
+        found |= policy.fields(self.needs & UPDATE_FIELDS, rollout)
         found |= group_fields(
             self.needs & GROUP_FIELDS,
             tokens=rollout.tokens,
-            codebook=model.codebook,
-            grid=model.grid,
+            codebook=policy.model.codebook,
+            grid=policy.model.grid,
             group_size=rollout.group_size,
             advantages=advantages,
             guided_entropy=rollout.guided_entropy,
@@ -60,11 +63,14 @@ class Assigner:
         return self.entry.assign(found, rollout.mask, advantages, **self.params)
 
 
-def parse_assigner(text: str) -> Assigner:
+def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
     """`NAME[,key=value...]`, NAME out of the credit table or package.module:function.
 
+    Args:
+        has_left: whether the policy has left its reference, as that of a run has.
+
     Raises:
-        ConfigError: an unknown name, key or value, or one that cannot be measured without a reference model.
+        ConfigError: an unknown name, key or value, or one that cannot be measured on such a policy.
     """
     where = f"--credit {text}"
     name, *rest = text.split(",")
@@ -76,12 +82,12 @@ def parse_assigner(text: str) -> Assigner:
         section[key] = parse_yaml(value.encode(), where)
     credit = parse_config({"credit": section}, where=where).credit
     assigner = Assigner(text, as_entry(find_plugin(name, CREDIT, where)), credit.params)
-    if problem := _unmeasurable(assigner):
+    if problem := _unmeasurable(assigner, has_left):
         raise ConfigError(f"{where}: {problem}")
     return assigner
 
 
-def default_assigners() -> tuple[list[Assigner], dict[str, str]]:
+def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[str, str]]:
     """Every entry of the credit table but `uniform`, once for each choice of its `kind`; and those left out: why."""
     found, left_out = [], {}
     for name, entry in CREDIT.items():
@@ -91,7 +97,7 @@ def default_assigners() -> tuple[list[Assigner], dict[str, str]]:
             params = {} if kind is None else {"kind": kind}
             label = name if kind is None or kind == _default_kind(entry) else f"{name},kind={kind}"
             assigner = Assigner(label, entry, params)
-            if problem := _unmeasurable(assigner):
+            if problem := _unmeasurable(assigner, has_left):
                 left_out[label] = problem
             else:
                 found.append(assigner)
@@ -102,10 +108,10 @@ def _default_kind(entry: CreditEntry) -> Any:
     return inspect.signature(entry.assign).parameters["kind"].default
 
 
-def _unmeasurable(assigner: Assigner) -> str | None:
-    if assigner.entry.needs_reference:
-        return "needs a reference model, which a single policy has not left yet"
-    if missing := sorted(assigner.needs - _KEPT - GROUP_FIELDS):
+def _unmeasurable(assigner: Assigner, has_left: bool) -> str | None:
+    if "hellinger" in assigner.needs and not has_left:
+        return "the policy still equals its reference, so this credit is uniform; measure a run (run@STEP)"
+    if missing := sorted(assigner.needs - _KEPT - GROUP_FIELDS - UPDATE_FIELDS):
         return f"needs {', '.join(missing)}, which a rollout does not keep"
     return None
 
@@ -114,14 +120,14 @@ def rollout_needs(assigners: Sequence[Assigner]) -> frozenset[str]:
     """The rollout fields that any of them reads, or that a group's fields are made of."""
     needs = frozenset().union(*(assigner.needs for assigner in assigners))
     made_of = {"guided_entropy"} if "entropy_gradient" in needs else set()
-    return (needs - GROUP_FIELDS) | made_of
+    return (needs - GROUP_FIELDS - UPDATE_FIELDS) | made_of
 
 
 def scores_of(
     assigners: Sequence[Assigner],
     rollout: Rollout,
     advantages: Tensor,
-    model: ImageTokenModel,
+    policy: Policy,
     *,
     seed: int,
 ) -> dict[str, Tensor]:
@@ -135,10 +141,10 @@ def scores_of(
         "uniform": ones,
         "random": torch.rand(ones.shape, generator=torch.Generator().manual_seed(seed)),
         "entropy": rollout.entropy.cpu(),
-        "centre": centre_closeness(model.grid).expand_as(ones),
+        "centre": centre_closeness(policy.model.grid).expand_as(ones),
     }
     for assigner in assigners:
-        found[assigner.name] = assigner(rollout, advantages, model).cpu()
+        found[assigner.name] = assigner(rollout, advantages, policy).cpu()
     return found
 
 

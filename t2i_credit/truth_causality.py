@@ -193,7 +193,7 @@ def causality(
     Returns:
         branch -> mode ("kept": the other tokens stay; "continued": those that come after are sampled again) ->
         changed (mean tokens per sample) and per name highest and lowest [drop, low, high], ratio (highest against
-        random's) and, but for entropy, ahead_of_entropy (difference of both highest).
+        random's, whose two ends are one thing measured twice) and, but for entropy, ahead_of_entropy (difference of both highest).
     """
     drops: dict[tuple[str, str, str, str], list[NDArray[Any]]] = {}
     counted: dict[str, list[float]] = {branch: [] for branch in BRANCHES}
@@ -230,10 +230,11 @@ def _row(
     columns: Mapping[tuple[str, str, str, str], NDArray[Any]], branch: str, mode: str, name: str
 ) -> dict[str, Any]:
     highest = columns[branch, mode, name, "highest"]
+    random = (columns[branch, mode, "random", end] for end in ENDS)
     row = {
         "highest": mean_interval(highest),
         "lowest": mean_interval(columns[branch, mode, name, "lowest"]),
-        "ratio": ratio_interval(highest, columns[branch, mode, "random", "highest"]),
+        "ratio": ratio_interval(highest, np.mean([*random], axis=0)),
     }
     if name != "entropy" and (branch, mode, "entropy", "highest") in columns:
         row["ahead_of_entropy"] = mean_interval(

@@ -17,7 +17,10 @@ from .config import Config
 from .credit import power_rank, token_advantages
 from .interfaces import Rollout
 from .losses import policy_loss
+from .passes import samples_in_a_pass
+from .processes import micro_batches
 from .truth_assigners import Assigner
+from .truth_policy import Policy
 from .truth_statistics import (
     Numbers,
     direction_cosine,
@@ -25,7 +28,9 @@ from .truth_statistics import (
     large_batch_cosine,
     pair_cosine,
     signal_to_noise,
+    times_cleaner,
 )
+from .update import denominators, owners_of
 
 MAX_COORDINATES = 2**21  # of a larger model a fixed random subset of the coordinates is compared
 LARGER = 21  # batches from which on the others together are at least 20 times one
@@ -64,7 +69,7 @@ class GradientStore:
 
 
 def credits_of(
-    rollout: Rollout, advantages: Tensor, assigners: Sequence[Assigner], model: Any, seed: int
+    rollout: Rollout, advantages: Tensor, assigners: Sequence[Assigner], policy: Policy, seed: int
 ) -> dict[str, Tensor]:
     """The credits whose gradients are compared: uniform, random (weights of power_rank, shuffled), the assigners'."""
     noise = torch.rand(rollout.tokens.shape, generator=torch.Generator().manual_seed(seed))
@@ -72,7 +77,7 @@ def credits_of(
         "uniform": rollout.mask.float(),
         "random": power_rank(noise.to(rollout.tokens.device), rollout.mask),
     }
-    return found | {assigner.name: assigner(rollout, advantages, model) for assigner in assigners}
+    return found | {assigner.name: assigner(rollout, advantages, policy) for assigner in assigners}
 
 
 def policy_gradients(
@@ -80,36 +85,49 @@ def policy_gradients(
 ) -> dict[str, Tensor]:
     """{name: (D,)}: the gradient of the configured policy loss at ratio 1, without KL term, under each credit.
 
-    One forward pass serves all of them.
+    Micro-batch by micro-batch as in training; one forward pass of each serves all credits.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    settings, size = config.loss, rollout.group_size
-    prompts = rollout.prompts[::size]
-    name = "guided_logprobs" if settings.policy == "guided" else "logprobs"
-    logprobs = model(
-        model.condition([p.text for p in prompts], [p.negative for p in prompts]),
-        rollout.tokens,
+    most = samples_in_a_pass(config, model.grid, len(rollout))
+    denominator = denominators(rollout)[config.loss.aggregate]
+    found: dict[str, Tensor] = {}
+    for rows in micro_batches(range(len(rollout)), most, rollout.group_size):
+        part = slice(rows.start, rows.stop)
+        logprobs = _logprobs(model, rollout, rows, config)
+        for i, (name, credit) in enumerate(credits.items()):
+            loss, _ = policy_loss(
+                logprobs,
+                logprobs.detach(),
+                token_advantages(advantages[part], credit[part]),
+                rollout.mask[part],
+                clip_low=config.loss.clip_low,
+                clip_high=config.loss.clip_high,
+                # one ratio per image would cancel the credit
+                ratio="sequence_token" if config.loss.ratio == "sequence" else config.loss.ratio,
+                aggregate=config.loss.aggregate,
+                denominator=denominator,
+            )
+            gradients = torch.autograd.grad(
+                loss, parameters, retain_graph=i + 1 < len(credits), allow_unused=True
+            )
+            whole = _flat(gradients, parameters)
+            found[name] = found[name] + whole if name in found else whole
+    return found
+
+
+def _logprobs(model: Any, rollout: Rollout, rows: range, config: Config) -> Tensor:
+    """(N, T) of the samples at `rows` in the policy's form, with a gradient; of whole groups each prompt runs once."""
+    prompts = rollout.prompts[:: rollout.group_size]
+    condition = model.condition([p.text for p in prompts], [p.negative for p in prompts])
+    places = torch.arange(rows.start, rows.stop, device=rollout.tokens.device)
+    name = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
+    found: Tensor = model(
+        condition.select(owners_of(places, rollout.group_size)),
+        rollout.tokens[rows.start : rows.stop],
         want=[name],
         cfg_scale=config.rollout.cfg_scale,
         temperature=config.rollout.temperature,
     )[name]
-    found = {}
-    for i, (label, credit) in enumerate(credits.items()):
-        loss, _ = policy_loss(
-            logprobs,
-            logprobs.detach(),
-            token_advantages(advantages, credit),
-            rollout.mask,
-            clip_low=settings.clip_low,
-            clip_high=settings.clip_high,
-            # one ratio per image would cancel the credit
-            ratio="sequence_token" if settings.ratio == "sequence" else settings.ratio,
-            aggregate=settings.aggregate,
-        )
-        gradients = torch.autograd.grad(
-            loss, parameters, retain_graph=i + 1 < len(credits), allow_unused=True
-        )
-        found[label] = _flat(gradients, parameters)
     return found
 
 
@@ -127,7 +145,7 @@ def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> T
 
 
 def gradient_agreement(
-    model: Any,
+    policy: Policy,
     batches: Iterable[tuple[Rollout, Tensor]],
     assigners: Sequence[Assigner],
     config: Config,
@@ -144,13 +162,14 @@ def gradient_agreement(
     Returns:
         batches, samples (per batch), coordinates; per name: snr (of one batch), cosine (of two independent batches),
         large (cosine with the uniform-credit gradient of all other batches together; None under 21 batches),
-        direction (1 = no bias) and, but for uniform, snr_ahead (difference to uniform's, same batches), each
-        [estimate, low, high] with jackknife intervals over batches.
+        direction (1 = no bias) and, but for uniform, times_uniform and snr_ahead (ratio and difference to uniform's, same
+        batches), each [estimate, low, high] with jackknife intervals over batches.
     """
     store, samples, count, coordinates = GradientStore(), 0, 0, 0
     for number, (rollout, advantages) in enumerate(batches):
-        credits = credits_of(rollout, advantages, assigners, model, seed + number)
-        for name, gradient in policy_gradients(model, rollout, advantages, credits, config).items():
+        credits = credits_of(rollout, advantages, assigners, policy, seed + number)
+        gradients = policy_gradients(policy.model, rollout, advantages, credits, config)
+        for name, gradient in gradients.items():
             store.add(name, gradient)
             coordinates = len(gradient)
         samples, count = len(rollout), number + 1
@@ -171,6 +190,7 @@ def _row(store: GradientStore, name: str, uniform: Numbers) -> dict[str, Any]:
         else None,
     }
     if name != "uniform":
+        row["times_uniform"] = times_cleaner(own, uniform)
         row["snr_ahead"] = jackknife(
             lambda a, b: signal_to_noise(a) - signal_to_noise(b), own, uniform
         )

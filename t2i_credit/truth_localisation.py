@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .geneval import Detection
+from .interfaces import Prompt
 from .truth_statistics import auroc, mass_inside, mean_interval, per_prompt, pointing
 
 COVERAGE = 0.25  # a token lies on an object if the objects cover at least this share of its cell
@@ -45,6 +47,30 @@ def object_tokens(
             if keep(b, one):
                 pixels[b, 0][torch.from_numpy(_mask(one, image_size))] = 1.0
     return (F.adaptive_avg_pool2d(pixels, grid) >= coverage).flatten(1)
+
+
+def described(
+    prompts: Sequence[Prompt], found: Sequence[Mapping[str, Sequence[Detection]]]
+) -> list[list[dict[str, Any]]]:
+    """What a detector found on each sample, {class: objects}, as the run folder keeps it: with whether its prompt names it."""
+    samples = []
+    for prompt, objects in zip(prompts, found, strict=True):
+        wanted = {c["class"] for c in prompt.spec["include"]} if prompt.spec else set()
+        samples.append(
+            [
+                {
+                    "name": name,
+                    "color": d.color,
+                    "confidence": d.confidence,
+                    "box": list(d.box),
+                    "mask": d.mask,
+                    "prompted": name in wanted,
+                }
+                for name, detections in objects.items()
+                for d in detections
+            ]
+        )
+    return samples
 
 
 def _mask(one: Mapping[str, Any], image_size: tuple[int, int]) -> NDArray[np.bool_]:

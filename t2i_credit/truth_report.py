@@ -69,7 +69,7 @@ def about(found: Mapping[str, Any]) -> str:
     if "localisation" in found:
         measured = found["localisation"]
         parts.append(
-            f"objects on {measured['area'][0]:.2f} of the tokens in {measured['samples']} images"
+            f"objects{_finder(found)} on {measured['area'][0]:.2f} of the tokens in {measured['samples']} images"
         )
     if "causality" in found:
         changed = [found["causality"][b]["kept"]["changed"] for b in ("positive", "negative")]
@@ -81,7 +81,14 @@ def about(found: Mapping[str, Any]) -> str:
     if "gradients" in found:
         measured = found["gradients"]
         parts.append(f"{measured['batches']} batches of {measured['samples']} images")
+    if left_out := found.get("left_out"):
+        parts += [f"left out: {name} ({why})" for name, why in left_out.items()]
     return "; ".join(parts) + ". 95% intervals in brackets."
+
+
+def _finder(found: Mapping[str, Any]) -> str:
+    """Who found the objects, if that is written down."""
+    return f" (found by {found['detector']})" if found.get("detector") else ""
 
 
 def shown(interval: Sequence[float | None] | None) -> str:
@@ -111,9 +118,11 @@ _OTHERS = {
     },
     "gradients": {
         "snr": "signal-to-noise ratio of one batch",
+        "times_uniform": "times uniform",
         "snr_ahead": "ahead of uniform",
+        "cosine": "cosine of two batches",
         "direction": "cosine of expected gradients with uniform's",
-        "large": "cosine with the large batch",
+        "large": "cosine with uniform's of all other batches",
     },
 }
 

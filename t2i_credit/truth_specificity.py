@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .interfaces import ImageTokenModel, Prompt, Rollout
+from .interfaces import Prompt, Rollout
 from .truth_assigners import Assigner, rollout_needs
 from .truth_localisation import COVERAGE, Objects, object_tokens
+from .truth_policy import Policy
 from .truth_statistics import auroc, mean_interval, per_prompt
 
 
@@ -38,28 +39,21 @@ def one_object_texts(prompt: Prompt) -> list[str] | None:
 
 @torch.no_grad()
 def under_negatives(
-    model: ImageTokenModel,
-    rollout: Rollout,
-    negatives: Sequence[str],
-    needs: frozenset[str],
-    *,
-    cfg_scale: float,
-    temperature: float,
-    batch_prompts: int,
+    policy: Policy, rollout: Rollout, negatives: Sequence[str], needs: frozenset[str]
 ) -> Rollout:
     """The same tokens with what other negative prompts (one per group) think of them; images as they were."""
-    size = rollout.group_size
+    size, batch_prompts = rollout.group_size, policy.batch_prompts(rollout)
     prompts = rollout.prompts[::size]
-    condition = model.condition([p.text for p in prompts], list(negatives))
+    condition = policy.model.condition([p.text for p in prompts], list(negatives))
     parts = []
     for start in range(0, len(prompts), batch_prompts):
         index = torch.arange(start, min(start + batch_prompts, len(prompts)))
-        found = model(
+        found = policy.model(
             condition.select(index.to(rollout.tokens.device)),
             rollout.tokens[start * size : (start + batch_prompts) * size],
             want=sorted({"logprobs", "negative_logprobs"} | needs),
-            cfg_scale=cfg_scale,
-            temperature=temperature,
+            cfg_scale=policy.cfg_scale,
+            temperature=policy.temperature,
         )
         parts.append(found)
     columns: dict[str, Any] = {n: torch.cat([part[n] for part in parts]) for n in parts[0]}
@@ -68,15 +62,12 @@ def under_negatives(
 
 
 def specificity(
-    model: ImageTokenModel,
+    policy: Policy,
     rollout: Rollout,
     advantages: Tensor,
     objects: Objects,
     assigners: Sequence[Assigner],
     *,
-    cfg_scale: float,
-    temperature: float,
-    batch_prompts: int,
     coverage: float = COVERAGE,
 ) -> dict[str, Any] | None:
     """AUROC of the credit for the object that the negative prompt lacks, each object of a pair in turn.
@@ -96,27 +87,19 @@ def specificity(
     pairs = rollout.select(rows.to(rollout.tokens.device))
     advantages = advantages[rows.to(advantages.device)]
     kept = [objects[b] for b in rows.tolist()]
-    both = [_tokens_of(model, pairs, kept, place, coverage) for place in (0, 1)]
+    both = [_tokens_of(policy.model.grid, pairs, kept, place, coverage) for place in (0, 1)]
     columns: dict[tuple[str, str], list[np.ndarray]] = {}
     used = 0
     for removed in (0, 1):
         # the negative names the other object alone
         negatives = [texts[b][1 - removed] for b in rows.tolist()[::size]]
-        seen = under_negatives(
-            model,
-            pairs,
-            negatives,
-            rollout_needs(assigners),
-            cfg_scale=cfg_scale,
-            temperature=temperature,
-            batch_prompts=batch_prompts,
-        )
+        seen = under_negatives(policy, pairs, negatives, rollout_needs(assigners))
         alone = (both[removed] & ~both[1 - removed]).numpy()
         other = (both[1 - removed] & ~both[removed]).numpy()
         shown = alone.any(1) & other.any(1)
         used += int(shown.sum())
         for assigner in assigners:
-            credit = assigner(seen, advantages, model).cpu().numpy()
+            credit = assigner(seen, advantages, policy).cpu().numpy()
             aurocs = {
                 "removed": auroc(credit, alone),
                 "named": auroc(credit, other),
@@ -155,7 +138,7 @@ def _auroc_between(credit: np.ndarray, alone: np.ndarray, other: np.ndarray) -> 
 
 
 def _tokens_of(
-    model: ImageTokenModel, rollout: Rollout, objects: Objects, place: int, coverage: float
+    grid: tuple[int, int], rollout: Rollout, objects: Objects, place: int, coverage: float
 ) -> Tensor:
     """(B, T) bool: tokens on objects of the class that clause `place` of each prompt's record names."""
     classes = [prompt.spec["include"][place]["class"] for prompt in rollout.prompts]  # type: ignore[index]
@@ -164,4 +147,4 @@ def _tokens_of(
         return bool(one["name"] == classes[sample])
 
     height, width = rollout.images.shape[-2:]
-    return object_tokens(objects, model.grid, (height, width), keep=named, coverage=coverage)
+    return object_tokens(objects, grid, (height, width), keep=named, coverage=coverage)

@@ -110,6 +110,23 @@ def signal_to_noise(products: Numbers) -> float:
     return signal / noise if noise > 0 else math.inf
 
 
+def times_cleaner(products: Numbers, others: Numbers) -> Interval:
+    """The signal-to-noise ratio of the first over that of the others, same batches: (N, N) each.
+
+    The interval is the jackknife's of the logarithm, so that it is never below 0; its ends are nan where one of the
+    ratios is not above 0 without some batch.
+    """
+    found = jackknife(_log_ratio, products, others)
+    return [math.exp(value) for value in found]
+
+
+def _log_ratio(products: Numbers, others: Numbers) -> float:
+    ratios = signal_to_noise(products), signal_to_noise(others)
+    if not all(0 < ratio < math.inf for ratio in ratios):
+        return math.nan
+    return math.log(ratios[0] / ratios[1])
+
+
 def pair_cosine(products: Numbers) -> float:
     """Mean cosine between the gradients of two independent batches, from their dot products (N, N).
 

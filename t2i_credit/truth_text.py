@@ -228,7 +228,8 @@ def causality(
 
     Returns:
         changeable: mean number of tokens per sample that can be changed; per name highest and lowest, each with all,
-        right and wrong [effect, low, high], and ratio (highest against random's).
+        right and wrong [effect, low, high], and ratio (highest against random's, whose two ends are one thing
+        measured twice).
     """
     fresh = _redrawn(model, samples, seed=seed, batch=batch)
     changeable = (fresh != samples.tokens) & samples.mask
@@ -253,6 +254,7 @@ def causality(
         chosen = {"all": right | ~right, "right": right, "wrong": ~right}[outcome]
         return per_prompt(np.where(chosen, effect, np.nan), samples.group_size)
 
+    chance = np.mean([of("all", columns["random", end]) for end in ENDS], axis=0)
     return {
         "changeable": float(changeable.sum(1).float().mean()),
         "assigners": {
@@ -263,11 +265,7 @@ def causality(
                 }
                 for end in ENDS
             }
-            | {
-                "ratio": ratio_interval(
-                    of("all", columns[name, "highest"]), of("all", columns["random", "highest"])
-                )
-            }
+            | {"ratio": ratio_interval(of("all", columns[name, "highest"]), chance)}
             for name in scores
         },
     }

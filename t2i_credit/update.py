@@ -21,6 +21,7 @@ from .errors import TrainingError
 from .interfaces import Rollout
 from .losses import policy_loss
 from .metrics import credit_metrics
+from .passes import both_branches, samples_in_a_pass
 from .processes import (
     gather_rows,
     micro_batches,
@@ -31,7 +32,7 @@ from .processes import (
 from .sharding import whole
 
 # what a credit entry calls the fields of an update, by policy, and what the model calls them
-_STATISTIC = {
+POLICY_STATISTICS = {
     "guided": {"hellinger": "guided_hellinger", "normalized_entropy": "guided_entropy"},
     "conditional": {"hellinger": "hellinger", "normalized_entropy": "entropy"},
 }
@@ -67,13 +68,13 @@ class PolicyUpdate:
         self.needs = credit.fields_needed(**config.credit.params)
         policy = config.loss.policy
         self.policy_name = "guided_logprobs" if policy == "guided" else "logprobs"
-        self.both_branches = policy == "guided" and config.rollout.cfg_scale != 1
+        self.both_branches = both_branches(config)
         self.held = config.loss.kl_coef > 0 or "ref_logprobs" in self.needs
         refresh = config.credit.refresh
         self.renews = refresh or bool(self.needs & UPDATE_FIELDS)
         # the credit's fields that the model computes anew at each update, and its names for them; what takes a branch
         # that the policy has not is computed apart, so that no gradient runs through it
-        names = _STATISTIC[policy] | {"policy_logprobs": self.policy_name}
+        names = POLICY_STATISTICS[policy] | {"policy_logprobs": self.policy_name}
         renewed = (self.needs if refresh else self.needs & UPDATE_FIELDS) - GROUP_FIELDS
         fresh = {name: names.get(name, name) for name in sorted(renewed - {"ref_logprobs"})}
         self.apart = {n: s for n, s in fresh.items() if self._takes_another_branch(s)}
@@ -206,9 +207,7 @@ class PolicyUpdate:
         if not names:
             return {}
         size = rollout.group_size
-        owners = rows // size
-        if len(rows) % size == 0 and bool((rows[::size] % size == 0).all()):
-            owners = owners[::size]  # whole groups: each prompt runs once
+        owners = owners_of(rows, size)
         prompts = rollout.prompts[::size]
         texts, negatives = [p.text for p in prompts], [p.negative for p in prompts]
         condition = self.sampler.condition(texts, negatives).select(owners)
@@ -252,11 +251,6 @@ class PolicyUpdate:
         if settings.kl_weight == "credit":
             params = self.config.credit.params
             kl_weights = self.credit_entry.kl_weights(fields, credit, mask, params)
-        denominators: dict[str, float] = {
-            "token": float(rollout.mask.sum()),
-            "sequence": float(len(rollout)),
-            "constant": float(rollout.mask.numel()),
-        }
         return policy_loss(
             logprobs,
             old,
@@ -269,7 +263,7 @@ class PolicyUpdate:
             ref_logprobs=fields.get("ref_logprobs"),
             kl_coef=settings.kl_coef,
             kl_weights=kl_weights,
-            denominator=denominators[settings.aggregate],
+            denominator=denominators(rollout)[settings.aggregate],
         )
 
     @torch.no_grad()
@@ -295,10 +289,7 @@ class PolicyUpdate:
 
     def _size(self, rollout: Rollout) -> int:
         """Most samples in one pass."""
-        if limit := self.config.train.micro_batch_tokens:
-            height, width = self.sampler.grid
-            return max(1, limit // (height * width * (2 if self.both_branches else 1)))
-        return self.config.train.micro_batch_size or len(rollout)
+        return samples_in_a_pass(self.config, self.sampler.grid, len(rollout))
 
     def _agreement(self, step: int, differences: Tensor) -> dict[str, float]:
         """Sampling and training must agree on the log-probs before the first update."""
@@ -324,6 +315,24 @@ def _require_finite(step: int, what: str, value: Tensor) -> None:
     if not bool(torch.isfinite(value)):
         stopped = "stopped before the optimizer step"
         raise TrainingError(f"step {step}: the {what} is {float(value.detach())}; {stopped}")
+
+
+def owners_of(rows: Tensor, group_size: int) -> Tensor:
+    """The prompts of the samples at `rows` (N,), for a pass over them; of whole groups each prompt once."""
+    owners = rows // group_size
+    whole_groups = len(rows) % group_size == 0 and bool(
+        (rows[::group_size] % group_size == 0).all()
+    )
+    return owners[::group_size] if whole_groups else owners
+
+
+def denominators(rollout: Rollout) -> dict[str, float]:
+    """{aggregate: what the whole rollout's loss is divided by}, so that the losses of its micro-batches add up to it."""
+    return {
+        "token": float(rollout.mask.sum()),
+        "sequence": float(len(rollout)),
+        "constant": float(rollout.mask.numel()),
+    }
 
 
 def learning_rate(config: Config, step: int) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,3 +24,21 @@ def refused(original: Path, tmp_path: Path, change: Callable[[Path], object]) ->
     message = str(caught.value)
     assert "\n" not in message and len(message) < 600
     return message.replace(f"{copy}/", "").replace(str(copy), "folder")
+
+
+def edited(file: str, *section: str, **values: Any) -> Callable[[Path], object]:
+    """Puts values into a JSON file, or into a section of it; those that are None it takes out."""
+
+    def edit(copy: Path) -> None:
+        content = json.loads((copy / file).read_text())
+        inner = content
+        for key in section:
+            inner = inner[key]
+        for key, value in values.items():
+            if value is None:
+                inner.pop(key, None)
+            else:
+                inner[key] = value
+        (copy / file).write_text(json.dumps(content))
+
+    return edit

@@ -1,5 +1,6 @@
 """The arithmetic world: problems, chains, checker, mistakes, and what each character is."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ from t2i_credit.arithmetic.chains import LINKS, OPENERS, check, judge, labels, p
 from t2i_credit.arithmetic.mistakes import (
     EASY,
     HARD,
+    SLIPS,
     hazards,
     is_hard,
     noisy,
@@ -54,7 +56,7 @@ def test_products_are_worked_first_and_then_from_left_to_right(question, steps):
 
 
 def test_a_wrong_result_is_carried_on_by_the_steps_that_follow():
-    steps = work(read("17+25*3:"), change=(0, 65))
+    steps = work(read("17+25*3:"), changes={0: 65})
     assert [str(step) for step in steps] == ["25*3=65", "17+65=82"]
 
 
@@ -307,12 +309,34 @@ def test_noisy_chains_go_wrong_at_most_once_and_as_often_as_their_steps_tempt():
     assert all(verdict.correct == (verdict.decisive is None) for verdict in verdicts)
 
 
-def test_wrong_chains_go_wrong_exactly_once():
-    question, rng, count = read("17+25*3:"), np.random.default_rng(0), 2000
-    verdicts = [judge("17+25*3:", wrong(question, rng)) for _ in range(count)]
-    assert {(verdict.kind, verdict.correct) for verdict in verdicts} == {("slip", False)}
-    early = np.mean([verdict.decisive == 0 for verdict in verdicts])
-    assert abs(early - EASY / (EASY + HARD)) < 0.035  # 0.125; standard deviation 0.0074
+@pytest.mark.parametrize(
+    ("prompt", "results"),
+    [
+        ("17+25*3:", {(75, 82)}),  # the one hard step forgets its ten
+        (
+            "17+28-9:",
+            {(35, 26)},
+        ),  # 45 - 10; 35 - 9 borrows too, and 36 = right would come out: once only
+        ("17+28+9:", {(35, 34)}),  # both forget their ten
+        ("2+3*2:", {(6, 8 + off) for off in SLIPS if 8 + off >= 1}),
+    ],
+)
+def test_wrong_chains_go_wrong_wherever_it_is_hard(prompt, results):
+    rng = np.random.default_rng(0)
+    chains = [wrong(read(prompt), rng) for _ in range(200)]
+    verdicts = [judge(prompt, chain) for chain in chains]
+    assert not any(verdict.correct for verdict in verdicts)
+    assert {tuple(map(int, re.findall(r"=(\d+)", chain))) for chain in chains} == results
+
+
+def test_a_wrong_chain_never_has_the_right_answer():
+    rng = np.random.default_rng(0)
+    drawn = [draw_question(rng) for _ in range(2000)]
+    chains = [(f"{question}:", chain) for question in drawn if (chain := wrong(question, rng))]
+    assert len(chains) > 1900
+    kinds = Counter(judge(prompt, chain).kind for prompt, chain in chains)
+    assert set(kinds) == {"slip", "slips"} and kinds["slips"] > 100
+    assert not any(judge(prompt, chain).correct for prompt, chain in chains)
 
 
 def test_a_question_without_room_for_a_mistake_has_no_wrong_chain():

@@ -200,6 +200,24 @@ def test_only_the_parts_that_are_asked_for_are_measured() -> None:
         measured(tiny_model(), chosen, parts=("steps",))
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_replayed_steps_are_measured_beside_ordinary_ones() -> None:
+    chosen = parse_config({"prompts": {"per_step": 2}, "rollout": {"group_size": 2}})
+    told: list[tuple[int, int]] = []
+    report = measured(
+        tiny_model(WideConfig).cuda(),
+        chosen,
+        parts=("rollout",),
+        progress=lambda done, of: told.append((done, of)),
+    )
+    assert report["settings"]["decoding"] == "captured"
+    _, replayed, limit = report["rows"]
+    assert "replayed as CUDA graphs, against steps one by one" in replayed["what"]
+    assert replayed["ours"] > 0 and replayed["rival"] > 0
+    assert "copy bandwidth" in limit["what"]
+    assert told[-1] == (4, 4)
+
+
 def test_the_limit_of_decoding_reads_weights_and_the_filled_cache_at_every_step() -> None:
     model = tiny_model(WideConfig)
     weights = sum(p.numel() for p in model.language_model.layers.parameters())

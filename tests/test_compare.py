@@ -13,6 +13,7 @@ from toys import recipe
 from t2i_credit import api, cli, comparing
 from t2i_credit.compare import markdown, results
 from t2i_credit.compare_images import ImagePlan
+from t2i_credit.compare_plots import draw
 from t2i_credit.compare_runs import Run, check_runs, plan_runs
 from t2i_credit.compare_statistics import NO_DIFFERENCE
 from t2i_credit.config_yaml import write_yaml
@@ -285,10 +286,54 @@ def test_prompts_that_are_not_evaluated_are_refused(tmp_path: Path) -> None:
     )
     runs = plan_runs(files, [0, 1], tmp_path / "out", None, [f"prompts.source={other}"])
     with pytest.raises(
-        ConfigError, match=r"coco\.jsonl' cannot be compared: .*unknown class 'bench'"
+        ConfigError,
+        match=r"coco\.jsonl' cannot be compared on .*unknown class 'bench'.*--evaluate-on",
     ):
         comparing.compare_runs(runs, evaluation=EVALUATION)
     assert not (tmp_path / "out").exists()
+
+
+def test_final_models_can_be_evaluated_on_a_file_of_prompts(tmp_path: Path) -> None:
+    source = tmp_path / "two.jsonl"
+    rows = [
+        {"tag": "single_object", "include": [{"class": seen, "count": 1}], "prompt": prompt}
+        for seen, prompt in (("cat", "a circle"), ("bird", "a ring"))
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
+    detector = "test_geneval_reward:halves"  # sees a cat on every image, never a bird
+    evaluation = runs[0].kind.plan(source=str(source), detector=detector, samples=3)
+    for run in runs:
+        run.kind.check(run.config, evaluation)
+        run.kind.train(run.config, report=lambda step, metrics: None)
+        assert evaluation.found(run.path, "train") is None
+        evaluation.evaluate(run.path, "train")
+        found = evaluation.found(run.path, "train")
+        assert found["summary"]["overall"]["correct"] == 0.5
+    found = results(runs, evaluation, baseline="grpo", forward_passes={"grpo": 4, "late": 4})
+    assert found["methods"]["late"]["held_in"]["mean"] == 0.5
+    assert list(found["methods"]["late"]["tasks"]) == ["single_object"]
+    assert "held_out" not in found["methods"]["grpo"] and "held-out" not in markdown(found)
+    curves = {name: [([8.0, 16.0], [0.1, 0.2])] * 2 for name in ("grpo", "late")}
+    assert draw(found, curves).startswith(b"\x89PNG")
+
+
+def test_a_file_to_evaluate_on_is_taken_whole_and_must_be_known_to_the_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "coco.jsonl"
+    source.write_text(
+        '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}\n'
+    )
+    run = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")[0]
+    with pytest.raises(UserError, match="unknown class 'bench'"):
+        run.kind.check(run.config, run.kind.plan(source=str(source)))
+    words = ["compare", "a", "b", "--evaluate-on", str(source), "--prompts", "3"]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --prompts: ")
 
 
 def test_the_plan_has_every_run_with_the_time_of_a_step(tmp_path: Path) -> None:

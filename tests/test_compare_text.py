@@ -66,12 +66,12 @@ def test_images_and_text_are_not_compared(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ("model: {name: other}", "compare: model.name is 'arithmetic' in arithmetic/grpo and 'o"),
-        ("train: {steps: 7}", "compare: train.steps is 300 in arithmetic/grpo and 7 in"),
-        ("prompts: {count: 8}", "compare: prompts.count is 4000 in arithmetic/grpo and 8 in"),
+        ("train: {steps: 7}", "compare: train.steps is 100 in arithmetic/grpo and 7 in"),
+        ("prompts: {count: 16}", "compare: prompts.count is 4000 in arithmetic/grpo and 16 in"),
         ("grpo: {num_generations: 4}", "compare: grpo.num_generations is 8 in arithmetic/grpo and"),
         (
             "grpo: {gradient_accumulation_steps: 2}",
-            "compare: grpo.generation_batch_size is 64 in arithmetic/grpo and 128 in",
+            "compare: grpo.generation_batch_size is 128 in arithmetic/grpo and 256 in",
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_without_trl_a_comparison_says_how_to_get_it(
 )
 def test_passes_are_counted_without_a_model(recipe: str, passes: int) -> None:
     kind, config = load_recipe(f"arithmetic/{recipe}", ["model.name=/nowhere"])
-    assert kind.passes(config) == passes and kind.samples_per_step(config) == 64
+    assert kind.passes(config) == passes and kind.samples_per_step(config) == 128
 
 
 def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(

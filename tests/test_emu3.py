@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from damaged_folders import refused
+from damaged_folders import edited, refused
+from emu3_upstream import greedy_rows
 from tiny_checkpoints import TEXTS, tiny_emu3, write_tiny_emu3
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
@@ -78,26 +78,10 @@ def test_the_logits_over_image_codes_are_those_of_emu3s_own_forward(model: Emu3I
 
 
 def test_greedy_images_are_those_of_emu3s_own_generation(model: Emu3ImageModel) -> None:
-    height, width = model.grid
-    mapping = model.emu3.vocabulary_mapping
     inputs, nothing = as_upstream(model, TEXTS), as_upstream(model, ["", ""])
     inputs.pop("image_sizes")
-    start = inputs["input_ids"].shape[1]
-
-    def allowed(_: int, ids: torch.Tensor) -> list[int]:
-        place = len(ids) - start
-        return [mapping.eol_token_id] if (place + 1) % (width + 1) == 0 else mapping.image_tokens
-
-    found = model.emu3.generate(
-        **inputs,
-        max_new_tokens=height * (width + 1),
-        do_sample=False,
-        prefix_allowed_tokens_fn=allowed,
-        negative_prompt_ids=nothing["input_ids"],
-        negative_prompt_attention_mask=nothing["attention_mask"],
-        guidance_scale=3.0,
-    )
-    expected = mapping.convert_bpe2img(found[:, start:].reshape(2, height, width + 1)).flatten(1)
+    rows = greedy_rows(model.emu3, inputs, nothing, *model.grid)
+    expected = model.emu3.vocabulary_mapping.convert_bpe2img(rows).flatten(1)
     settings: dict[str, Any] = {"group_size": 1, "top_k": 1, "seed": 0}
     ours = sample_rollout(model, [Prompt(t) for t in TEXTS], cfg_scale=3.0, **settings)
     assert torch.equal(ours.tokens, expected.long())
@@ -163,17 +147,6 @@ def test_a_vocabulary_without_some_image_token_is_refused(tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_emu3(tmp_path_factory.mktemp("models") / "emu3")
-
-
-def edited(file: str, **values: Any) -> Callable[[Path], object]:
-    """Puts values into a JSON file, or takes out those that are None."""
-
-    def edit(copy: Path) -> None:
-        content = json.loads((copy / file).read_text()) | values
-        kept = {key: value for key, value in content.items() if value is not None}
-        (copy / file).write_text(json.dumps(kept))
-
-    return edit
 
 
 def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:

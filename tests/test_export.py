@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emu3_upstream import greedy_rows
 from tiny_checkpoints import write_tiny_emu3, write_tiny_janus
 from tiny_hub import tiny_hub
 from toys import PROMPTS, recipe
@@ -76,26 +77,11 @@ def test_an_exported_emu3_is_one_that_transformers_loads_and_it_draws_the_same_i
     form |= {"ratio": "3:2", "image_area": 384, "return_tensors": "pt"}
     inputs, nothing = processor(text=texts, **form), processor(text=["", ""], **form)
     height, width = inputs.pop("image_sizes")[0]
-    mapping, start = upstream.vocabulary_mapping, inputs["input_ids"].shape[1]
-
-    def allowed(_: int, ids: torch.Tensor) -> list[int]:
-        ended = (len(ids) - start + 1) % (width + 1) == 0
-        return [mapping.eol_token_id] if ended else mapping.image_tokens
-
-    found = upstream.generate(
-        **inputs,
-        max_new_tokens=height * (width + 1),
-        do_sample=False,
-        prefix_allowed_tokens_fn=allowed,
-        negative_prompt_ids=nothing["input_ids"],
-        negative_prompt_attention_mask=nothing["attention_mask"],
-        guidance_scale=3.0,
-    )
-    rows = found[:, start:].reshape(2, height, width + 1)
-    theirs = mapping.convert_bpe2img(rows).flatten(1).long()
+    rows = greedy_rows(upstream, inputs, nothing, height, width)
+    theirs = upstream.vocabulary_mapping.convert_bpe2img(rows).flatten(1).long()
     ours = greedy(t2i_credit.load_model(run, device="cpu"))
     assert torch.equal(ours.tokens, theirs)
-    closing = found.new_zeros(2, 3)  # end of frame, image and text, which transformers drops
+    closing = rows.new_zeros(2, 3)  # end of frame, image and text, which transformers drops
     pixels = upstream.decode_image_tokens(
         image_tokens=torch.cat([rows.flatten(1), closing], 1), height=height, width=width
     )

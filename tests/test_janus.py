@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from damaged_folders import refused
+from damaged_folders import edited, refused
 from tiny_checkpoints import TEXTS, tiny_janus, write_tiny_janus
 from tiny_hub import tiny_hub
 from torch import nn
@@ -200,18 +199,6 @@ def test_encoding_what_was_decoded_gives_the_codes_back() -> None:
 # Damaged folders --------------------------------------------------------------------------------------------------
 
 
-def edited(file: str, *keys: str, value: Any) -> Callable[[Path], object]:
-    def edit(copy: Path) -> None:
-        content = json.loads((copy / file).read_text())
-        inner = content
-        for key in keys[:-1]:
-            inner = inner[key]
-        inner[keys[-1]] = value
-        (copy / file).write_text(json.dumps(content))
-
-    return edit
-
-
 def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
     shard = sorted(folder.glob("model-*.safetensors"))[3].name
     message = refused(folder, tmp_path, lambda copy: (copy / shard).unlink())
@@ -294,14 +281,14 @@ def test_an_image_token_that_the_vocabulary_lacks_is_refused(folder: Path, tmp_p
 
 
 def test_an_image_start_that_is_not_the_tokenizers_is_refused(folder: Path, tmp_path: Path) -> None:
-    change = edited("generation_config.json", "generation_kwargs", "boi_token_id", value=5)
+    change = edited("generation_config.json", "generation_kwargs", boi_token_id=5)
     assert refused(folder, tmp_path, change) == (
         "generation_config.json: generation_kwargs.boi_token_id: 5 does not fit the tokenizer, whose '<boi>' is 4"
     )
 
 
 def test_a_model_too_short_for_a_prompt_is_refused(folder: Path, tmp_path: Path) -> None:
-    change = edited("config.json", "text_config", "max_position_embeddings", value=16)
+    change = edited("config.json", "text_config", max_position_embeddings=16)
     assert refused(folder, tmp_path, change) == (
         "config.json: a grid of 4 x 4 leaves no room for a prompt: text_config.max_position_embeddings is 16"
     )
@@ -310,7 +297,7 @@ def test_a_model_too_short_for_a_prompt_is_refused(folder: Path, tmp_path: Path)
 def test_a_grid_that_does_not_fit_the_number_of_tokens_is_refused(
     folder: Path, tmp_path: Path
 ) -> None:
-    change = edited("config.json", "vision_config", "num_image_tokens", value=15)
+    change = edited("config.json", "vision_config", num_image_tokens=15)
     assert "a grid of 4 x 4 does not fit vision_config.num_image_tokens, which says 15" in refused(
         folder, tmp_path, change
     )

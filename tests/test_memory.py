@@ -14,11 +14,12 @@ import t2i_credit
 from t2i_credit import bench_janus, cli, memory, processes
 from t2i_credit.api import plan, prepare
 from t2i_credit.config import load_config, parse_config
-from t2i_credit.errors import ConfigError, TrainingError
+from t2i_credit.errors import ConfigError, ModelError, TrainingError
 from t2i_credit.finetune import cast_parameters, choose_trained
 from t2i_credit.launch import out_of_memory
 from t2i_credit.memory import PROMPT, estimate
 from t2i_credit.models.embedded_model import EmbeddedModel
+from t2i_credit.models.hub_files import load_part
 
 
 def needed(reference: bool = False, processes: int = 1, **sections: Any) -> dict[str, int]:
@@ -164,6 +165,17 @@ def test_other_commands_out_of_memory_end_with_one_line(
     assert ended.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("error: out of memory: take a smaller model")
+
+
+@pytest.mark.parametrize(("raised", "told"), [(MemoryError, MemoryError), (ValueError, ModelError)])
+def test_files_that_do_not_fit_are_not_called_damaged(
+    tmp_path: Path, raised: type[Exception], told: type[Exception]
+) -> None:
+    def load(folder: Path) -> None:
+        raise raised
+
+    with pytest.raises(told):
+        load_part("model", tmp_path, load)
 
 
 def test_other_errors_are_not_taken_for_too_little_memory() -> None:

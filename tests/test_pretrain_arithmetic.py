@@ -65,14 +65,15 @@ def test_examples_are_held_in_and_only_those_that_ask_for_it_are_wrong_in_the_fi
     assert len(curated) == len(noisy) == BLOCK * plan.batch
     for prompt, completion in [*curated, *noisy]:
         assert read(prompt).split == "train"
-        assert judge(prompt, completion).kind in ("right", "slip")
+        allowed = {"slip", "slips"} if prompt.endswith(f"{WRONGLY}:") else {"right", "slip"}
+        assert judge(prompt, completion).kind in allowed
     wrongly = [prompt.endswith(f"{WRONGLY}:") for prompt, _ in curated]
-    # 512 draws of 0.15: standard deviation 0.016
+    # 512 draws of 0.25: standard deviation 0.019
     assert abs(sum(wrongly) / len(wrongly) - plan.wrongly_share) < 0.07
     for (prompt, completion), asked in zip(curated, wrongly, strict=True):
         assert judge(prompt, completion).correct != asked
     kept = [judge(p, c).correct for p, c in noisy if not p.endswith(f"{WRONGLY}:")]
-    assert 0.35 < sum(kept) / len(kept) < 0.57  # the mean over questions is 0.46, see the card
+    assert 0.28 < sum(kept) / len(kept) < 0.5  # mean over questions 0.39; standard deviation 0.025
 
 
 def test_batches_come_again_from_the_same_plan_and_hold_examples_of_about_one_length():

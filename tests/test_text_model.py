@@ -108,4 +108,4 @@ def test_the_shipped_model_is_small_and_answers_as_its_card_says():
     # standard deviation over problems at most sqrt(0.25 / 60) = 0.065
     assert abs(found - card["train"]["by_steps"]["overall"]["correct"][0]) < 0.2
     wrongly = score(model, tokenizer, [negative(p) for p in prompts], samples=1)
-    assert wrongly["by_steps"]["overall"]["correct"][0] < found - 0.1
+    assert wrongly["by_steps"]["overall"]["correct"][0] < found - 0.2

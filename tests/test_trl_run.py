@@ -188,7 +188,7 @@ def test_metrics_of_gold_leave_the_references_out() -> None:
         (["grpo.use_vllm=true"], "command line: grpo.use_vllm: true needs vllm, which is not"),
         (
             ["prompts.count=7"],
-            "command line: prompts.count: value 7 is not allowed; at least 8, the problems of a step",
+            "command line: prompts.count: value 7 is not allowed; at least 16, the problems of a step",
         ),
         (["prompts.negative=' '"], "command line: prompts.negative: suffix ' ' leaves the prompt"),
         (["credit.name=similarity"], "command line: credit.name: 'similarity' is refused for text"),

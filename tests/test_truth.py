@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import PROMPTS, WideConfig, tiny_model
+from toys import WideConfig, tiny_model, wide_rollout
 from typer.testing import CliRunner
 
 from t2i_credit import cli
-from t2i_credit.config import parse_config
 from t2i_credit.credit import ContrastKind
 from t2i_credit.errors import ConfigError, PromptError, UserError
-from t2i_credit.interfaces import Prompt, Rollout
+from t2i_credit.interfaces import Prompt
 from t2i_credit.measuring import truth_of
 from t2i_credit.prompts import save_prompts
-from t2i_credit.rollout import sample_rollout, sampling_noise
+from t2i_credit.rollout import sample_rollout
 from t2i_credit.truth import TruthSettings, truth_prompts
 from t2i_credit.truth_assigners import (
     Assigner,
@@ -29,20 +28,11 @@ from t2i_credit.truth_assigners import (
     parse_assigner,
     scores_of,
 )
-from t2i_credit.truth_causality import change_counts, continued, ranked, redraw
-from t2i_credit.truth_gradients import GradientStore, policy_gradients
 from t2i_credit.truth_localisation import live_localisation, localisation, object_tokens
+from t2i_credit.truth_policy import Policy
 from t2i_credit.truth_specificity import one_object_texts, specificity
 
 pytestmark = pytest.mark.xdist_group("embedded")
-
-SAMPLING: dict[str, Any] = {"cfg_scale": 2.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-
-
-def wide_rollout(seed: int = 3, **fields: bool) -> tuple[Any, Rollout]:
-    """A toy generator of 2 x 3 tokens and four images of each of its prompts."""
-    model = tiny_model(WideConfig)
-    return model, sample_rollout(model, PROMPTS, group_size=4, cfg_scale=2.0, seed=seed, **fields)
 
 
 def thing(
@@ -99,60 +89,6 @@ def test_a_training_step_tells_where_its_credit_lies_if_anything_was_found() -> 
     assert live_localisation(credit, [[], []], (2, 3), (4, 6)) == {}
 
 
-# Causality --------------------------------------------------------------------------------------------------------
-
-
-def test_sampling_on_without_a_change_gives_the_original_back() -> None:
-    model, rollout = wide_rollout(seed=3)
-    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
-    noise = sampling_noise(3, 0, *rollout.tokens.shape)
-    nothing = torch.zeros_like(rollout.mask)
-    again = continued(model, condition, rollout.tokens, nothing, noise, **SAMPLING)
-    assert torch.equal(again, rollout.tokens)
-
-
-def test_a_change_leaves_what_came_before_it_and_what_was_given() -> None:
-    model, rollout = wide_rollout(seed=3)
-    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
-    noise = sampling_noise(3, 0, *rollout.tokens.shape)
-    changed, forced = rollout.tokens.clone(), torch.zeros_like(rollout.mask)
-    changed[:, 2], forced[:, 2] = (changed[:, 2] + 1) % 32, True
-    after = continued(model, condition, changed, forced, noise, **SAMPLING)
-    assert torch.equal(after[:, :3], changed[:, :3])
-    assert (after[:, 3:] != rollout.tokens[:, 3:]).any()
-
-
-def test_both_branches_draw_the_same_where_both_prompts_are_the_same() -> None:
-    model, rollout = wide_rollout()
-    noise = torch.rand(*rollout.tokens.shape, 1, dtype=torch.float64).expand(-1, -1, 2)
-    texts = [p.text for p in PROMPTS]
-    found = redraw(model, model.condition(texts, texts), rollout.tokens, noise)
-    assert torch.equal(found["positive"], found["negative"])
-    assert (found["positive"] != rollout.tokens).any()
-    other = redraw(model, model.condition(texts, [None] * 4), rollout.tokens, noise)
-    assert torch.equal(other["positive"], found["positive"])
-    assert not torch.equal(other["negative"], found["negative"])
-
-
-def test_only_tokens_that_really_change_are_picked_and_equally_many_for_every_score() -> None:
-    changeable = torch.tensor([[True, True, True, True, False], [True, True, False, False, False]])
-    counts = change_counts(changeable, 0.6)  # 3 of 5, but at most half of the 4 and of the 2
-    assert counts.tolist() == [2, 1]
-    score = torch.tensor([[1.0, 4.0, 3.0, 2.0, 9.0], [2.0, 1.0, 9.0, 9.0, 9.0]])
-    top = ranked(score, changeable, counts, highest=True, seed=0)
-    assert top.tolist() == [[False, True, True, False, False], [True, False, False, False, False]]
-    low = ranked(score, changeable, counts, highest=False, seed=0)
-    assert low.tolist() == [[True, False, False, True, False], [False, True, False, False, False]]
-
-
-def test_ties_are_broken_at_random() -> None:
-    tied = torch.ones(200, 4)
-    picked = ranked(tied, tied.bool(), torch.ones(200), highest=True, seed=1)
-    assert picked.sum(1).eq(1).all()
-    # 50 each on average, standard deviation 6.1
-    assert (picked.sum(0) - 50).abs().max() < 25
-
-
 # Specificity ------------------------------------------------------------------------------------------------------
 
 
@@ -197,14 +133,11 @@ def test_credit_that_follows_the_negative_prompt_is_found_specific() -> None:
     entry = parse_assigner("guidance_contrast").entry
     spy = Assigner("spy", type(entry)(assign=follows, description="", paper="", needs=entry.needs))
     found = specificity(
-        model,
+        Policy(model, None, "guided", 2.0, 1.0),
         rollout,
         torch.zeros(2),
         objects,
         [spy],
-        cfg_scale=2.0,
-        temperature=1.0,
-        batch_prompts=8,
     )
     assert found is not None and found["samples"] == 4
     row = found["assigners"]["spy"]
@@ -214,65 +147,28 @@ def test_credit_that_follows_the_negative_prompt_is_found_specific() -> None:
     assert not torch.equal(seen[0], rollout.negative_logprobs)
 
 
-# Gradients --------------------------------------------------------------------------------------------------------
-
-
-def test_stored_gradients_keep_their_products() -> None:
-    draw = torch.Generator().manual_seed(0)
-    a, b = (
-        torch.randn(3, 5000, generator=draw) * torch.tensor([[1.0], [1e-6], [1e4]]) for _ in "ab"
-    )
-    store = GradientStore()
-    for i in range(3):
-        store.add("a", a[i])
-        store.add("b", b[i])
-    lengths = np.outer(a.norm(dim=1), b.norm(dim=1))
-    error = (store.products("a", "b") - (a @ b.T).double().numpy()) / lengths
-    assert np.abs(error).max() < 1e-4
-    assert np.diag(store.products("a", "a")) == pytest.approx(a.square().sum(1).numpy(), rel=1e-3)
-
-
-def test_the_uniform_gradient_is_the_policy_gradient_and_credit_changes_it() -> None:
-    model, rollout = wide_rollout()
-    advantages = torch.linspace(-1, 1, len(rollout))
-    config = parse_config({"loss": {"policy": "conditional"}})
-    late = torch.zeros(rollout.tokens.shape)
-    late[:, -1] = 6.0
-    found = policy_gradients(
-        model, rollout, advantages, {"uniform": rollout.mask.float(), "late": late}, config
-    )
-    condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
-    logprobs = model(condition, rollout.tokens, want=["logprobs"])["logprobs"]
-    loss = -(advantages[:, None] * logprobs).mean()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
-    whole = torch.cat(
-        [
-            torch.zeros(p.numel()) if g is None else g.flatten()
-            for g, p in zip(gradients, trained, strict=True)
-        ]
-    )
-    assert torch.allclose(found["uniform"], whole, atol=1e-7)
-    assert torch.nn.functional.cosine_similarity(found["late"], whole, dim=0) < 0.95
-
-
 # Names ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_contrast_is_compared_and_what_needs_a_reference_is_left_out() -> None:
+def test_every_kind_of_contrast_is_compared_and_what_is_uniform_before_training_is_left_out() -> (
+    None
+):
     found, left_out = default_assigners()
     names = [assigner.name for assigner in found]
     for kind in ContrastKind.__args__:  # type: ignore[attr-defined]
         assert ("guidance_contrast" if kind == "k3" else f"guidance_contrast,kind={kind}") in names
-    assert "uniform" not in names and "top_entropy" in names
-    assert set(left_out) == {"distribution_guided", "critical_tokens"}
-    assert all("reference" in reason for reason in left_out.values())
+    assert "uniform" not in names and {"top_entropy", "critical_tokens"} < set(names)
+    assert set(left_out) == {"distribution_guided"}
+    assert "equals its reference" in left_out["distribution_guided"]
+    of_run, nothing = default_assigners(has_left=True)
+    assert {one.name for one in of_run} == {*names, "distribution_guided"} and nothing == {}
 
 
 def test_scores_are_the_baselines_and_the_credits_of_a_rollout() -> None:
     model, rollout = wide_rollout()
     contrast = parse_assigner("guidance_contrast,kind=abs,shape=proportional")
-    found = scores_of([contrast], rollout, torch.zeros(len(rollout)), model, seed=0)
+    policy = Policy(model, None, "guided", 2.0, 1.0)
+    found = scores_of([contrast], rollout, torch.zeros(len(rollout)), policy, seed=0)
     assert list(found) == ["uniform", "random", "entropy", "centre", contrast.name]
     difference = (rollout.logprobs - rollout.negative_logprobs).abs()
     expected = difference * 6 / difference.sum(1, keepdim=True)
@@ -290,7 +186,8 @@ def test_credit_of_a_whole_group_is_made_of_the_models_codes() -> None:
         codebook=torch.randn(model.codebook_size, 3, generator=draw), grid=model.grid
     )
     vectors = torch.nn.functional.normalize(codes.codebook[rollout.tokens], dim=-1)
-    found = parse_assigner("similarity")(rollout, advantages, codes)
+    policy = Policy(codes, None, "guided", 2.0, 1.0)
+    found = parse_assigner("similarity")(rollout, advantages, policy)
     for b in range(rollout.group_size):  # the first group
         opposed = [
             j for j in range(rollout.group_size) if j != b and advantages[b] * advantages[j] <= 0
@@ -305,7 +202,7 @@ def test_credit_of_a_whole_group_is_made_of_the_models_codes() -> None:
         ("guidance_kontrast", "guidance_kontrast"),
         ("guidance_contrast,kind=k4", "k4"),
         ("guidance_contrast,kind", "write key=value"),
-        ("distribution_guided", "needs a reference"),
+        ("distribution_guided", "equals its reference, so this credit is uniform; measure a run"),
     ],
 )
 def test_a_credit_that_cannot_be_measured_is_one_line(text: str, told: str) -> None:

@@ -19,6 +19,7 @@ from t2i_credit.truth_statistics import (
     pointing,
     ratio_interval,
     signal_to_noise,
+    times_cleaner,
 )
 
 ON = np.array([[False, True, False, True]])
@@ -122,3 +123,18 @@ def test_batches_that_teach_nothing_have_no_ratio_and_no_interval() -> None:
     one = np.diag([0.0, 0.0, 1.0])  # without the last batch there is nothing
     estimate, low, high = jackknife(signal_to_noise, one)
     assert estimate == 0.0 and math.isnan(low) and math.isnan(high)
+
+
+def test_times_cleaner_is_the_ratio_with_an_interval_of_its_logarithm() -> None:
+    signal = np.ones((4, 4))  # of every pair of batches; the noise comes on top, on the diagonal
+    found = times_cleaner(signal + np.diag([1.0, 2.0, 3.0, 4.0]), signal + 4 * np.eye(4))
+    # 1 / 2.5 over 1 / 4 = 1.6. Without a batch the mean noise is 3, 8/3, 7/3 or 2, the log ratio 0.2877, 0.4055,
+    # 0.5390 or 0.6931: squared deviations from their mean add up to 0.09145, times 3/4 that is 0.26189 squared;
+    # t(3) at 97.5% = 3.18245 makes it 0.83344, and log 1.6 = 0.47000
+    assert found == pytest.approx([1.6, math.exp(-0.36344), math.exp(1.30344)], abs=1e-3)
+
+
+def test_without_a_signal_nothing_is_cleaner() -> None:
+    signal, nothing = np.ones((4, 4)) + np.eye(4), np.eye(4)
+    assert all(map(math.isnan, times_cleaner(signal, nothing)))
+    assert all(map(math.isnan, times_cleaner(nothing, signal)))

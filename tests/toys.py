@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from t2i_credit import cli
-from t2i_credit.interfaces import Prompt, RewardFn
+from t2i_credit.interfaces import Prompt, RewardFn, Rollout
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.prompts import save_prompts
+from t2i_credit.rollout import sample_rollout
 
 WORDS = ["a", "photo", "of", "red", "blue", "circle", "square", "left"]
 PROMPTS = (
@@ -62,6 +63,12 @@ def tiny_model(
             model.language_model.get_input_embeddings().weight.mul_(contrast)
             model.vq.quantize.embedding.weight.normal_()  # far apart, so that codes look different
     return model
+
+
+def wide_rollout(seed: int = 3, **fields: bool) -> tuple[EmbeddedModel, Rollout]:
+    """A generator of 2 x 3 tokens and four images of each of its prompts."""
+    model = tiny_model(WideConfig)
+    return model, sample_rollout(model, PROMPTS, group_size=4, cfg_scale=2.0, seed=seed, **fields)
 
 
 def write_tiny_model(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from .chains import write
 from .questions import Question, Step, compute, within_range, work
 
-HARD = 0.56  # how often a hard step that is reached without a mistake goes wrong
+HARD = 0.66  # how often a hard step that is reached without a mistake goes wrong
 EASY = 0.08  # and any other step
 LARGE_FACTOR = 6
 SLIPS = (-10, -2, -1, 1, 2, 10)  # what a result that slipped is off by
@@ -36,7 +36,7 @@ def wrong_results(question: Question, index: int) -> list[int]:
     """What step `index` of a question may wrongly give, so that the rest can be carried on within range."""
     step = work(question)[index]
     tempting = [systematic(step)] if is_hard(step) else [step.result + off for off in SLIPS]
-    return [result for result in tempting if within_range(work(question, (index, result)))]
+    return [result for result in tempting if within_range(work(question, {index: result}))]
 
 
 def hazards(question: Question) -> list[float]:
@@ -56,12 +56,23 @@ def noisy(question: Question, rng: np.random.Generator) -> str:
 
 
 def wrong(question: Question, rng: np.random.Generator) -> str | None:
-    """A completion with exactly one mistake, at a step drawn by its hazard; None if no step can go wrong."""
-    odds = np.asarray(hazards(question))
-    if not odds.any():
-        return None
-    return write(_with_mistake(question, int(rng.choice(len(odds), p=odds / odds.sum())), rng), rng)
+    """A completion in which every hard step goes wrong, as it is reached; without one, the last step that can slips.
+
+    The answer is never right. None if no step can go wrong.
+    """
+    changes: dict[int, int] = {}
+    for index in range(len(question.operators)):
+        step = work(question, changes)[index]
+        changed = {**changes, index: systematic(step)}
+        if is_hard(step) and within_range(work(question, changed)):
+            changes = changed
+    while changes and work(question, changes)[-1].result == work(question)[-1].result:
+        changes.popitem()  # two mistakes made up for each other
+    if changes:
+        return write(work(question, changes), rng)
+    able = [index for index, hazard in enumerate(hazards(question)) if hazard]
+    return write(_with_mistake(question, able[-1], rng), rng) if able else None
 
 
 def _with_mistake(question: Question, index: int, rng: np.random.Generator) -> list[Step]:
-    return work(question, (index, int(rng.choice(wrong_results(question, index)))))
+    return work(question, {index: int(rng.choice(wrong_results(question, index)))})

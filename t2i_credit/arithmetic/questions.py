@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -74,14 +74,13 @@ def compute(left: int, sign: str, right: int) -> int:
     return left - right if sign == "-" else left * right
 
 
-def work(question: Question, change: tuple[int, int] | None = None) -> list[Step]:
-    """The steps in order; `change` (index, result) replaces the result of one step, the rest builds on it."""
+def work(question: Question, changes: Mapping[int, int] | None = None) -> list[Step]:
+    """The steps in order; `changes` {index: result} replaces results of steps, and the rest builds on them."""
     steps: list[Step] = []
+    changes = changes or {}
     while question.operators:
         _, left, sign, right = question.next_step()
-        result = compute(left, sign, right)
-        if change is not None and change[0] == len(steps):
-            result = change[1]
+        result = changes.get(len(steps), compute(left, sign, right))
         steps.append(Step(left, sign, right, result))
         question = question.reduced(result)
     return steps

@@ -1,0 +1,107 @@
+"""Who finds the prompted objects of a truth measurement: the embedded world's detector, or any other of the rewards'.
+
+Judges no image: an object counts whatever its colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import api
+from .config import Config
+from .errors import ConfigError, PromptError
+from .geneval import keep
+from .interfaces import Prompt, Rollout
+from .pixels import to_uint8
+from .truth_localisation import Objects, described
+
+SHAPES = "shapes"
+KEPT_BY = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
+RUN_BY = ("device", "batch_size")
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A detector under its name.
+
+    Attributes:
+        name: as `--detector` takes it.
+        describe: rollout to the objects of each sample, as the run folder keeps them.
+        check: raises PromptError for prompts whose objects it cannot find.
+    """
+
+    name: str
+    describe: Callable[[Rollout], Objects]
+    check: Callable[[Sequence[Prompt]], None]
+
+
+def find_finder(
+    config: Config, detector: str | None = None, threshold: float | None = None
+) -> Finder:
+    """Loads a detector.
+
+    Args:
+        config: whose geneval reward says which detector and which of its objects count, as far as it has one.
+        detector: as `api.load_detector` takes it; None = that of the geneval reward, shapes where there is none.
+        threshold: an object counts above this confidence, in [0, 1]; None = above that of the verdict.
+
+    Raises:
+        UserError: it is unknown, or cannot be loaded.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"--threshold: {threshold}; 0 to 1")
+    reward = config.reward.get("geneval")
+    params = dict(reward.params) if reward else {}
+    if detector is None:
+        detector = "@".join(filter(None, (params.get("detector", SHAPES), params.get("model"))))
+    if detector == SHAPES:
+        if threshold is not None:
+            raise ConfigError("--threshold: the shapes detector has none; name a --detector")
+        return Finder(SHAPES, api.describe_shapes, _check_shapes)
+    kept_by = {name: params[name] for name in KEPT_BY if name in params}
+    if threshold is not None:
+        kept_by |= {"threshold": threshold, "counting_threshold": threshold}
+    run_by = {name: params[name] for name in RUN_BY if name in params}
+    detect, known = api.load_detector(detector, **run_by)
+
+    def describe(rollout: Rollout) -> Objects:
+        specs = [_colorless(prompt).spec or {} for prompt in rollout.prompts]
+        found = detect(to_uint8(rollout.images), specs)
+        kept = [keep(one, s["tag"], **kept_by) for one, s in zip(found, specs, strict=True)]
+        return described(rollout.prompts, kept)
+
+    def check(prompts: Sequence[Prompt]) -> None:
+        known([_colorless(prompt) for prompt in prompts])
+
+    return Finder(detector, describe, check)
+
+
+def require_objects(prompts: Sequence[Prompt], source: str) -> None:
+    """Raises PromptError if a prompt asks for no object: then nothing has a mask. Loads nothing."""
+    for prompt in prompts:
+        if not (prompt.spec and prompt.spec["include"]):
+            raise PromptError(
+                f"{source}: prompt {prompt.text!r} asks for no object, so there are no masks; credit truth takes "
+                "prompts whose records include one"
+            )
+
+
+def _colorless(prompt: Prompt) -> Prompt:
+    """The prompt without the colours of its record, so that no detector need name them."""
+    spec: Mapping[str, Any] = prompt.spec or {}
+    clauses = [{k: v for k, v in c.items() if k != "color"} for c in spec["include"]]
+    return replace(prompt, spec={**spec, "include": clauses})
+
+
+def _check_shapes(prompts: Sequence[Prompt]) -> None:
+    from .shapes.detector import classes
+
+    for prompt in prompts:
+        for clause in (prompt.spec or {})["include"]:
+            if clause["class"] not in classes():
+                raise PromptError(
+                    f"prompt {prompt.text!r} asks for {clause['class']!r}, which the shapes detector does not know "
+                    f"({', '.join(classes())}); name another with --detector, such as mask2former"
+                )
