@@ -54,10 +54,10 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             now = listed(shelf)
             return [offer(None, now), now, *training.signs(shelf, chosen_run(None, now))]
 
-        def look(name: str | None, before: list[Any] | None, *seen: Any) -> list[Any]:
+        def look(name: str | None, before: list[Any] | None) -> list[Any]:
             """What a tick of the clock brings: the runs there are, and whether the chosen one has changed."""
             if before is None or (before and name is None):
-                return [before, *seen]  # asked before `first` came; would undo a choice
+                return [gr.skip()] * len(signs)  # asked before `first` came: may be answered after it, and must undo nothing
             now = listed(shelf)
             return [now, *training.signs(shelf, chosen_run(name, now))]
 
@@ -67,7 +67,7 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         def newest(name: str | None, now: list[Any]) -> dict[str, Any]:
             return training.newest(shelf, chosen_run(name, now))
 
-        beat = {"fn": look, "inputs": [run, *signs], "outputs": signs, **QUIET}
+        beat = {"fn": look, "inputs": [run, known], "outputs": signs, **QUIET}
         page.load(first, None, [run, *signs], **QUIET)
         clock.tick(**beat)
         known.change(offer, [run, known], run, **QUIET)

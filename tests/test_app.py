@@ -26,6 +26,7 @@ from app_toys import (
     write_toy_run,
     write_toy_step,
 )
+from gradio.state_holder import SessionState
 from PIL import Image
 
 from t2i_credit.app import (
@@ -639,3 +640,20 @@ def test_whatever_reads_records_waits_in_one_line_for_two_places(shelf):
     assert {fn.concurrency_limit for fn in reading} == {2}
     ticks = [fn for fn in page.fns.values() if "tick" in {name for _, name in fn.targets}]
     assert ticks and not {fn.concurrency_id for fn in ticks} & {"reading"}  # nor do they wait
+
+
+def test_a_look_that_was_asked_too_early_undoes_nothing(shelf):
+    # On a slow server it may be answered after the first list of runs came; the page would never find out about them
+    async def late():
+        page = build_page(shelf)
+        (first,) = (fn for fn in page.fns.values() if fn.name == "first")
+        look = next(fn for fn in page.fns.values() if fn.name == "look")
+        state = SessionState(page)
+        early = look.fn(None, None)
+        await page.postprocess_data(first, first.fn(), state)
+        known = {block._id: state[block._id] for block in look.outputs}
+        await page.postprocess_data(look, early, state)
+        return known, {block._id: state[block._id] for block in look.outputs}
+
+    before, after = asyncio.run(late())
+    assert any(before.values()) and after == before

@@ -38,6 +38,7 @@ from t2i_credit.run_folder import RunReader
 from t2i_credit.sharding import distribute, gathered, require_shardable, whole
 from t2i_credit.update import PolicyUpdate, as_entry
 
+pytestmark = pytest.mark.xdist_group("sharding")  # one worker starts the two processes
 SIZE = 2  # samples of each of three prompts: one prompt for the first process, two for the second
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5, -2.0, 2.0])
 STEPS = 5
@@ -95,7 +96,8 @@ CASES = {
     "emu3": Case(model="emu3", chunk=5),
     "whole-emu3": Case({"train": WHOLE}, model="emu3", chunk=5),
     "llamagen-lora": Case(LORA, model="llamagen", chunk=5),
-    "whole-llamagen": Case({"train": WHOLE}, model="llamagen", chunk=5),
+    # its first gradients are steep: in float32 five steps magnify the order of a sum to 2e-5 on some processors
+    "whole-llamagen": Case({"train": WHOLE}, dtype=torch.float64, model="llamagen", chunk=5),
 }
 
 

@@ -45,7 +45,7 @@ def test_the_recipes_for_text_differ_from_grpo_in_their_method_alone() -> None:
         for name, keys in changed.items()
     }
     assert changed == {
-        "dapo": {"grpo.loss_type", "grpo.epsilon_high", "grpo.num_iterations"},
+        "dapo": {"grpo.loss_type", "grpo.epsilon_high"},
         "gcpo": {"credit.name"},
         "dgpo": {"credit.name"},
         "gold": {"rollout.gold", "grpo.importance_sampling_level", "grpo.beta"},

@@ -115,7 +115,8 @@ def test_a_resumed_run_is_the_undisturbed_one(
 
 
 def test_a_step_is_a_rollout_with_all_its_updates(model: Path, tmp_path: Path) -> None:
-    rows = train(model, tmp_path, "arithmetic/dapo", "train.steps=2").metrics()
+    more = ["train.steps=2", "grpo.num_iterations=2"]
+    rows = train(model, tmp_path, "arithmetic/dapo", *more).metrics()
     assert [row["samples"] for row in rows] == [8, 16]
     assert all("reward" in row and row["time/step"] > 0 for row in rows)
     state = json.loads(
