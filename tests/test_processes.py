@@ -89,7 +89,9 @@ def two_processes(launcher: str, *arguments: str) -> Any:
 # one worker starts the two processes of a run
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"processes-{name}")) for name in RUNS],
+    params=[
+        pytest.param(name, marks=pytest.mark.xdist_group(f"processes-{name}")) for name in RUNS
+    ],
 )
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process (`one`), and the same of two that torchrun or accelerate starts (`two`)."""
