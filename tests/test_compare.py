@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from t2i_credit.compare_images import ImagePlan
 from t2i_credit.compare_plots import draw
 from t2i_credit.compare_runs import Run, check_runs, plan_runs
 from t2i_credit.compare_statistics import NO_DIFFERENCE
+from t2i_credit.compare_worker import finish
+from t2i_credit.config import to_yaml
 from t2i_credit.config_yaml import write_yaml
 from t2i_credit.errors import ConfigError, RunError, UserError
 from t2i_credit.protocol import Protocol
@@ -126,6 +129,8 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     with pytest.raises(KeyboardInterrupt):  # a half run: its first step is saved
         api.train(second.config, report=lambda step, _: stop() if step == 2 else None)
     assert second.state() == "stopped" and second.steps_left() == 1
+    others[0].config_file.write_text(to_yaml(others[0].config))
+    finish(others[0].config_file, asdict(EVALUATION))  # done too, as its own process does it
 
     words = [
         "compare",

@@ -32,7 +32,7 @@ from t2i_credit.run_folder import RunReader
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*deprecated and will be removed in v6:FutureWarning"
 )
-METHODS = ["arithmetic/grpo", "arithmetic/dapo"]
+METHODS = ["arithmetic/grpo", "arithmetic/gcpo"]
 PLAN = TextPlan(problems=4, answers=2)
 
 
@@ -110,17 +110,18 @@ def test_without_trl_a_comparison_says_how_to_get_it(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "passes"),
+    ("recipe", "more", "passes"),
     [
-        ("grpo", 2),  # sampling, the update
-        ("dapo", 4),  # and one more update, and the log-probs before the first
-        ("gcpo", 4),  # both prompts
-        ("dgpo", 4),  # the reference, and the policy as it is
-        ("gold", 2),
+        ("grpo", [], 2),  # sampling, the update
+        ("dapo", [], 2),
+        ("dapo", ["grpo.num_iterations=2"], 4),  # one more update, and the log-probs before both
+        ("gcpo", [], 4),  # both prompts
+        ("dgpo", [], 4),  # the reference, and the policy as it is
+        ("gold", [], 2),
     ],
 )
-def test_passes_are_counted_without_a_model(recipe: str, passes: int) -> None:
-    kind, config = load_recipe(f"arithmetic/{recipe}", ["model.name=/nowhere"])
+def test_passes_are_counted_without_a_model(recipe: str, more: list[str], passes: int) -> None:
+    kind, config = load_recipe(f"arithmetic/{recipe}", ["model.name=/nowhere", *more])
     assert kind.passes(config) == passes and kind.samples_per_step(config) == 128
 
 
@@ -149,9 +150,9 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     found = json.loads((out / "comparison.json").read_text())
     assert [run["run"] for run in found["runs"]] == [
         "grpo-seed0",
-        "dapo-seed0",
+        "gcpo-seed0",
         "grpo-seed1",
-        "dapo-seed1",
+        "gcpo-seed1",
     ]
     assert found["samples_per_step"] == 8
     assert found["evaluation"] == asdict(PLAN)
