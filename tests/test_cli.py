@@ -58,7 +58,8 @@ def test_train_leaves_a_run_that_heatmap_draws(run):
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
-    output = say("train", "shapes/gcpo", f"train.out={tmp_path / 'new'}", "--dry-run")
+    small = ["prompts.per_step=2", "rollout.group_size=4"]
+    output = say("train", "shapes/gcpo", *small, f"train.out={tmp_path / 'new'}", "--dry-run")
     assert "forward passes per token" in output and "memory" in output
     assert not (tmp_path / "new").exists()
 
