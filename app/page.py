@@ -54,12 +54,10 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             now = listed(shelf)
             return [offer(None, now), now, *training.signs(shelf, chosen_run(None, now))]
 
-        def look(name: str | None, before: list[Any] | None) -> list[Any]:
+        def look(name: str | None, before: list[Any] | None) -> Any:
             """What a tick of the clock brings: the runs there are, and whether the chosen one has changed."""
             if before is None or (before and name is None):
-                return [gr.skip()] * len(
-                    signs
-                )  # asked before `first` came: may be answered after it, and must undo nothing
+                return gr.skip()  # asked before `first` came; answered later it would undo that
             now = listed(shelf)
             return [now, *training.signs(shelf, chosen_run(name, now))]
 
