@@ -3,6 +3,7 @@ Skipped where there is no Chromium."""
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 
 import pytest
@@ -122,16 +123,30 @@ def test_a_second_visitor_is_told_to_wait_and_can_cancel(browser, address):
     with visited(browser, address) as first, visited(browser, address) as second:
         for page in (first, second):
             open_tab(page, "Playground")
+        waiting = []  # the second one's turn, which comes when the test says so
+
+        def catch(route):
+            inputs = json.loads(route.request.post_data)["data"]
+            waiting.append(route) if len(inputs) > 5 else route.continue_()
+
+        second.route("**/queue/join*", catch)
         first.get_by_label("number input for Images").fill("16")
         first.locator("#play-go").click()
         first.wait_for_selector("#play-said .progress")
         second.locator("#play-go").click()
         second.wait_for_function(
-            "/waiting for the generator|loading/.test(document.querySelector('#play-said').innerText)"
+            "/waiting for the generator/.test(document.querySelector('#play-said').innerText)"
         )
         second.locator("#play-cancel").click()
         second.wait_for_function("document.querySelector('#play-said').innerText === 'Cancelled.'")
         first.locator("#play-cancel").click()
         first.wait_for_selector("#play-said [data-done]")
-        second.wait_for_timeout(1500)
-        assert second.locator("#play-said").inner_text() == "Cancelled."
+        stamp = second.locator("#play-said [data-done]").get_attribute("data-done")
+        second.wait_for_timeout(1500)  # stamps are seconds
+        assert waiting
+        for route in waiting:
+            route.continue_()
+        done = "document.querySelector('#play-said [data-done]')"
+        second.wait_for_function(f"stamp => {done} && {done}.dataset.done !== stamp", arg=stamp)
+        second.wait_for_function("document.querySelector('#play-said').innerText === 'Cancelled.'")
+        assert second.locator("#play-pictures .card").count() == 0
