@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,11 @@ def visited(browser: Any, address: str) -> Iterator[Any]:
     yield page
     context.close()
     assert not complaints, complaints
+
+
+def asked(route: Any) -> Any:
+    """What a request of the page to the app's queue says."""
+    return json.loads(route.request.post_data)
 
 
 def open_tab(page: Any, name: str, shown: str | None = None) -> None:

@@ -4,7 +4,6 @@ where there is no Chromium; elsewhere it drives the one on the PATH."""
 from __future__ import annotations
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from app_browser import PATIENCE, TABS, choose_run, open_tab, visited
+from app_browser import PATIENCE, TABS, asked, choose_run, open_tab, visited
 from app_toys import PROBE, PROMPT, SCRIPT, H, W, forget_numbers, write_toy_run
 from PIL import Image
 
@@ -173,12 +172,8 @@ def test_an_answer_that_comes_late_takes_no_choice_back(browser, address):
     page.set_default_timeout(PATIENCE)
     held = []
 
-    def asked(route):
-        return json.loads(route.request.post_data)
-
-    def opens(
-        route,
-    ):  # the page itself; the tab that is open at first is told of as well, before or after
+    def opens(route):
+        """The page itself; of the tab that is open at first it tells as well, before or after."""
         return asked(route)["data"] == [] and asked(route).get("event_data") is None
 
     def catch(route):  # what is asked while no run is chosen yet waits, looks of the clock too

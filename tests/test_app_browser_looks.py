@@ -3,11 +3,10 @@ Skipped where there is no Chromium."""
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 
 import pytest
-from app_browser import TABS, choose_run, open_tab, visited
+from app_browser import TABS, asked, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
 from PIL import Image
 
@@ -126,8 +125,8 @@ def test_a_second_visitor_is_told_to_wait_and_can_cancel(browser, address):
         waiting = []  # the second one's turn, which comes when the test says so
 
         def catch(route):
-            inputs = json.loads(route.request.post_data)["data"]
-            waiting.append(route) if len(inputs) > 5 else route.continue_()
+            form = len(asked(route)["data"]) > 5  # nothing else says as much
+            waiting.append(route) if form else route.continue_()
 
         second.route("**/queue/join*", catch)
         first.get_by_label("number input for Images").fill("16")
