@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -126,6 +127,9 @@ def serve_app(
 
     Example: t2i-credit app runs
     """
+    # The playground samples beside a training. OpenMP threads of two programs that spin while they wait starve each
+    # other on shared cores (docs/performance.md); ours give way. GNU's library reads this when torch loads it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from .app.server import serve
 
     serve(runs, host=host, port=port, login=login)
