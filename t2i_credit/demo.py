@@ -14,7 +14,6 @@ from typing import Any
 from . import api, console, judging, launch
 from .config import load_config
 from .errors import RunError
-from .evaluate import Evaluation, paired
 from .heatmap_files import write_animation, write_heatmaps
 from .run_folder import RunReader
 
@@ -22,8 +21,9 @@ RECIPE = "shapes/gcpo"
 SPLITS = {"train": "held-in", "heldout": "held-out"}
 
 
-def run(out: Path, *, steps: int | None = None) -> None:
-    """The whole demonstration, into `out`/demo."""
+def run(out: Path, *, steps: int | None = None, per_task: int = 50) -> None:
+    """The whole demonstration, into `out`/demo; the base's own evaluation, of `per_task` prompts a task and split, beside
+    it."""
     began = time.perf_counter()
     overrides = [f"train.out={json.dumps(str(out))}", "train.name=demo"]
     if steps is not None:
@@ -34,7 +34,13 @@ def run(out: Path, *, steps: int | None = None) -> None:
     console.say("t2i-credit demo: about 10 minutes on two CPU cores; run it again to resume\n")
 
     console.say("1/4  the base model: how often does it draw what it is asked for? (half a minute)")
-    before = {split: _evaluate("shapes", split, config) for split in SPLITS}
+    asked = {
+        "per_task": per_task,
+        "cfg_scale": config.rollout.cfg_scale,
+        "temperature": config.rollout.temperature,
+    }
+    base = path.with_name(f"{path.name}-base")
+    before = {split: _evaluate("shapes", split, out=base, **asked) for split in SPLITS}
 
     console.say(f"2/4  fine-tuning with {RECIPE}: {config.train.steps} steps, the reward is live")
     if finished:
@@ -47,26 +53,21 @@ def run(out: Path, *, steps: int | None = None) -> None:
             )
 
     console.say("3/4  the fine-tuned model, on the same prompts and noise (half a minute)")
-    after = {split: _evaluate(str(path), split, config) for split in SPLITS}
+    after = {
+        split: _evaluate(str(path), split, against=str(before[split].path), **asked)
+        for split in SPLITS
+    }
 
     console.say("4/4  drawing where the credit went")
     sheet = write_heatmaps(path, telling_step(path))[0]
     film = write_animation(path)
 
-    changes = {split: paired(before[split], after[split]) for split in SPLITS}
-    _tell(path, before, after, changes, sheet, film, time.perf_counter() - began)
+    _tell(path, after, sheet, film, time.perf_counter() - began)
 
 
-def _evaluate(model: str, split: str, config: Any) -> Evaluation:
+def _evaluate(model: str, split: str, **settings: Any) -> judging.Report:
     with console.bar(f"     {SPLITS[split]} prompts") as progress:
-        report = judging.evaluate_model(
-            model,
-            split=split,
-            cfg_scale=config.rollout.cfg_scale,
-            temperature=config.rollout.temperature,
-            progress=progress,
-        )
-    return report.evaluation
+        return judging.evaluate_model(model, split=split, progress=progress, **settings)
 
 
 def telling_step(path: Path) -> int:
@@ -108,9 +109,7 @@ def base_card() -> dict[str, Any]:
 
 def _tell(
     path: Path,
-    before: dict[str, Evaluation],
-    after: dict[str, Evaluation],
-    changes: dict[str, dict[str, dict[str, float]]],
+    reports: dict[str, judging.Report],
     sheet: Path,
     film: Path,
     seconds: float,
@@ -118,7 +117,7 @@ def _tell(
     """The final table, the pictures, and what to try next."""
     lines = []
     for split, name in SPLITS.items():
-        for task, row in changes[split].items():
+        for task, row in (reports[split].changes or {}).items():
             lines.append(
                 {
                     "prompts": name,
@@ -135,7 +134,8 @@ def _tell(
         f"best cell of the base's table of guidance and temperature: {best['overall']:.3f} "
         f"(cfg {best['cfg_scale']:g}, temperature {best['temperature']:g}, held-in)"
     )
-    spread = [e["train"].summary()["overall"]["disagreement"] for e in (before, after)]
+    pair = reports["train"].against, reports["train"].evaluation
+    spread = [e.summary()["overall"]["disagreement"] for e in pair if e]
     console.say(
         f"tokens that differ between two images of a prompt: {spread[0]:.2f} -> {spread[1]:.2f}"
     )

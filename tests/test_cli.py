@@ -11,9 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from t2i_credit import cli, demo
+from t2i_credit.app.evaluation import scores
 from t2i_credit.config import list_recipes
 from t2i_credit.model_card import CFG_SCALES, TEMPERATURES, reconstruction_scores
 from t2i_credit.run_folder import RunReader
+from t2i_credit.run_reader import list_runs
 
 pytestmark = pytest.mark.xdist_group("embedded")  # one worker loads the generator once
 
@@ -118,6 +120,24 @@ def test_config_prints_every_recipe_and_key():
     output = say("config")
     assert "credit.kind" in output and all(name in output for name in list_recipes())
     assert "kind: k3" in say("config", "shapes/gcpo")
+
+
+def test_the_demo_leaves_before_and_after_in_its_run_and_can_be_run_again(tmp_path, capsys):
+    for _ in range(2):
+        demo.run(tmp_path, steps=5, per_task=1)
+        told = capsys.readouterr().out
+        assert f"t2i-credit app {tmp_path}" in told
+    assert "already trained" in told
+    assert [run.path.name for run in list_runs(tmp_path)] == ["demo"]
+    reader = RunReader(tmp_path / "demo")
+    names = reader.evaluations()
+    assert len(names) == len(demo.SPLITS)
+    for name in names:
+        pair = reader.evaluation(name)["paired"]["overall"]
+        base = json.loads((tmp_path / "demo-base" / f"{name}.json").read_text())
+        assert pair["before"] == pytest.approx(base["summary"]["overall"]["correct"])
+        bars, table = scores(reader.evaluation(name))
+        assert "before" in json.dumps(bars) and "change" in table
 
 
 def test_the_demo_tells_what_became_of_the_rewards_that_it_never_trained_on():
