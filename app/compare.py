@@ -193,7 +193,7 @@ def pictures_value(
             "No prompt in common", "These runs have not recorded a prompt that can be compared."
         )
     rows: list[dict[str, Any]] = []
-    views, troubles = [], []
+    views, troubles, pushed = [], [], True
     for reader in (method.seeds[0] for method in methods_of(readers)):
         try:
             steps = reader.steps()
@@ -211,6 +211,7 @@ def pictures_value(
             troubles.append(in_words(error))
             continue
         views += [view for _, view in found]
+        pushed &= common_scale([view for _, view in found]).advantage > 0
         mean = mean_in_words(group.rewards)
         says = f"step {record.step}, seed {seed_of(reader)} · mean reward {mean}"
         samples = [sample_payload(record, place, view) for place, view in found]
@@ -227,9 +228,8 @@ def pictures_value(
     scale = scale_payload(common_scale(views))
     rows = [{**row, "scale": scale} for row in rows]
     key = f"{prompt}:{[(row['prompt'], row['says']) for row in rows]}"
-    shown = (
-        "token_advantages" if scale["advantage"] > 0 else "credit"
-    )  # all alike: nothing is pushed
+    # where one group is all alike nothing is pushed, and its row of token advantages would be blank
+    shown = "token_advantages" if pushed else "credit"
     return plain({"groups": rows, "map": shown, "key": key})
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from app_toys import PROBE, PROMPT, G, write_toy_run
+from app_toys import PROBE, PROMPT, G, write_toy_run, write_toy_step
 
 from t2i_credit.app import compare
 from t2i_credit.app.methods import methods_of
 from t2i_credit.app.runs import RunShelf
+from t2i_credit.run_folder import RunWriter
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_method_with_a_band(tmp_path):
@@ -28,9 +29,21 @@ def test_the_same_prompt_stands_side_by_side_on_one_scale(tmp_path):
     shelf = RunShelf(tmp_path)
     readers = [shelf.open("grpo"), shelf.open("gcpo")]
     assert compare.common_prompts(shelf, readers) == [PROBE, PROMPT]  # probes first
-    rows = compare.pictures_value(shelf, readers, PROBE)["groups"]
+    shown = compare.pictures_value(shelf, readers, PROBE)
+    rows = shown["groups"]
     assert [row["prompt"] for row in rows] == ["grpo", "gcpo"]
     assert rows[0]["scale"] == rows[1]["scale"] and len(rows[0]["samples"]) == G
+    assert shown["map"] == "token_advantages"
+
+
+def test_where_one_run_pushes_nothing_all_rows_show_their_credit(tmp_path):
+    for name in ("grpo", "gcpo"):
+        write_toy_run(tmp_path / name, steps=(9,))
+    write_toy_step(RunWriter(tmp_path / "gcpo"), 10, alike=True)
+    shelf = RunShelf(tmp_path)
+    readers = [shelf.open("grpo"), shelf.open("gcpo")]
+    assert compare.pictures_value(shelf, readers, PROBE)["map"] == "credit"
+    assert compare.pictures_value(shelf, readers[:1], PROBE)["map"] == "token_advantages"
 
 
 def test_bars_of_a_method_are_the_mean_over_its_seeds_with_a_t_interval(tmp_path):
