@@ -177,6 +177,13 @@ def compare(
     detector: Annotated[
         str | None, typer.Option(help="evaluation: who finds objects; left out = shapes")
     ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="KEY=VALUE,VALUE: every method first finds its own by a search"),
+    ] = None,
+    tune_seeds: Annotated[
+        int, typer.Option(help="runs of each recipe and value in that search", min=1)
+    ] = 2,
     plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
 ) -> None:
     """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
@@ -185,6 +192,7 @@ def compare(
     """
     from . import comparing, console
     from .compare import method_rows, pair_rows
+    from .compare_tune import tuning_rows
 
     named = [word for word in recipes if "=" not in word]
     overrides = [word for word in recipes if "=" in word]
@@ -192,13 +200,8 @@ def compare(
         raise UserError(
             "--prompts: of the embedded world; the file of --evaluate-on is taken whole"
         )
-    runs = comparing.runs_of(
-        named, seeds=seeds, first_seed=first_seed, out=out, base=base, overrides=overrides
-    )
-    if plan:
-        rows, hours = comparing.plan_rows(runs, workers)
-        console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
-        return
+    search = comparing.search_of(tune, tries=tune_seeds, seeds=seeds, first_seed=first_seed)
+    where: dict[str, Any] = {"out": out, "base": base, "overrides": overrides}
     asked = {
         "prompts": prompts,
         "samples": images,
@@ -207,9 +210,28 @@ def compare(
         "detector": detector,
     }
     given = {key: value for key, value in asked.items() if value is not None}
-    evaluation = runs[0].kind.plan(**given)
+    tuned: dict[str, Any] | None = None
+    own: dict[str, list[str]] = {}
+    tries = comparing.tries_of(search, named, **where) if search else {}
+    searched = [run for runs in tries.values() for run in runs]
+    if search and not (plan and any(run.steps_left() for run in searched)):
+        evaluation = searched[0].kind.plan(**given)
+        tuned, own = comparing.tune_runs(
+            search, tries, evaluation=evaluation, workers=workers, say=console.say
+        )
+        console.rows(f"{search.key} by area under the training reward", tuning_rows(tuned))
+    runs = comparing.runs_of(named, seeds=seeds, first_seed=first_seed, own=own, **where)
+    if plan:
+        rows, hours = comparing.plan_rows([*searched, *runs], workers)
+        console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
+        return
     found = comparing.compare_runs(
-        runs, evaluation=evaluation, baseline=baseline, workers=workers, say=console.say
+        runs,
+        evaluation=runs[0].kind.plan(**given),
+        baseline=baseline,
+        workers=workers,
+        say=console.say,
+        tuned=tuned,
     )
     console.rows("Methods", method_rows(found))
     console.rows("Paired differences over seeds", pair_rows(found))

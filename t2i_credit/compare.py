@@ -14,7 +14,7 @@ from typing import Any
 from .atomic import write_atomic, write_json
 from .compare_kinds import EvaluationPlan
 from .compare_plots import draw, sampled
-from .compare_runs import Run, check_runs, finish_runs
+from .compare_runs import Run, check_runs, curve, finish_runs
 from .compare_statistics import (
     area_under,
     mean_interval,
@@ -26,6 +26,7 @@ from .compare_statistics import (
     up_to,
     window_of,
 )
+from .compare_tune import tuning_rows
 from .errors import RunError
 from .run_reader import RunReader
 
@@ -46,6 +47,7 @@ def compare(
     forward_passes: Mapping[str, int],
     workers: int = 1,
     say: Say = lambda line: None,
+    tuned: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Finishes all runs and writes comparison.json, comparison.md and comparison.png into their folder.
 
@@ -56,6 +58,7 @@ def compare(
         forward_passes: {method: per token and step}.
         workers: runs at a time.
         say: called with a line after each run.
+        tuned: what a search before it found, which is kept beside the rest (see compare_tune.py).
 
     Returns:
         the content of comparison.json.
@@ -66,6 +69,7 @@ def compare(
     check_runs(runs)
     finish_runs(runs, evaluation, workers=workers, say=say)
     found = results(runs, evaluation, baseline=baseline, forward_passes=forward_passes)
+    found |= {"tuning": tuned} if tuned else {}
     folder = runs[0].path.parent
     curves = {
         method: [curve(run) for run in runs if run.method == method] for method in found["methods"]
@@ -121,14 +125,6 @@ def results(
         ],
         "runs": figures,
     }
-
-
-def curve(run: Run) -> tuple[list[float], list[float]]:
-    """(samples, reward) of every step of a run."""
-    lines = RunReader(run.path).metrics()
-    if not lines:
-        raise RunError(f"{run.path}: holds no metrics")
-    return [line["samples"] for line in lines], [line["reward"] for line in lines]
 
 
 def _smooth(rewards: Sequence[float]) -> list[float]:
@@ -241,7 +237,7 @@ def _pair(
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """Two tables: methods, and paired differences."""
+    """Two tables: methods, and paired differences; before them that of the search, if there was one."""
     seeds = found["seeds"]
     lines = [
         f"# Comparison on {found['base']}",
@@ -251,7 +247,16 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"interval for a new seed. Target: {found['baseline']}'s final training reward, {found['target']:.3f}. "
         f"Area and reward at equal samples: up to and at {found['equal_samples']:,.0f}, where the shortest run ends.",
     ]
-    for rows in (method_rows(found), pair_rows(found)):
+    tables = [method_rows(found), pair_rows(found)]
+    if tuned := found.get("tuning"):
+        tried = ", ".join(map(str, tuned["seeds"]))
+        lines += [
+            "",
+            f"Each method has its own {tuned['key']}: the one with the largest mean area up to "
+            f"{tuned['equal_samples']:,.0f} {sampled(found)} in a search before (seeds: {tried}).",
+        ]
+        tables.insert(0, tuning_rows(tuned))
+    for rows in tables:
         lines += ["", _line(rows[0]), "|" + "---|" * len(rows[0])]
         lines += [_line(row.values()) for row in rows]
     return "\n".join([*lines, ""])

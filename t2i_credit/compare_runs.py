@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .atomic import write_atomic
@@ -70,6 +71,14 @@ class Run:
         return self.config.train.steps - max(RunReader(self.path).checkpoints(), default=0)
 
 
+def curve(run: Run) -> tuple[list[float], list[float]]:
+    """(samples, reward) of every step of a run."""
+    lines = RunReader(run.path).metrics()
+    if not lines:
+        raise RunError(f"{run.path}: holds no metrics")
+    return [line["samples"] for line in lines], [line["reward"] for line in lines]
+
+
 def method_names(recipes: Sequence[str]) -> dict[str, str]:
     """{short name: recipe}: "shapes/grpo" and "grpo.yaml" are "grpo".
 
@@ -97,14 +106,29 @@ def plan_runs(
     out: Path,
     base: str | None = None,
     overrides: Sequence[str] = (),
+    *,
+    own: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    suffix: str = "",
 ) -> list[Run]:
     """Every method with every seed, seed by seed, so that a half comparison is a whole one of fewer seeds.
+
+    Args:
+        recipes: names or files.
+        seeds: of prompts and noise.
+        out: folder of all runs.
+        base: the model that all begin from; None = the recipes'.
+        overrides: KEY=VALUE of all recipes.
+        own: {short name: KEY=VALUE of that recipe alone}.
+        suffix: ends the name of every run.
 
     Raises:
         ConfigError: a wrong recipe or override, or recipes that cannot be compared.
     """
     names = method_names(recipes)
-    loaded = {name: load_recipe(recipe, overrides) for name, recipe in names.items()}
+    loaded = {
+        name: load_recipe(recipe, [*overrides, *own.get(name, ())])
+        for name, recipe in names.items()
+    }
     check_kinds(names, {name: kind for name, (kind, _) in loaded.items()})
     if base is not None:
         loaded = {n: (kind, with_section(c, "model", name=base)) for n, (kind, c) in loaded.items()}
@@ -112,8 +136,8 @@ def plan_runs(
     runs = []
     for seed in seeds:
         for name, (kind, config) in loaded.items():
-            own = {"seed": seed, "out": str(out), "name": f"{name}-seed{seed}"}
-            of_seed = with_section(kind.alone(config), "train", **own)
+            identity = {"seed": seed, "out": str(out), "name": f"{name}-seed{seed}{suffix}"}
+            of_seed = with_section(kind.alone(config), "train", **identity)
             runs.append(Run(name, seed, kind, with_section(of_seed, "prompts", seed=seed)))
     return runs
 
@@ -169,21 +193,23 @@ def check_runs(runs: Sequence[Run]) -> None:
             raise RunError(f"{run.path}: process {status.pid} is writing this run; wait or stop it")
 
 
-def is_complete(run: Run, evaluation: EvaluationPlan) -> bool:
-    """Whether a run is trained and evaluated."""
-    return run.state() == "finished" and all(
-        evaluation.found(run.path, s) for s in evaluation.splits
+def is_complete(run: Run, evaluation: EvaluationPlan | None) -> bool:
+    """Whether a run is trained, and evaluated where that is asked for."""
+    return run.state() == "finished" and (
+        evaluation is None or all(evaluation.found(run.path, s) for s in evaluation.splits)
     )
 
 
 def finish_runs(
     runs: Sequence[Run],
-    evaluation: EvaluationPlan,
+    evaluation: EvaluationPlan | None,
     *,
     workers: int,
     say: Callable[[str], None],
 ) -> None:
     """Runs what is left, at most `workers` runs at a time, each with one CPU thread; stops with them when stopped.
+
+    Without an evaluation plan they are trained alone.
 
     Raises:
         RunError: a run failed; those that were going on are finished first, no other is begun.
@@ -261,11 +287,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _finish(run: Run, evaluation: EvaluationPlan, processes: _Processes) -> bool:
+def _finish(run: Run, evaluation: EvaluationPlan | None, processes: _Processes) -> bool:
     """Finishes one run in a process of its own (compare_worker.py), its output in its log; False if not begun."""
     # a user's own plug-ins are found as in this process
     found = os.pathsep.join(path for path in sys.path if path)
-    plan = json.dumps(asdict(evaluation))
+    plan = json.dumps(evaluation and asdict(evaluation))
     with open(run.log, "ab") as log:
         code = processes.run(
             [sys.executable, "-m", "t2i_credit.compare_worker", str(run.config_file), plan],

@@ -1,7 +1,7 @@
 """Finishes one run of a comparison in a process of its own: `python -m t2i_credit.compare_worker CONFIG EVALUATION`.
 
-CONFIG is the resolved configuration, EVALUATION an evaluation plan as JSON. Trains or resumes, then evaluates what is
-not evaluated yet; compares nothing.
+CONFIG is the resolved configuration, EVALUATION an evaluation plan as JSON, or null. Trains or resumes, then evaluates
+what is not evaluated yet; compares nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .errors import UserError
 from .run_reader import RunReader
 
 
-def finish(config_file: Path, evaluation: dict[str, Any]) -> None:
+def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
     """Brings the run to its last step and evaluates it on every split.
 
     Args:
         config_file: the resolved configuration.
-        evaluation: the fields of the evaluation plan.
+        evaluation: the fields of the evaluation plan; None = nothing is evaluated.
 
     Raises:
         UserError: whatever is wrong, in one line.
@@ -33,6 +33,8 @@ def finish(config_file: Path, evaluation: dict[str, Any]) -> None:
     if not (begun and RunReader(path).status().state == "finished"):
         with console.training(config) as progress:
             kind.train(config, resume=begun, report=progress.report, warn=progress.warn)
+    if evaluation is None:
+        return
     plan = kind.plan(**evaluation)
     for split in plan.splits:
         if plan.found(path, split) is None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from .compare import compare
 from .compare_kinds import EvaluationPlan
 from .compare_runs import Run, check_runs, plan_runs
 from .compare_statistics import require_seeds
+from .compare_tune import Search, tune
 from .errors import ConfigError, RunError
 
 TIMED_STEP, TIMED_STEPS = 2, 3  # the first step warms up, the last one keeps samples
@@ -24,16 +26,63 @@ def runs_of(
     out: Path,
     base: str | None,
     overrides: Sequence[str],
+    own: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Run]:
-    """Every run of a comparison.
+    """Every run of a comparison; `own` are overrides of a method alone.
 
     Raises:
         UserError: too few seeds, recipes that cannot be compared, or a folder that holds other runs.
     """
     require_seeds(seeds)
-    runs = plan_runs(recipes, range(first_seed, first_seed + seeds), out, base, overrides)
+    runs = plan_runs(recipes, range(first_seed, first_seed + seeds), out, base, overrides, own=own)
     check_runs(runs)
     return runs
+
+
+def search_of(words: str | None, *, tries: int, seeds: int, first_seed: int) -> Search | None:
+    """What `--tune` asks for, on `tries` seeds that are not those of the comparison.
+
+    Raises:
+        UserError: see `Search.of`; or the comparison has too few seeds for an interval.
+    """
+    require_seeds(seeds)
+    if words is None:
+        return None
+    return Search.of(words, tries, range(first_seed, first_seed + seeds))
+
+
+def tries_of(
+    search: Search, recipes: Sequence[str], *, out: Path, base: str | None, overrides: Sequence[str]
+) -> dict[str, list[Run]]:
+    """{value: the runs of a search with it}, in a folder beside those of the comparison.
+
+    Raises:
+        UserError: see `Search.runs`; or the folder holds other runs.
+    """
+    tries = search.runs(recipes, out / "tuning", base, overrides)
+    for runs in tries.values():
+        check_runs(runs)
+    return tries
+
+
+def tune_runs(
+    search: Search,
+    tries: Mapping[str, Sequence[Run]],
+    *,
+    evaluation: EvaluationPlan,
+    workers: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Trains what is left of a search: what it found (see `tune`), and {method: its overrides}.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    for runs in tries.values():
+        _ready(runs, evaluation, workers)
+    tuned = tune(search, tries, workers=workers, say=say)
+    chosen = {name: found["chosen"] for name, found in tuned["methods"].items()}
+    return tuned, {name: [search.override(value)] for name, value in chosen.items()}
 
 
 def baseline_of(runs: Sequence[Run], baseline: str | None) -> str:
@@ -57,6 +106,7 @@ def compare_runs(
     baseline: str | None = None,
     workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
+    tuned: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates what is left and writes the comparison; see `compare`.
 
@@ -64,20 +114,36 @@ def compare_runs(
         UserError: whatever is wrong, in one line.
     """
     target = baseline_of(runs, baseline)
+    methods = _ready(runs, evaluation, workers)
+    passes = {method: run.kind.passes(run.config) for method, run in methods.items()}
+    return compare(
+        runs,
+        evaluation,
+        baseline=target,
+        forward_passes=passes,
+        workers=workers,
+        say=say,
+        tuned=tuned,
+    )
+
+
+def _ready(runs: Sequence[Run], evaluation: EvaluationPlan, workers: int) -> dict[str, Run]:
+    """Checks what can be checked before a run begins, makes the folder; {method: a run of it}.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
     if workers < 1:
         raise ConfigError(f"--workers: {workers} is not allowed; at least 1")
     methods = _one_of_each(runs)
     for run in methods.values():
         run.kind.check(run.config, evaluation)
+    folder = runs[0].path.parent
     try:
-        runs[0].path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        folder = runs[0].path.parent
         raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    passes = {method: run.kind.passes(run.config) for method, run in methods.items()}
-    return compare(
-        runs, evaluation, baseline=target, forward_passes=passes, workers=workers, say=say
-    )
+    return methods
 
 
 def plan_rows(runs: Sequence[Run], workers: int) -> tuple[list[dict[str, str]], float]:
