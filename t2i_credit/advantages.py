@@ -34,7 +34,8 @@ def group_normalized(rewards: Tensor, group_size: int, *, eps: float = 1e-4) -> 
         raise UserError(f"group_normalized needs eps >= 0, got {eps}")
     groups = _grouped(rewards, group_size)
     centered = _centered(groups)
-    return (centered / (groups.std(dim=1, keepdim=True) + eps)).flatten()
+    found = centered / (groups.std(dim=1, keepdim=True) + eps)
+    return torch.where(centered == 0, 0.0, found).flatten()  # 0 / 0 without eps
 
 
 @torch.no_grad()

@@ -177,11 +177,11 @@ def compare(
     detector: Annotated[
         str | None, typer.Option(help="evaluation: who finds objects; left out = shapes")
     ] = None,
-    tune: Annotated[
+    search: Annotated[
         str | None,
-        typer.Option(help="KEY=VALUE,VALUE: every method first finds its own by a search"),
+        typer.Option(help="KEY=VALUE,VALUE: every method first finds its own, by training reward"),
     ] = None,
-    tune_seeds: Annotated[
+    search_seeds: Annotated[
         int, typer.Option(help="runs of each recipe and value in that search", min=1)
     ] = 2,
     plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
@@ -192,7 +192,7 @@ def compare(
     """
     from . import comparing, console
     from .compare import method_rows, pair_rows
-    from .compare_tune import tuning_rows
+    from .compare_search import search_rows
 
     named = [word for word in recipes if "=" not in word]
     overrides = [word for word in recipes if "=" in word]
@@ -200,8 +200,6 @@ def compare(
         raise UserError(
             "--prompts: of the embedded world; the file of --evaluate-on is taken whole"
         )
-    search = comparing.search_of(tune, tries=tune_seeds, seeds=seeds, first_seed=first_seed)
-    where: dict[str, Any] = {"out": out, "base": base, "overrides": overrides}
     asked = {
         "prompts": prompts,
         "samples": images,
@@ -210,29 +208,28 @@ def compare(
         "detector": detector,
     }
     given = {key: value for key, value in asked.items() if value is not None}
-    tuned: dict[str, Any] | None = None
-    own: dict[str, list[str]] = {}
-    tries = comparing.tries_of(search, named, **where) if search else {}
-    searched = [run for runs in tries.values() for run in runs]
-    if search and not (plan and any(run.steps_left() for run in searched)):
-        evaluation = searched[0].kind.plan(**given)
-        tuned, own = comparing.tune_runs(
-            search, tries, evaluation=evaluation, workers=workers, say=console.say
-        )
-        console.rows(f"{search.key} by area under the training reward", tuning_rows(tuned))
-    runs = comparing.runs_of(named, seeds=seeds, first_seed=first_seed, own=own, **where)
+    where: dict[str, Any] = {"out": out, "base": base, "overrides": overrides}
+    counted: dict[str, Any] = {"seeds": seeds, "first_seed": first_seed}
+    wanted = comparing.search_of(search, tries=search_seeds, **counted)
+    tries = comparing.tries_of(wanted, named, **where) if wanted else {}
+    runs = comparing.runs_of(named, **counted, **where, ignored=wanted.key if wanted else None)
     if plan:
-        rows, hours = comparing.plan_rows([*searched, *runs], workers)
+        every = [*(run for of_value in tries.values() for run in of_value), *runs]
+        rows, hours = comparing.plan_rows(every, workers)
         console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
         return
-    found = comparing.compare_runs(
-        runs,
-        evaluation=runs[0].kind.plan(**given),
-        baseline=baseline,
-        workers=workers,
-        say=console.say,
-        tuned=tuned,
-    )
+    how: dict[str, Any] = {
+        "evaluation": runs[0].kind.plan(**given),
+        "baseline": baseline,
+        "workers": workers,
+        "say": console.say,
+    }
+    searched = None
+    if wanted:
+        searched, own = comparing.search_runs(wanted, tries, runs, **how)
+        console.rows(f"{wanted.key}: area under the training reward", search_rows(searched))
+        runs = comparing.runs_of(named, **counted, **where, own=own)
+    found = comparing.compare_runs(runs, **how, searched=searched)
     console.rows("Methods", method_rows(found))
     console.rows("Paired differences over seeds", pair_rows(found))
     console.say(f"written: {out / 'comparison.json'}, comparison.md, comparison.png")
@@ -260,15 +257,17 @@ def truth(
         str | None,
         typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="prompts per task; of text, problems in all")] = 8,
-    images: Annotated[int, typer.Option(help="images per prompt, or answers")] = 4,
+    prompts: Annotated[
+        int, typer.Option(help="prompts per task; of text, problems in all", min=1)
+    ] = 8,
+    images: Annotated[int, typer.Option(help="images per prompt, or answers", min=1)] = 4,
     share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
-    repeats: Annotated[int, typer.Option(help="independent redraws")] = 1,
-    batches: Annotated[int, typer.Option(help="independent batches of the gradients")] = 24,
+    repeats: Annotated[int, typer.Option(help="independent redraws", min=1)] = 1,
+    batches: Annotated[int, typer.Option(help="independent batches of the gradients", min=1)] = 24,
     coverage: Annotated[
         float, typer.Option(help="share of a cell that puts its token on an object")
     ] = 0.25,
-    seed: Annotated[int, typer.Option(help="of prompts and noise")] = 0,
+    seed: Annotated[int, typer.Option(help="of prompts and noise", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="folder of truth.json, .md and .png")] = Path("truth"),
 ) -> None:
     """Measures whether credit is right: where it lies, what it decides, and whether it cleans the gradient.

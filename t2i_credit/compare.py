@@ -15,6 +15,7 @@ from .atomic import write_atomic, write_json
 from .compare_kinds import EvaluationPlan
 from .compare_plots import draw, sampled
 from .compare_runs import Run, check_runs, curve, finish_runs
+from .compare_search import search_rows
 from .compare_statistics import (
     area_under,
     mean_interval,
@@ -26,7 +27,6 @@ from .compare_statistics import (
     up_to,
     window_of,
 )
-from .compare_tune import tuning_rows
 from .errors import RunError
 from .run_reader import RunReader
 
@@ -47,7 +47,7 @@ def compare(
     forward_passes: Mapping[str, int],
     workers: int = 1,
     say: Say = lambda line: None,
-    tuned: Mapping[str, Any] | None = None,
+    searched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Finishes all runs and writes comparison.json, comparison.md and comparison.png into their folder.
 
@@ -58,7 +58,7 @@ def compare(
         forward_passes: {method: per token and step}.
         workers: runs at a time.
         say: called with a line after each run.
-        tuned: what a search before it found, which is kept beside the rest (see compare_tune.py).
+        searched: what a search before it found, which is kept beside the rest (see compare_search.py).
 
     Returns:
         the content of comparison.json.
@@ -69,7 +69,7 @@ def compare(
     check_runs(runs)
     finish_runs(runs, evaluation, workers=workers, say=say)
     found = results(runs, evaluation, baseline=baseline, forward_passes=forward_passes)
-    found |= {"tuning": tuned} if tuned else {}
+    found |= {"search": searched} if searched else {}
     folder = runs[0].path.parent
     curves = {
         method: [curve(run) for run in runs if run.method == method] for method in found["methods"]
@@ -248,14 +248,14 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"Area and reward at equal samples: up to and at {found['equal_samples']:,.0f}, where the shortest run ends.",
     ]
     tables = [method_rows(found), pair_rows(found)]
-    if tuned := found.get("tuning"):
-        tried = ", ".join(map(str, tuned["seeds"]))
+    if searched := found.get("search"):
+        tried = ", ".join(map(str, searched["seeds"]))
         lines += [
             "",
-            f"Each method has its own {tuned['key']}: the one with the largest mean area up to "
-            f"{tuned['equal_samples']:,.0f} {sampled(found)} in a search before (seeds: {tried}).",
+            f"Each method has its own {searched['key']}: the one with the largest mean area up to "
+            f"{searched['equal_samples']:,.0f} {sampled(found)} in a search before (seeds: {tried}).",
         ]
-        tables.insert(0, tuning_rows(tuned))
+        tables.insert(0, search_rows(searched))
     for rows in tables:
         lines += ["", _line(rows[0]), "|" + "---|" * len(rows[0])]
         lines += [_line(row.values()) for row in rows]

@@ -24,6 +24,7 @@ from typing import Any
 from .atomic import write_atomic
 from .compare_kinds import AnyConfig, EvaluationPlan, Kind, load_recipe, with_section
 from .config import to_yaml
+from .config_types import folder_name
 from .errors import ConfigError, RunError
 from .run_reader import RunReader, dotted
 
@@ -88,7 +89,10 @@ def method_names(recipes: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for recipe in recipes:
         name = re.sub(
-            r"[^\w.-]+", "-", Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
+            r"[^\w.-]+",
+            "-",
+            Path(recipe).name.removesuffix(".yaml").removesuffix(".yml"),
+            flags=re.ASCII,
         )
         if name in found:
             raise ConfigError(
@@ -136,7 +140,11 @@ def plan_runs(
     runs = []
     for seed in seeds:
         for name, (kind, config) in loaded.items():
-            identity = {"seed": seed, "out": str(out), "name": f"{name}-seed{seed}{suffix}"}
+            identity = {
+                "seed": seed,
+                "out": str(out),
+                "name": folder_name(f"{name}-seed{seed}{suffix}"),
+            }
             of_seed = with_section(kind.alone(config), "train", **identity)
             runs.append(Run(name, seed, kind, with_section(of_seed, "prompts", seed=seed)))
     return runs
@@ -171,8 +179,12 @@ def check_comparable(recipes: Mapping[str, str], shared: Mapping[str, Mapping[st
                 )
 
 
-def check_runs(runs: Sequence[Run]) -> None:
+def check_runs(runs: Sequence[Run], ignored: str | None = None) -> None:
     """Refuses to go on in a folder that holds other runs.
+
+    Args:
+        runs: those to make or to go on with.
+        ignored: a key whose value may differ.
 
     Raises:
         RunError: a run was made with another configuration, or a process is still writing it.
@@ -183,7 +195,7 @@ def check_runs(runs: Sequence[Run]) -> None:
         reader = RunReader(run.path)
         theirs, ours = dotted(reader.config()), dotted(run.config.model_dump(mode="json"))
         for key in ours:
-            if key in theirs and theirs[key] != ours[key]:
+            if key != ignored and key in theirs and theirs[key] != ours[key]:
                 raise RunError(
                     f"{run.path}: {key} was {theirs[key]!r} when this run began and is {ours[key]!r} now; "
                     "take another --out"

@@ -39,9 +39,11 @@ class TextPlan:
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
         """See `compare_kinds.EvaluationPlan`."""
         reader, asked = RunReader(run), TextProtocol(split=split, **asdict(self))
+        steps = reader.config()["train"]["steps"]
         for name in reader.evaluations():
             value = reader.evaluation(name)
-            if value.get("protocol") == asdict(asked):
+            made = (value.get("about", {}).get("step"), value.get("protocol"))
+            if made == (steps, asdict(asked)):
                 return value
         return None
 

@@ -11,8 +11,8 @@ from typing import Any
 from .compare import compare
 from .compare_kinds import EvaluationPlan
 from .compare_runs import Run, check_runs, plan_runs
+from .compare_search import Search, search_values
 from .compare_statistics import require_seeds
-from .compare_tune import Search, tune
 from .errors import ConfigError, RunError
 
 TIMED_STEP, TIMED_STEPS = 2, 3  # the first step warms up, the last one keeps samples
@@ -27,20 +27,21 @@ def runs_of(
     base: str | None,
     overrides: Sequence[str],
     own: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ignored: str | None = None,
 ) -> list[Run]:
-    """Every run of a comparison; `own` are overrides of a method alone.
+    """Every run of a comparison; `own` are overrides of a method alone, of the key `ignored` the folder may hold others.
 
     Raises:
         UserError: too few seeds, recipes that cannot be compared, or a folder that holds other runs.
     """
     require_seeds(seeds)
     runs = plan_runs(recipes, range(first_seed, first_seed + seeds), out, base, overrides, own=own)
-    check_runs(runs)
+    check_runs(runs, ignored)
     return runs
 
 
 def search_of(words: str | None, *, tries: int, seeds: int, first_seed: int) -> Search | None:
-    """What `--tune` asks for, on `tries` seeds that are not those of the comparison.
+    """What `--search` asks for, on `tries` seeds that are not those of the comparison.
 
     Raises:
         UserError: see `Search.of`; or the comparison has too few seeds for an interval.
@@ -54,35 +55,45 @@ def search_of(words: str | None, *, tries: int, seeds: int, first_seed: int) -> 
 def tries_of(
     search: Search, recipes: Sequence[str], *, out: Path, base: str | None, overrides: Sequence[str]
 ) -> dict[str, list[Run]]:
-    """{value: the runs of a search with it}, in a folder beside those of the comparison.
+    """{value: the runs of a search with it}, in a folder of their own in that of the comparison.
 
     Raises:
         UserError: see `Search.runs`; or the folder holds other runs.
     """
-    tries = search.runs(recipes, out / "tuning", base, overrides)
+    tries = search.runs(recipes, out / "search", base, overrides)
     for runs in tries.values():
         check_runs(runs)
     return tries
 
 
-def tune_runs(
+def search_runs(
     search: Search,
     tries: Mapping[str, Sequence[Run]],
+    runs: Sequence[Run],
     *,
     evaluation: EvaluationPlan,
+    baseline: str | None = None,
     workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Trains what is left of a search: what it found (see `tune`), and {method: its overrides}.
+    """Trains what is left of a search: what it found (see `search_values`), and {method: its overrides}.
+
+    Args:
+        search: what is tried.
+        tries: of `tries_of`.
+        runs: of the comparison that comes after it, with any value: what would refuse it is said before the search.
+        evaluation, baseline, workers, say: of that comparison.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    for runs in tries.values():
-        _ready(runs, evaluation, workers)
-    tuned = tune(search, tries, workers=workers, say=say)
-    chosen = {name: found["chosen"] for name, found in tuned["methods"].items()}
-    return tuned, {name: [search.override(value)] for name, value in chosen.items()}
+    baseline_of(runs, baseline)
+    check_runs(runs, ignored=search.key)
+    for of_value in tries.values():
+        _ready(of_value, evaluation, workers)
+    found = search_values(search, tries, workers=workers, say=say)
+    chosen = {name: row["chosen"] for name, row in found["methods"].items()}
+    return found, {name: [search.override(value)] for name, value in chosen.items()}
 
 
 def baseline_of(runs: Sequence[Run], baseline: str | None) -> str:
@@ -106,7 +117,7 @@ def compare_runs(
     baseline: str | None = None,
     workers: int = 1,
     say: Callable[[str], None] = lambda line: None,
-    tuned: Mapping[str, Any] | None = None,
+    searched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains and evaluates what is left and writes the comparison; see `compare`.
 
@@ -123,7 +134,7 @@ def compare_runs(
         forward_passes=passes,
         workers=workers,
         say=say,
-        tuned=tuned,
+        searched=searched,
     )
 
 

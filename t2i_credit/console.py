@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -139,7 +140,7 @@ def table(title: str, values: Mapping[str, Any]) -> None:
     """Two columns: name and value."""
     shown = Table(title=title, show_header=False, title_justify="left")
     for name, value in values.items():
-        shown.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+        shown.add_row(escape(name), f"{value:,}" if isinstance(value, int) else escape(str(value)))
     _OUT.print(shown)
 
 
@@ -147,9 +148,9 @@ def rows(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """A table of dicts with the same keys."""
     shown = Table(title=title, title_justify="left")
     for name in lines[0] if lines else ():
-        shown.add_column(str(name))
+        shown.add_column(escape(str(name)))
     for line in lines:
-        shown.add_row(*(str(value) for value in line.values()))
+        shown.add_row(*(escape(str(value)) for value in line.values()))
     _OUT.print(shown)
 
 

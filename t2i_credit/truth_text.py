@@ -223,7 +223,7 @@ def causality(
         scores: {name: (B, T)}; "random" must be among them: it is what the others are divided by.
         reward: (prompts, texts) to (B,).
         continuations: answers sampled on from each token.
-        seed: of the draws and the continuations, which are the same for all scores as far as places agree.
+        seed: of the draws, which are the same for all scores, and of the continuations.
         done: called after each score and end.
 
     Returns:

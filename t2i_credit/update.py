@@ -90,7 +90,9 @@ class PolicyUpdate:
         settings = self.config.loss
         updates = settings.updates_per_rollout
         stored = getattr(rollout, self.policy_name)
-        old = self._recomputed(rollout) if updates > 1 and settings.old == "recompute" else stored
+        old = stored
+        if updates > 1 and settings.old == "recompute":
+            old = self._recomputed(rollout, stored)
         known = self._known(rollout, advantages)
         # credit that the rollout alone decides; None if that takes the policy of the update
         rolled = None if self.needs & UPDATE_FIELDS else self._assign(rollout, known, advantages)
@@ -267,11 +269,12 @@ class PolicyUpdate:
         )
 
     @torch.no_grad()
-    def _recomputed(self, rollout: Rollout) -> Tensor:
-        """(B, T) log-probs of the policy before the first update, by a training pass."""
-        names = {"policy": self.policy_name}
-        parts = [self._pass(rollout, r, names)["policy"] for r in self._micro_batches(rollout)]
-        return torch.cat(parts)
+    def _recomputed(self, rollout: Rollout, stored: Tensor) -> Tensor:
+        """(B, T) log-probs of the policy before the first update, by a training pass; of other processes' samples as stored."""
+        old, names = stored.clone(), {"policy": self.policy_name}
+        for rows, _, _ in self._my_micro_batches(rollout):
+            old[rows] = self._pass(rollout, rows, names)["policy"]
+        return old
 
     def _my_micro_batches(self, rollout: Rollout) -> Iterator[tuple[Tensor, bool, bool]]:
         """(rows, last, spare) of each micro-batch of this process's samples; see `my_micro_batches`."""

@@ -79,6 +79,12 @@ def test_group_normalized_adds_eps_to_the_std():
     torch.testing.assert_close(advantages, expected, rtol=0, atol=1e-6)
 
 
+def test_group_normalized_without_eps_gives_equal_rewards_zero():
+    advantages = group_normalized(torch.tensor([1.0, 1.0, 0.0, 2.0]), 2, eps=0.0)
+    assert advantages[:2].tolist() == [0.0, 0.0]
+    assert torch.allclose(advantages[2:], torch.tensor([-1.0, 1.0]) / 2**0.5)
+
+
 def test_group_normalized_refuses_a_negative_eps():
     with pytest.raises(UserError, match=r"eps >= 0, got -0\.1"):
         group_normalized(torch.tensor([0.0, 2.0]), 2, eps=-0.1)

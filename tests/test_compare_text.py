@@ -175,6 +175,11 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     assert json.loads((out / "comparison.json").read_text()) == found
     assert PLAN.found(half.path, "heldout") is not None
     assert replace(PLAN, problems=5).found(half.path, "heldout") is None
+    (file,) = half.path.glob("evaluations/heldout*.json")
+    earlier = json.loads(file.read_text())
+    earlier["about"]["step"] = 1
+    file.write_text(json.dumps(earlier))  # of a checkpoint before the last is not the final one
+    assert PLAN.found(half.path, "heldout") is None
 
     # and what was stopped is what it would have been
     (_, whole, *_) = plan_runs(METHODS, [0, 1], tmp_path / "whole", overrides=small)

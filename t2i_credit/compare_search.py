@@ -1,7 +1,8 @@
 """A small search of one key, the same for every method of a comparison: which values, its runs, what each method takes.
 
 Which learning rate suits a method best is not what a comparison asks, yet it can decide it. So every method is trained
-with the same values on seeds of their own, and goes into the comparison with the one under which it learned most.
+with the same values on seeds of their own, and goes into the comparison with the one under which its training reward
+was the largest.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import Any
 from .compare_kinds import load_recipe
 from .compare_runs import Run, curve, finish_runs, plan_runs
 from .compare_statistics import area_under, up_to
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 
-FIRST_SEED = 100  # far from those of the comparison, which count up from 0
+FIRST_SEED = 100  # those of a comparison count up from 0, unless it says otherwise
 _OF_A_RUN = ("train.seed", "prompts.seed", "train.out", "train.name")
+# Under each value the training reward is another measure, or the same one whatever the value.
+_OF_SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p")
+_NOT_JUDGED = {f"{section}.{key}" for section in ("rollout", "grpo") for key in _OF_SAMPLING}
 
 
 @dataclass(frozen=True)
@@ -41,26 +45,33 @@ class Search:
         """Of KEY=VALUE,VALUE and a number of seeds.
 
         Args:
-            words: "optim.lr=2.5e-4,4e-4".
+            words: "optim.lr=2.5e-4,4e-4"; commas within brackets belong to a value.
             seeds: runs of each method with each value.
             compared: seeds of the comparison, which the search must not have seen.
 
         Raises:
-            ConfigError: it says no key, fewer than two values, one twice, or seeds of the comparison.
+            ConfigError: it says no key, fewer than two values, one twice, a key that cannot be searched, or seeds of
+                the comparison.
         """
-        key, equals, values = words.partition("=")
-        found = tuple(value.strip() for value in values.split(","))
+        key, equals, values = (part.strip() for part in words.partition("="))
+        found = tuple(value.strip() for value in re.split(r",(?![^\[]*\])", values))
         if not (key and equals and all(found)) or len(set(found)) != len(found) or len(found) < 2:
             raise ConfigError(
-                f"--tune: {words!r} is not allowed; KEY=VALUE,VALUE with at least two different values, as "
+                f"--search: {words!r} is not allowed; KEY=VALUE,VALUE with at least two different values, as "
                 "optim.lr=2.5e-4,4e-4"
             )
         if key in _OF_A_RUN:
-            raise ConfigError(f"--tune: {key} is each run's own; name a key of the method")
+            raise ConfigError(f"--search: {key} is each run's own; name a key of the method")
+        if key in _NOT_JUDGED or key == "tune.ema":
+            raise ConfigError(
+                f"--search: values of {key} are not to be told apart by the training reward, whose images it "
+                f"{'does not touch' if key == 'tune.ema' else 'changes'}; name a key of the learning"
+            )
         tried = range(FIRST_SEED, FIRST_SEED + seeds)
         if shared := sorted({*tried} & {*compared}):
             raise ConfigError(
-                f"--tune: seed {shared[0]} is one of the comparison's; the search takes {tried[0]} to {tried[-1]}"
+                f"--search: seed {shared[0]} is one of the comparison's, and the search takes {tried[0]} to "
+                f"{tried[-1]}; give another --first-seed"
             )
         return cls(key, found, tried)
 
@@ -78,33 +89,44 @@ class Search:
         """{value: its runs, of every method with every seed}.
 
         Raises:
-            ConfigError: a wrong recipe, override or value, or a key that all recipes must share.
+            ConfigError: a wrong recipe, override or value; values that change what all recipes must share, or that
+                cannot be told apart in a run's name.
         """
         for recipe in recipes:
-            kind, config = load_recipe(recipe, [*overrides, self.override(self.values[0])])
-            if shared := [key for key in kind.shared(config) if _overlap(key, self.key)]:
-                raise ConfigError(
-                    f"--tune: {shared[0]} is the same for all recipes of a comparison; name a key of the method"
-                )
-        return {
+            self._check_shared(recipe, overrides)
+        found = {
             value: plan_runs(
-                recipes,
-                self.seeds,
-                out,
-                base,
-                [*overrides, self.override(value)],
-                suffix="-" + re.sub(r"[^\w.-]+", "-", f"{self.key.rpartition('.')[2]}{value}"),
+                recipes, self.seeds, out, base, [*overrides, self.override(value)], suffix=mark
             )
-            for value in self.values
+            for value, mark in zip(self.values, map(self._mark, self.values), strict=True)
         }
+        if len({run.path for runs in found.values() for run in runs}) < sum(
+            map(len, found.values())
+        ):
+            raise ConfigError(
+                f"--search: two of the values {', '.join(self.values)} give a run the same name; write them otherwise"
+            )
+        return found
+
+    def _mark(self, value: str) -> str:
+        """What ends the names of the runs with a value."""
+        return "-" + re.sub(r"[^\w.-]+", "-", self.key.rpartition(".")[2] + value, flags=re.ASCII)
+
+    def _check_shared(self, recipe: str, overrides: Sequence[str]) -> None:
+        """Raises ConfigError where another value is another model, prompt set, reward or budget."""
+        kept: Mapping[str, Any] | None = None
+        for value in self.values:
+            kind, config = load_recipe(recipe, [*overrides, self.override(value)])
+            shared = kind.shared(config)
+            kept = kept or shared
+            if changed := [key for key in shared if shared[key] != kept[key]]:
+                raise ConfigError(
+                    f"--search: {self.key} changes {changed[0]}, which is the same for all runs of a comparison; name "
+                    "a key of the method"
+                )
 
 
-def _overlap(a: str, b: str) -> bool:
-    """Whether one key is the other, or lies in it."""
-    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
-
-
-def tune(
+def search_values(
     search: Search,
     runs: Mapping[str, Sequence[Run]],
     *,
@@ -128,7 +150,10 @@ def tune(
         RunError: a run failed.
     """
     every = [run for of_value in runs.values() for run in of_value]
-    finish_runs(every, None, workers=workers, say=say)
+    try:
+        finish_runs(every, None, workers=workers, say=say)
+    except RunError as error:
+        raise RunError(f"{error}; a value that does not train is left out of --search") from error
     curves = {run.path: curve(run) for run in every}
     end = min(samples[-1] for samples, _ in curves.values())
     methods: dict[str, Any] = {}
@@ -147,11 +172,11 @@ def tune(
     }
 
 
-def tuning_rows(tuned: Mapping[str, Any]) -> list[dict[str, str]]:
+def search_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per method, for a person: the mean area of every value, and the one that was taken."""
     return [
         {"method": name}
-        | {value: f"{fmean(areas):.3f}" for value, areas in found["areas"].items()}
-        | {f"{tuned['key']} taken": found["chosen"]}
-        for name, found in tuned["methods"].items()
+        | {value: f"{fmean(areas):.3f}" for value, areas in row["areas"].items()}
+        | {f"{found['key']} taken": row["chosen"]}
+        for name, row in found["methods"].items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from test_compare import EVALUATION, finished, recipes
 from t2i_credit import api, cli, comparing
 from t2i_credit.compare import markdown, results
 from t2i_credit.compare_runs import plan_runs
-from t2i_credit.compare_tune import FIRST_SEED, Search, tune, tuning_rows
+from t2i_credit.compare_search import FIRST_SEED, Search, search_rows, search_values
 from t2i_credit.compare_worker import finish
 from t2i_credit.config import to_yaml
 from t2i_credit.errors import ConfigError, RunError
@@ -35,7 +36,9 @@ def searched(words: str = "optim.lr=0.01,0.02", tries: int = 2) -> Search:
     ["optim.lr", "optim.lr=", "optim.lr=0.01", "=1,2", "optim.lr=1,", "optim.lr=1,1", "a=1, 1"],
 )
 def test_a_search_takes_a_key_and_two_different_values(words: str) -> None:
-    with pytest.raises(ConfigError, match=r"^--tune: .* is not allowed; KEY=VALUE,VALUE") as error:
+    with pytest.raises(
+        ConfigError, match=r"^--search: .* is not allowed; KEY=VALUE,VALUE"
+    ) as error:
         Search.of(words, 2, SEEDS)
     assert "\n" not in str(error.value)
 
@@ -43,10 +46,14 @@ def test_a_search_takes_a_key_and_two_different_values(words: str) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("train.seed=1,2", "--tune: train.seed is each run's own"),
-        ("train.steps=2,3", "--tune: train.steps is the same for all"),
-        ("reward.toys:bright.weight=1,2", "--tune: reward is the same for all"),
-        ("prompts.per_step=2,3", "--tune: prompts.per_step is the same for all"),
+        ("train.seed=1,2", "--search: train.seed is each run's own"),
+        ("prompts.seed =1,2", "--search: prompts.seed is each run's own"),
+        ("train.steps=2,3", "--search: train.steps changes train.steps, which is the same for"),
+        ("reward.toys:bright.weight=1,2", "--search: reward.* changes reward, which is the same"),
+        ("prompts.per_step=2,3", "--search: prompts.per_step changes prompts.per_step, which"),
+        ("rollout.cfg_scale=1,2", "of rollout.cfg_scale are not to be told apart .* it changes"),
+        ("tune.ema=0.9,0.99", "of tune.ema are not to be told apart .* it does not touch"),
+        ("optim.weight_decay=1e-3,1e+3", "two of the values .* give a run the same name"),
         ("optim.rate=1,2", "optim.rate"),
         ("optim.lr=fast,slow", "optim.lr"),
         ("optim.lr=0.1,slow", "optim.lr"),
@@ -62,7 +69,9 @@ def test_a_key_that_is_not_the_methods_own_and_a_wrong_value_are_refused(
 
 def test_the_search_has_seen_no_seed_of_the_comparison() -> None:
     assert searched().seeds == range(FIRST_SEED, FIRST_SEED + 2)
-    with pytest.raises(ConfigError, match=r"seed 101 is one of the comparison's; .* 100 to 102"):
+    with pytest.raises(
+        ConfigError, match=r"seed 101 is one of the comparison's.* 100 to 102; give ano"
+    ):
         comparing.search_of("optim.lr=1,2", tries=3, seeds=5, first_seed=101)
     assert comparing.search_of(None, tries=3, seeds=5, first_seed=101) is None
 
@@ -78,10 +87,10 @@ def test_every_method_is_tried_with_every_value_on_the_same_seeds_and_prompts(
     )
     names = [[run.path.relative_to(tmp_path / "out") for run in runs] for runs in tries.values()]
     assert [str(name) for name in names[1]] == [
-        "tuning/grpo-seed100-lr0.02",
-        "tuning/late-seed100-lr0.02",
-        "tuning/grpo-seed101-lr0.02",
-        "tuning/late-seed101-lr0.02",
+        "search/grpo-seed100-lr0.02",
+        "search/late-seed100-lr0.02",
+        "search/grpo-seed101-lr0.02",
+        "search/late-seed101-lr0.02",
     ]
     for value, runs in tries.items():
         assert {run.config.optim.lr for run in runs} == {float(value)}
@@ -90,6 +99,14 @@ def test_every_method_is_tried_with_every_value_on_the_same_seeds_and_prompts(
             (100, 100),
             (101, 101),
         ]
+
+
+def test_a_value_may_be_a_list(tmp_path: Path) -> None:
+    search = searched("optim.betas=[0.9, 0.99], [0.9,0.95]", tries=1)
+    assert search.values == ("[0.9, 0.99]", "[0.9,0.95]")
+    second = search.runs(recipes(tmp_path), tmp_path / "out")[search.values[1]][0]
+    assert second.config.optim.betas == (0.9, 0.95)
+    assert second.path.name == "grpo-seed100-betas-0.9-0.95-"
 
 
 def test_each_method_takes_the_value_with_the_largest_mean_area(tmp_path: Path) -> None:
@@ -103,7 +120,7 @@ def test_each_method_takes_the_value_with_the_largest_mean_area(tmp_path: Path) 
     for value, runs in tries.items():
         for run in runs:
             finished(run, courses[run.method, value][run.seed - FIRST_SEED], 0.0, 0.0)
-    tuned = tune(searched(), tries)
+    tuned = search_values(searched(), tries)
     areas = tuned["methods"]["grpo"]["areas"]
     assert areas["0.01"] == pytest.approx([0.3, 0.5])
     assert areas["0.02"] == pytest.approx([0.5, 0.25])
@@ -112,7 +129,7 @@ def test_each_method_takes_the_value_with_the_largest_mean_area(tmp_path: Path) 
         "late": "0.02",
     }
     assert (tuned["key"], tuned["seeds"], tuned["equal_samples"]) == ("optim.lr", [100, 101], 16)
-    assert tuning_rows(tuned)[1] == {
+    assert search_rows(tuned)[1] == {
         "method": "late",
         "0.01": "0.250",
         "0.02": "0.350",
@@ -128,7 +145,7 @@ def test_areas_end_where_the_shortest_try_ends_and_of_equal_values_the_first_is_
         for run in runs:  # twice the samples a step: 0.2, then 0.4 that others do not get to
             more = run.method == "late" and value == "0.02"
             finished(run, [0.2, 0.2, 0.9] if more else [0.2, 0.2], 0, 0, samples=16 if more else 8)
-    tuned = tune(searched(tries=1), tries)
+    tuned = search_values(searched(tries=1), tries)
     assert tuned["equal_samples"] == 16
     assert tuned["methods"]["late"]["areas"]["0.02"] == pytest.approx([0.2])
     assert tuned["methods"]["late"]["chosen"] == "0.01"
@@ -147,7 +164,7 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
     for run in others:  # one is left to the command
         api.train(run.config, report=lambda step, metrics: None)
     words = [*files, "--seeds", "2", "--out", str(out), "--prompts", "1", "--images", "2"]
-    words += ["--tune", "optim.lr=0.01,0.02", "--tune-seeds", "1"]
+    words += ["--search", "optim.lr=0.01,0.02", "--search-seeds", "1"]
 
     def command(*more: str) -> str:
         monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words, *more])
@@ -161,7 +178,9 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
     assert planned.count("-seed100-") == 4 and planned.count("finished") == 3
     assert first.state() == "missing"  # a plan begins nothing
     api.train(first.config, report=lambda step, metrics: None)
-    tuned, own = comparing.tune_runs(searched(tries=1), tries, evaluation=EVALUATION)
+    tuned, own = comparing.search_runs(
+        searched(tries=1), tries, plan_runs(files, [0, 1], out), evaluation=EVALUATION
+    )
     chosen = {name: found["chosen"] for name, found in tuned["methods"].items()}
     for run in plan_runs(files, [0, 1], out, own=own)[1:]:
         assert run.config.optim.lr == float(chosen[run.method])
@@ -170,11 +189,45 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
         finish(run.config_file, asdict(EVALUATION))
     assert "optim.lr taken" in command()
     found = json.loads((out / "comparison.json").read_text())
-    assert found["tuning"] == tuned and found["seeds"] == [0, 1]
+    assert found["search"] == tuned and found["seeds"] == [0, 1]
     assert [run["run"] for run in found["runs"]][:2] == ["grpo-seed0", "late-seed0"]
     table = (out / "comparison.md").read_text()
     assert "own optim.lr: the one with the largest mean area up to 16 images in" in table
-    assert not list((out / "tuning").glob("*/evaluations"))  # of the search nothing is evaluated
+    assert not list((out / "search").glob("*/evaluations"))  # of the search nothing is evaluated
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--baseline", "gcpo"], "--baseline: 'gcpo' is not compared"),
+        (["--detector", "owl"], "owl"),
+        (["optim.max_grad_norm=0.5"], "grpo-seed0: optim.max_grad_norm was .* take another --out"),
+    ],
+)
+def test_what_would_refuse_the_comparison_is_said_before_the_search(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    told: str,
+) -> None:
+    out, files = tmp_path / "out", recipes(tmp_path)
+    finished(plan_runs(files, [0, 1], out)[0], [0.0, 0.2], 0.0, 0.0)
+    words = [*files, "--seeds", "2", "--out", str(out), "--search", "optim.lr=0.02,0.03", *more]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count("\n") == 1 and re.search(told, message)
+    assert not list(out.glob("search/*/metrics.jsonl"))
+
+
+def test_a_run_of_the_search_that_fails_is_told_with_the_way_on(tmp_path: Path) -> None:
+    overrides = ["reward.toys:broken.after=0"]
+    tries = searched(tries=1).runs(recipes(tmp_path), tmp_path / "out", None, overrides)
+    with pytest.raises(RunError, match=r"not finite.*; a value that does not train is left out of"):
+        search_values(searched(tries=1), tries)
 
 
 def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
