@@ -67,9 +67,9 @@ def build(shelf: RunShelf) -> CompareTab:
     curves = components.charts("compare-curves")
     prompt = gr.Dropdown(
         [],
-        label="The same prompt and the same noise under each run",
+        label="The same prompt under each run",
         elem_id="compare-prompt",
-        info="probes come back at every recorded step and are never trained on",
+        info="probes come back at every recorded step and are never trained on; runs of one seed draw them from the same noise",
     )
     pictures = components.group("compare-pictures")
     tab = CompareTab(shelf, [runs, metric, prompt], [runs, curves, prompt, pictures])

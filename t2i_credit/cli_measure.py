@@ -39,7 +39,7 @@ def evaluate(
         typer.Option(help="images per prompt; 4, or as many as the folder has; of text, 8", min=1),
     ] = None,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="guidance, 1 = none; left out = that of the recipes")
+        float | None, typer.Option(help="guidance, 1 = none; left out = 2")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
@@ -117,7 +117,10 @@ def bench(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="shapes, a folder, or with --random-init janus-small, janus-pro-1b")
+        str,
+        typer.Option(
+            help="shapes, a folder, or with --random-init janus-small, janus-pro-1b, janus-pro-7b"
+        ),
     ] = "shapes",
     random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
     repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,

@@ -10,6 +10,7 @@ import numpy as np
 
 from .compare_statistics import mean_interval, running_mean, window_of
 
+MOST_BANDS = 3
 Curve = tuple[list[float], list[float]]  # samples, reward of every step
 
 
@@ -24,7 +25,8 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     from matplotlib.figure import Figure
 
     palette = colormaps["tab10"]
-    colors = {name: palette(i % palette.N) for i, name in enumerate(curves)}
+    colors: dict[str, Any] = {name: palette(i % palette.N) for i, name in enumerate(curves)}
+    colors[found["baseline"]] = "0.45"
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 3))
     _draw_curves(left, found, curves, colors)
@@ -47,23 +49,34 @@ def _draw_curves(
     curves: Mapping[str, Sequence[Curve]],
     colors: Mapping[str, Any],
 ) -> None:
-    """Running means with 95% bands over seeds, where every seed has the step; a band may leave the picture."""
+    """Running means with 95% bands over seeds, where every seed has the step; a band may leave the picture.
+
+    The baseline lies on top; of many methods it alone has a band, for bands upon bands cannot be read.
+    """
     shown: list[float] = []
+    baseline = found["baseline"]
+    banded = set(curves) if len(curves) <= MOST_BANDS else {baseline}
     for name, runs in curves.items():
         steps = min(len(samples) for samples, _ in runs)
         samples = np.mean([samples[:steps] for samples, _ in runs], axis=0)
         smooth = [running_mean(rewards, window_of(len(rewards)))[:steps] for _, rewards in runs]
         bands = np.asarray([mean_interval(column) for column in zip(*smooth, strict=True)])
         shown.extend(bands[:, 0])
-        axis.plot(samples, bands[:, 0], color=colors[name], label=name)
-        axis.fill_between(
-            samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.12, linewidth=0
+        thick, layer = (2.2, 3) if name == baseline else (1.4, 2)
+        axis.plot(
+            samples, bands[:, 0], color=colors[name], label=name, linewidth=thick, zorder=layer
         )
+        if name in banded:
+            axis.fill_between(
+                samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.12, linewidth=0
+            )
     margin = 0.15 * (max(shown) - min(shown)) or 0.1
     axis.set_ylim(min(shown) - margin, max(shown) + margin)
     axis.axhline(found["target"], color="0.6", linestyle=":", linewidth=1)
     axis.set_xlabel(f"{sampled(found)} sampled")
-    axis.set_title("training reward, 95% bands over seeds", fontsize=10)
+    axis.set_ylabel("training reward")
+    of = "" if len(banded) == len(curves) else f" of {baseline}"
+    axis.set_title(f"mean over seeds, 95% band{of}, dotted: target", fontsize=10)
     axis.grid(color="0.92")
     axis.legend(fontsize=8, frameon=False)
 
@@ -81,7 +94,7 @@ def _draw_bars(
         places = np.arange(len(groups)) + (i - (len(heights) - 1) / 2) * width
         means, lows, highs = np.asarray([values[group] for group in groups]).T
         axis.bar(places, means, width * 0.92, color=colors[name])
-        axis.vlines(places, lows, highs, color="0.25", linewidth=1)
+        axis.vlines(places, lows, highs, color="0.1", linewidth=1)
     axis.set_xticks(range(len(groups)), groups, fontsize=8, rotation=20)
     axis.set_ylim(0, 1)
     axis.set_title(title, fontsize=10)
