@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml $(MOVED)
 	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		python=$$($(FIND_PYTHON)) || exit 1; \
 		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv; }
-	@echo "==> installing into .venv: the first time about 6 GB from the package index (torch is most of it), 3 to 15 minutes; after that, nothing"
+	@echo "==> installing into .venv: the first time about 6 GB from the package index (torch is most of it), 2 to 15 minutes; after that, nothing"
 	@$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77"
 	@$(PY) -m pip install --disable-pip-version-check --no-build-isolation --editable ".[dev,text]"
 	@pwd -P > $(STAMP)
