@@ -229,7 +229,7 @@ def compare(
     }
     searched = None
     if wanted:
-        searched, own = comparing.search_runs(wanted, tries, runs, **how)
+        searched, own = comparing.search_runs(wanted, tries, **how)
         console.rows(f"{wanted.key}: area under the training reward", search_rows(searched))
         runs = comparing.runs_of(named, **counted, **where, own=own)
     found = comparing.compare_runs(runs, **how, searched=searched)

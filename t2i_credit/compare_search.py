@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .compare_kinds import load_recipe
 from .compare_runs import Run, curve, finish_runs, plan_runs
 from .compare_statistics import area_under, up_to
 from .errors import ConfigError, RunError
@@ -92,14 +91,13 @@ class Search:
             ConfigError: a wrong recipe, override or value; values that change what all recipes must share, or that
                 cannot be told apart in a run's name.
         """
-        for recipe in recipes:
-            self._check_shared(recipe, overrides)
         found = {
             value: plan_runs(
                 recipes, self.seeds, out, base, [*overrides, self.override(value)], suffix=mark
             )
             for value, mark in zip(self.values, map(self._mark, self.values), strict=True)
         }
+        self._check_shared([runs[0] for runs in found.values()])  # within a value all recipes agree
         if len({run.path for runs in found.values() for run in runs}) < sum(
             map(len, found.values())
         ):
@@ -112,14 +110,11 @@ class Search:
         """What ends the names of the runs with a value."""
         return "-" + re.sub(r"[^\w.-]+", "-", self.key.rpartition(".")[2] + value, flags=re.ASCII)
 
-    def _check_shared(self, recipe: str, overrides: Sequence[str]) -> None:
-        """Raises ConfigError where another value is another model, prompt set, reward or budget."""
-        kept: Mapping[str, Any] | None = None
-        for value in self.values:
-            kind, config = load_recipe(recipe, [*overrides, self.override(value)])
-            shared = kind.shared(config)
-            kept = kept or shared
-            if changed := [key for key in shared if shared[key] != kept[key]]:
+    def _check_shared(self, runs: Sequence[Run]) -> None:
+        """Raises ConfigError where runs with different values differ in model, prompt set, reward or budget."""
+        first, *others = [run.kind.shared(run.config) for run in runs]
+        for shared in others:
+            if changed := [key for key in first if shared[key] != first[key]]:
                 raise ConfigError(
                     f"--search: {self.key} changes {changed[0]}, which is the same for all runs of a comparison; name "
                     "a key of the method"

@@ -69,7 +69,6 @@ def tries_of(
 def search_runs(
     search: Search,
     tries: Mapping[str, Sequence[Run]],
-    runs: Sequence[Run],
     *,
     evaluation: EvaluationPlan,
     baseline: str | None = None,
@@ -81,14 +80,12 @@ def search_runs(
     Args:
         search: what is tried.
         tries: of `tries_of`.
-        runs: of the comparison that comes after it, with any value: what would refuse it is said before the search.
-        evaluation, baseline, workers, say: of that comparison.
+        evaluation, baseline, workers, say: of the comparison that comes after it; what would refuse it is said first.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    baseline_of(runs, baseline)
-    check_runs(runs, ignored=search.key)
+    baseline_of(tries[search.values[0]], baseline)
     for of_value in tries.values():
         _ready(of_value, evaluation, workers)
     found = search_values(search, tries, workers=workers, say=say)

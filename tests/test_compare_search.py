@@ -178,9 +178,7 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
     assert planned.count("-seed100-") == 4 and planned.count("finished") == 3
     assert first.state() == "missing"  # a plan begins nothing
     api.train(first.config, report=lambda step, metrics: None)
-    tuned, own = comparing.search_runs(
-        searched(tries=1), tries, plan_runs(files, [0, 1], out), evaluation=EVALUATION
-    )
+    tuned, own = comparing.search_runs(searched(tries=1), tries, evaluation=EVALUATION)
     chosen = {name: found["chosen"] for name, found in tuned["methods"].items()}
     for run in plan_runs(files, [0, 1], out, own=own)[1:]:
         assert run.config.optim.lr == float(chosen[run.method])
