@@ -229,6 +229,9 @@ class LlamaImageModel(nn.Module):
         layers = list(self.language_model.layers) if wanted else []
         if layers and not layers[0].gradient_checkpointing:
             self.language_model.activation_checkpointing_enable()
+            # It also hooks the embeddings, which checkpoints of this kind do not need, and steps with hooks are not
+            # captured.
+            self.language_model.disable_input_require_grads()
         for layer in layers:
             layer.training = True
         try:

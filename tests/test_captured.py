@@ -209,6 +209,18 @@ def test_a_model_is_captured_on_a_gpu_unless_somebody_must_see_every_step(
     assert eager_reason(model) is None
 
 
+def test_a_model_whose_layers_were_recomputed_is_still_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model()
+    model.recompute = True
+    tokens = torch.zeros(len(TEXTS), model.grid[0] * model.grid[1], dtype=torch.long)
+    model(model.condition(TEXTS, None), tokens, want=["logprobs"])["logprobs"].sum().backward()
+    assert model.language_model.layers[0].gradient_checkpointing
+    monkeypatch.setattr(LlamaImageModel, "device", torch.device("cuda"))
+    assert eager_reason(model) is None
+
+
 def test_a_step_that_cannot_be_recorded_is_told_once_and_not_tried_again(
     on_a_cpu: pytest.MonkeyPatch,
 ) -> None:
