@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config_plugins import PLUGIN
 from ..errors import RunError, UserError
-from ..loading import run_of
+from ..loading import CFG_SCALE, run_of, usual_cfg_scale
 from ..run_reader import RunReader, require_within
 from .runs import RunShelf
 from .texts import is_text
@@ -49,6 +49,14 @@ def address(shelf: RunShelf, name: str) -> str:
     reader.checkpoint(int(step))
     require_known_start(reader, shelf.root)
     return f"{reader.path}@{int(step)}"
+
+
+def guidance(shelf: RunShelf, name: str) -> float:
+    """What a name in `choices` is sampled with at first: a run's is that of its training."""
+    try:
+        return usual_cfg_scale(address(shelf, name))
+    except (UserError, OSError):  # sampling will say what is wrong
+        return CFG_SCALE
 
 
 def require_known_start(reader: RunReader, root: Path) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import gradio as gr
 
 from ..errors import UserError
+from ..loading import CFG_SCALE
 from . import components, words
 from .checkpoints import EMBEDDED
 from .runs import RunShelf, in_words, or_in_words
 from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
+MOST_GUIDANCE = 10.0
 MODES = ("one pair of prompts", "two negative prompts", "two models")
 
 
@@ -75,7 +77,9 @@ def build(shelf: RunShelf) -> Playground:
                 elem_id="play-model-2",
             )
             with gr.Row():
-                cfg = gr.Slider(1, 10, value=2, step=0.1, label="Guidance", min_width=140)
+                cfg = gr.Slider(
+                    1, MOST_GUIDANCE, value=CFG_SCALE, step=0.1, label="Guidance", min_width=140
+                )
                 temperature = gr.Slider(
                     0.1, 2, value=1, step=0.05, label="Temperature", min_width=140
                 )
@@ -138,6 +142,9 @@ def build(shelf: RunShelf) -> Playground:
         **components.QUIET,
     )
     cancel.click(stop_now, None, said, concurrency_limit=4, **components.QUIET)
+    model.input(
+        lambda name: min(studio.guidance(name), MOST_GUIDANCE), model, cfg, **components.QUIET
+    )
     mode.change(second, mode, [other_negative, other_model], **components.QUIET)
     return Playground([model, other_model], studio)
 

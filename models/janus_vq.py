@@ -29,8 +29,9 @@ def image_size(vq: JanusVQVAE, grid: tuple[int, int]) -> tuple[int, int]:
 def encode(vq: JanusVQVAE, pixels: Tensor) -> Tensor:
     """Pixels (B, 3, h, w) in the tokenizer's own scale to codes (B, T)."""
     latents = vq.quant_conv(vq.encoder(pixels))
-    directions = F.normalize(latents.flatten(2).transpose(1, 2), dim=-1)  # (B, T, C)
-    codes = unit_codebook(vq)
+    # float32: in bfloat16 many codes of a large codebook are equally near
+    directions = F.normalize(latents.flatten(2).transpose(1, 2).float(), dim=-1)  # (B, T, C)
+    codes = F.normalize(vq.quantize.embedding.weight.float(), dim=-1)
     return torch.stack([(image @ codes.T).argmax(-1) for image in directions])
 
 

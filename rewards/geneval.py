@@ -11,12 +11,12 @@ from pydantic import Field
 from torch import Tensor
 
 from ..config_plugins import find_plugin
-from ..errors import PromptError
+from ..errors import PromptError, UnknownClassError
 from ..geneval import Detection, judge, keep, validate_spec
 from ..interfaces import Prompt
 from ..pixels import to_uint8
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
-from .detectors import DETECTORS, Detector, Found
+from .detectors import DETECTORS, Detector, Found, Shapes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,7 +50,10 @@ class GenevalReward:
         asked = False
         for prompt in prompts:
             where, record = f"prompt {prompt.text!r}", _record(prompt)
-            validate_spec(record, classes=classes, where=where)
+            try:
+                validate_spec(record, classes=classes, where=where)
+            except UnknownClassError as error:
+                raise PromptError(f"{error}{self._other_detector()}") from None
             for color in [c["color"] for c in record["include"] if "color" in c]:
                 asked = True
                 if color not in (named or COLORS):
@@ -58,6 +61,15 @@ class GenevalReward:
                     raise PromptError(f"{where}: unknown color {color!r} (allowed: {allowed})")
         if asked and named is None:
             self._color_classifier()
+
+    def _other_detector(self) -> str:
+        """What to do where a class is unknown."""
+        if not isinstance(self.detector, Shapes):
+            return ""
+        return (
+            "; the detector shapes sees the embedded world alone, for other images take mask2former (reward.geneval.detector "
+            "of a recipe, --detector of a command)"
+        )
 
     @torch.no_grad()
     def find(self, images: Tensor, specs: Sequence[Mapping[str, Any]]) -> list[Found]:
@@ -145,12 +157,15 @@ def geneval(
 
     Args:
         detector: shapes, mask2former, owlv2, grounding_dino, or package.module:function (see `detectors`).
-        model: its hub id or folder; None = its usual checkpoint.
+        model: its hub id or folder; null = its usual checkpoint.
         partial: the share of passed checks in [0, 1] instead of 0 or 1.
-        threshold, counting_threshold, max_objects, nms_threshold: which objects count, see `geneval.judge`.
+        threshold: an object counts above this confidence.
+        counting_threshold: the same in the task counting.
+        max_objects: of a class; the most confident ones count.
+        nms_threshold: where two objects of a class overlap by more, the weaker one goes; null = off.
         color_model, color_pretrained: the CLIP that names colours, as open_clip calls it; not loaded if the detector
             names them itself, or if no prompt asks.
-        device: None = a GPU if there is one.
+        device: null = a GPU if there is one.
         batch_size: images per forward pass of the detector.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,6 +1,6 @@
 """Introduces models, rewards and worlds to the core: from a configuration to a model, a reward, a trained run.
 
-The one place above floor 3 that builds things; it computes nothing itself.
+It computes nothing itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .launch import (
     slow_format,
     trackers,
     warn_of_changes,
+    warn_of_repeats,
 )
 from .loading import load_model as load_model
 from .loading import trainable_model
@@ -150,21 +151,21 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     from .sharding import refuse_foreign_sharding
     from .update import as_entry
 
-    reward = build_reward(config)
-    prompts = load_prompt_set(config)
-    reward.check(prompts)
+    prompts = load_prompt_set(config)  # before anything large is loaded
     if config.prompts.per_step > len(prompts):
         raise ConfigError(
             f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
         )
-    golden = _references(config)
-    if config.rollout.gold:
-        golden.check_files(prompts)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
     entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
     _require_trackers(config)
     refuse_foreign_sharding()
     require_enough_prompts(config.prompts.per_step, process_count())
+    golden = _references(config)
+    if config.rollout.gold:
+        golden.check_files(prompts)
+    reward = build_reward(config)
+    reward.check(prompts)
     held = config.loss.kl_coef > 0 or entry.needs_reference
     model, reference = trainable_model(config, model, compared=held)
     if config.rollout.gold:
@@ -284,6 +285,7 @@ def run_training(
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    from .measuring_objects import describe_as_rewarded
     from .trainer import Trainer
 
     config = parts.config
@@ -300,6 +302,7 @@ def run_training(
         warn(slow)
     if resume and accelerator.is_main_process:
         warn_of_changes(path, config, warn)
+        warn_of_repeats(path, warn)
     with (
         run_folder(accelerator, config, path, resume) as run,
         trackers(accelerator, config),
@@ -316,7 +319,7 @@ def run_training(
             run=run,
             accelerator=accelerator,
             reference_image=parts.references or References(None),
-            describe=describe_shapes if config.prompts.source == "shapes" else None,
+            describe=describe_as_rewarded(config, parts.reward),
             report=report,
             warn=warn,
         )

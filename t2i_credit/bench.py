@@ -30,7 +30,7 @@ from .config_plugins import CreditConfig
 from .credit import CREDIT
 from .errors import UserError
 from .interfaces import Prompt
-from .passes import PassCounter, passes_needed
+from .passes import PassCounter, mixed_precision, passes_needed
 from .prompts import PromptBatches
 from .rollout import _sample, derive_seed, sampling_noise
 from .stopwatch import cpu_threads, seconds, synchronize
@@ -96,9 +96,11 @@ def run(
         if "update" in parts and can_measure():  # first, because it can fail: where memory runs out
             rows += memory_rows(memory or MemorySize(), repeats, done)
         if "update" in parts:
-            rows.append(pass_row(config, model, prompts, repeats, done))
+            with mixed_precision(config, model.device):
+                rows.append(pass_row(config, model, prompts, repeats, done))
         if "rollout" in parts:
-            rows += _sampling(config, model, prompts, repeats, done)
+            with mixed_precision(config, model.device):
+                rows += _sampling(config, model, prompts, repeats, done)
         if "rollout" in parts and janus:
             rows.append(against_transformers(config, model, prompts[0], repeats, done))
         if "step" in parts:
@@ -185,7 +187,9 @@ def _training(
 ) -> tuple[list[Row], dict[str, float]]:
     """Whole steps of the trainer, the rates of their parts, and the forward passes of one step."""
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier one may be for a GPU
-    accelerator = Accelerator(cpu=model.device.type == "cpu")
+    accelerator = Accelerator(
+        cpu=model.device.type == "cpu", mixed_precision=config.train.precision
+    )
     trainers = {
         name: _TimedTrainer(
             _step_config(config, name),
@@ -290,6 +294,7 @@ def _settings(config: Config, model: Any) -> dict[str, Any]:
         "cfg_scale": config.rollout.cfg_scale,
         "policy": config.loss.policy,
         "dtype": str(next(model.language_model.parameters()).dtype).removeprefix("torch."),
+        "precision": config.train.precision,
         "threads": 1,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": platform.processor() or platform.machine(),

@@ -11,6 +11,7 @@ from .bench_memory import MemorySize, peak
 from .bench_statistics import Row, compared, interleaved
 from .config import Config
 from .interfaces import Prompt
+from .passes import samples_in_a_pass
 from .stopwatch import seconds
 
 
@@ -55,7 +56,7 @@ def pass_row(
     """The policy's pass over a micro-batch, forward and backward; the rival's chunk is as large as the micro-batch."""
     group_size = config.rollout.group_size
     samples = config.prompts.per_step * group_size
-    samples = min(config.train.micro_batch_size or samples, samples)
+    samples = min(samples_in_a_pass(config, model.grid, samples), samples)
     asked = prompts[: max(1, samples // group_size)]
     samples = len(asked) * min(samples, group_size)
     condition = model.condition([p.text for p in asked], [p.negative for p in asked])

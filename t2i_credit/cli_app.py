@@ -15,10 +15,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+APP_PORT = 7860
+
 ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as optim.lr=3e-4")
 ]
 ModelArg = Annotated[
-    str, typer.Argument(metavar="MODEL", help="shapes, a model folder, or a run (run@STEP)")
+    str,
+    typer.Argument(metavar="MODEL", help="shapes, a model folder, a hub id, or a run (run@STEP)"),
 ]

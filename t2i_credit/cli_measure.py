@@ -14,7 +14,8 @@ from .errors import UserError
 @app.command()
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="shapes, arithmetic, a model folder, or a run (run@STEP)")
+        str | None,
+        typer.Argument(help="shapes, arithmetic, a folder, a hub id, or a run (run@STEP)"),
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="judge a folder of images instead of a model")
@@ -39,7 +40,7 @@ def evaluate(
         typer.Option(help="images per prompt; 4, or as many as the folder has; of text, 8", min=1),
     ] = None,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="guidance, 1 = none; left out = 2")
+        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
     ] = None,
     temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
@@ -50,7 +51,8 @@ def evaluate(
         list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder; left out = evaluations/, of the run if it is one")
+        Path | None,
+        typer.Option(help="folder; left out = evaluations/ of the run, else evaluations/MODEL/"),
     ] = None,
 ) -> None:
     """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image. Of text, exact answers.
@@ -171,7 +173,10 @@ def compare(
         int | None, typer.Option(help="evaluation: images per prompt, 4, or answers, 8", min=1)
     ] = None,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="evaluation: guidance, 2; of images alone", min=1)
+        float | None,
+        typer.Option(
+            help="evaluation: guidance; left out = the first recipe's; of images alone", min=1
+        ),
     ] = None,
     evaluate_on: Annotated[
         str | None,
@@ -222,7 +227,7 @@ def compare(
         console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
         return
     how: dict[str, Any] = {
-        "evaluation": runs[0].kind.plan(**given),
+        "evaluation": runs[0].kind.plan(runs[0].config, **given),
         "baseline": baseline,
         "workers": workers,
         "say": console.say,

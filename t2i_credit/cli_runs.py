@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import ConfigArg, ModelArg, Overrides, app
+from .cli_app import APP_PORT, ConfigArg, ModelArg, Overrides, app
 
 
 @app.command()
@@ -58,7 +58,9 @@ def sample(
         str | None, typer.Option(help="the negative prompt; left out = the null prompt")
     ] = None,
     count: Annotated[int, typer.Option(help="images", min=1, max=1024)] = 8,
-    cfg_scale: Annotated[float, typer.Option(help="guidance, 1 = none")] = 2.0,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
+    ] = None,
     temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
     seed: Annotated[int, typer.Option(help="the same seed, the same images", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("samples"),
@@ -118,7 +120,7 @@ def serve_app(
     host: Annotated[
         str, typer.Option(help="any but a loopback address demands --login")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 7860,
+    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = APP_PORT,
     login: Annotated[
         str | None, typer.Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
     ] = None,

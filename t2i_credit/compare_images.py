@@ -37,7 +37,7 @@ class ImagePlan:
 
     prompts: int = 50
     images: int = 4
-    cfg_scale: float = judging.CFG_SCALE
+    cfg_scale: float
     seed: int = 0
     source: str | None = None
     detector: str = "shapes"
@@ -58,12 +58,14 @@ class ImagePlan:
         reader, settings = RunReader(run), self.protocol().to_dict()
         steps = reader.config()["train"]["steps"]
         source = self.source or judging.split_name(split)
-        asked = (source, steps, len(self.prompts_of(split)), settings)
+        prompts = [(prompt.text, prompt.negative) for prompt in self.prompts_of(split)]
+        asked = (source, steps, prompts, settings)
         any_size = {"batch_size": settings["batch_size"]}  # it decides about no score
         for name in reader.evaluations():
             value = reader.evaluation(name)
-            about, overall = value.get("about", {}), value.get("summary", {}).get("overall", {})
-            made = (about.get("prompts"), about.get("step"), overall.get("prompts"))
+            about = value.get("about", {})
+            judged = [(row.get("text"), row.get("negative")) for row in value.get("prompts", [])]
+            made = (about.get("prompts"), about.get("step"), judged)
             if (*made, value.get("protocol", {}) | any_size) == asked:
                 return value
         return None
@@ -91,7 +93,8 @@ class Images:
     name = "images"
     figures: Sequence[str] = ()
 
-    def plan(self, **given: Any) -> ImagePlan:
+    def plan(self, config: Config, **given: Any) -> ImagePlan:
+        given.setdefault("cfg_scale", config.rollout.cfg_scale)
         if "samples" in given:
             given["images"] = given.pop("samples")
         return ImagePlan(**given)
@@ -103,6 +106,8 @@ class Images:
             "reward": found["reward"],
             **{f"prompts.{key}": found["prompts"][key] for key in _PROMPTS},
             "rollout.group_size": config.rollout.group_size,
+            # what the training rewards of all of them are rewards of
+            **{f"rollout.{key}": value for key, value in config.rollout.sampling.items()},
             "train.steps": config.train.steps,
         }
 

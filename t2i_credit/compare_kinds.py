@@ -48,10 +48,11 @@ class Kind(Protocol):
     name: str
     figures: Sequence[str]
 
-    def plan(self, **given: Any) -> EvaluationPlan:
+    def plan(self, config: AnyConfig, **given: Any) -> EvaluationPlan:
         """An evaluation plan.
 
         Args:
+            config: of the comparison's first recipe, whose guidance holds where none is given.
             given: fields of the plan, or prompts (how many), samples (of each), cfg_scale, source (a prompt file),
                 detector; what is left out is usual.
 

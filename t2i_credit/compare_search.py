@@ -20,9 +20,6 @@ from .errors import ConfigError, RunError
 
 FIRST_SEED = 100  # those of a comparison count up from 0, unless it says otherwise
 _OF_A_RUN = ("train.seed", "prompts.seed", "train.out", "train.name")
-# Under each value the training reward is another measure, or the same one whatever the value.
-_OF_SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p")
-_NOT_JUDGED = {f"{section}.{key}" for section in ("rollout", "grpo") for key in _OF_SAMPLING}
 
 
 @dataclass(frozen=True)
@@ -61,10 +58,10 @@ class Search:
             )
         if key in _OF_A_RUN:
             raise ConfigError(f"--search: {key} is each run's own; name a key of the method")
-        if key in _NOT_JUDGED or key == "tune.ema":
+        if key == "tune.ema":
             raise ConfigError(
-                f"--search: values of {key} are not to be told apart by the training reward, whose images it "
-                f"{'does not touch' if key == 'tune.ema' else 'changes'}; name a key of the learning"
+                f"--search: values of {key} are not to be told apart by the training reward, whose images it does not "
+                "touch; name a key of the learning"
             )
         tried = range(FIRST_SEED, FIRST_SEED + seeds)
         if shared := sorted({*tried} & {*compared}):

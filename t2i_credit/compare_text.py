@@ -22,6 +22,7 @@ _FOR_IMAGES = {
     "source": "--evaluate-on: for images alone; a text is evaluated on problems of its world",
     "detector": "--detector: for images alone; answers are checked exactly",
 }
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "generation_kwargs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Text:
     def __init__(self, origin: Callable[[str], str]) -> None:
         self.origin = origin
 
-    def plan(self, **given: Any) -> TextPlan:
+    def plan(self, config: TextConfig, **given: Any) -> TextPlan:
         for name, why in _FOR_IMAGES.items():
             if name in given:
                 raise ConfigError(why)
@@ -85,6 +86,8 @@ class Text:
             "grpo.num_generations": args.num_generations,
             "grpo.max_completion_length": args.max_completion_length,
             "grpo.generation_batch_size": answers_per_step(args),
+            # what the training rewards of all of them are rewards of
+            **{f"grpo.{key}": getattr(args, key) for key in _SAMPLING},
         }
 
     def samples_per_step(self, config: TextConfig) -> int:

@@ -35,7 +35,7 @@ def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
             kind.train(config, resume=begun, report=progress.report, warn=progress.warn)
     if evaluation is None:
         return
-    plan = kind.plan(**evaluation)
+    plan = kind.plan(config, **evaluation)
     for split in plan.splits:
         if plan.found(path, split) is None:
             plan.evaluate(path, split)

@@ -62,7 +62,8 @@ class ModelConfig(Section):
     """The generator."""
 
     name: Text = Field(
-        default="shapes", description="the generator: an embedded one's name, or a path"
+        default="shapes",
+        description="the generator: an embedded one's name, a folder, a hub id, a run, or package.module:function",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="number format of the loaded weights"
@@ -73,7 +74,8 @@ class PromptsConfig(Section):
     """What is asked of the generator."""
 
     source: Text = Field(
-        default="shapes", description="a world's name, or the path of a JSONL file"
+        default="shapes",
+        description="a world's name, a JSONL file, or hf://datasets/owner/name/file",
     )
     split: Literal["train", "heldout"] = Field(
         default="train",
@@ -191,7 +193,7 @@ class LossConfig(Section):
         default=0.2, description="the ratio is clipped above at 1 + clip_high"
     )
     kl_coef: NonNegative = Field(
-        default=0.0, description="weight of the KL term to the frozen reference; 0 = none is held"
+        default=0.0, description="weight of the KL term to the frozen reference; 0 = none"
     )
     kl_weight: Literal["none", "credit"] = Field(
         default="none", description="credit: a weaker KL term on tokens of high credit"
@@ -245,7 +247,7 @@ class TrainConfig(Section):
         "null = as micro_batch_size says",
     )
     precision: Literal["no", "bf16"] = Field(
-        default="no", description="mixed precision of the training passes"
+        default="no", description="mixed precision of sampling and of the training passes"
     )
     sharding: Literal["none", "full"] = Field(
         default="none",
@@ -374,6 +376,6 @@ def describe(*, plugins: bool = True) -> list[KeyRow]:
     """Every key with its type, default and one line of explanation, in the order of the sections.
 
     Args:
-        plugins: with the parameters of all shipped advantages and credits (this imports torch).
+        plugins: with the parameters of all shipped advantages, credits and rewards (this imports torch).
     """
     return key_rows(Config, plugins=plugins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -44,7 +45,7 @@ def key_rows(schema: type[BaseModel], *, plugins: bool) -> list[KeyRow]:
 
     Args:
         schema: the model whose fields are the sections.
-        plugins: with the parameters of all shipped advantages and credits (this imports torch).
+        plugins: with the parameters of all shipped advantages, credits and rewards (this imports torch).
     """
     rows = []
     for section in schema.model_fields:
@@ -53,6 +54,8 @@ def key_rows(schema: type[BaseModel], *, plugins: bool) -> list[KeyRow]:
             kind = _type_text(Annotated[(field.annotation, *field.metadata, None)])
             rows.append(KeyRow(dotted, kind, _yaml_text(field.default), field.description or ""))
         annotation = schema.model_fields[section].annotation
+        if plugins and section == "reward":
+            rows += _reward_rows()
         if plugins and inspect.isclass(annotation) and issubclass(annotation, PluginSection):
             rows += _parameter_rows(annotation)
     return rows
@@ -75,6 +78,29 @@ def _parameter_rows(section: type[PluginSection]) -> list[KeyRow]:
         )
         for (key, kind, default), names in owners.items()
     ]
+
+
+def _reward_rows() -> list[KeyRow]:
+    """One row for every key of every shipped reward; what it means stands in the docstring of its builder."""
+    from .rewards import REWARDS
+
+    rows = []
+    for name, build in REWARDS.items():
+        meanings = _documented_arguments(inspect.getdoc(build) or "")
+        for key, parameter in keyword_parameters(build).items():
+            needed = parameter.default is parameter.empty
+            default = "required" if needed else _yaml_text(parameter.default)
+            kind = _type_text(parameter.annotation)
+            rows.append(KeyRow(f"reward.{name}.{key}", kind, default, meanings[key]))
+    return rows
+
+
+def _documented_arguments(docstring: str) -> dict[str, str]:
+    """{argument: its text on one line} of the section Args."""
+    _, _, section = docstring.partition("Args:\n")
+    section = re.split(r"\n\n", section)[0].replace("\n        ", " ")
+    entries = [line.strip().partition(": ") for line in section.splitlines()]
+    return {name: text for names, _, text in entries for name in names.split(", ")}
 
 
 def _yaml_text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -22,10 +23,23 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from .cli_app import APP_PORT
+
 # a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app is not to outlive
+
+
+LINE_EVERY = 60.0  # seconds; a long step is told when it is over
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 50 s, 12 min, 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def say(line: str) -> None:
@@ -53,12 +67,14 @@ def _bar() -> Progress:
 
 
 class TrainingProgress:
-    """A bar with the running reward; without a terminal, a line every twentieth of the run."""
+    """A bar with the running reward; without a terminal, a line at the first step, every twentieth of the run, and once a
+    minute."""
 
     def __init__(self, bar: Progress, name: str, total: int) -> None:
         self.bar, self.name, self.total = bar, name, total
         self.task = bar.add_task(f"training {name}", total=total, note="")
         self.recent: list[float] = []
+        self.told: float | None = None  # when there was a line
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Called after each step."""
@@ -66,9 +82,12 @@ class TrainingProgress:
         reward = sum(self.recent) / len(self.recent)
         note = f"reward {reward:.3f}, {metrics['time/step']:.2f} s a step"
         self.bar.update(self.task, completed=step, note=note)
-        if self.bar.disable and (step % max(1, self.total // 20) == 0 or step == self.total):
-            left = (self.total - step) * metrics["time/step"]
-            say(f"{self.name}: step {step} of {self.total}, {note}, about {left:.0f} s left")
+        now = time.monotonic()
+        due = step % max(1, self.total // 20) == 0 or step == self.total
+        if self.bar.disable and (due or self.told is None or now - self.told >= LINE_EVERY):
+            self.told = now
+            left = duration((self.total - step) * metrics["time/step"])
+            say(f"{self.name}: step {step} of {self.total}, {note}, about {left} left")
 
     def warn(self, line: str) -> None:
         """A line that stays above the bar."""
@@ -88,7 +107,8 @@ def app_beside(runs: str, *, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    command = [sys.executable, "-m", "t2i_credit.cli", "app", str(runs), "--port", "0"]
+    port = str(APP_PORT if _is_free(APP_PORT) else 0)
+    command = [sys.executable, "-m", "t2i_credit.cli", "app", str(runs), "--port", port]
     # a process that is killed cannot end its children: the app looks for itself
     process = subprocess.Popen(command, env={**os.environ, BESIDE_VARIABLE: str(os.getpid())})
     try:
@@ -96,6 +116,12 @@ def app_beside(runs: str, *, wanted: bool) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0
 
 
 @contextmanager
@@ -113,7 +139,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
             if shown.disable and (done == of or done / of >= told[0] + 0.25):
                 told[0] = done / of
                 pace = (done - start[1]) / max(time.monotonic() - start[0], 1e-9)
-                left = f", about {(of - done) / pace:.0f} s left" if pace and done < of else ""
+                left = f", about {duration((of - done) / pace)} left" if pace and done < of else ""
                 say(f"{what}: {done} of {of}{left}")
 
         yield progress

@@ -13,6 +13,10 @@ class PromptError(UserError):
     """A prompt file or a GenEval record is wrong."""
 
 
+class UnknownClassError(PromptError):
+    """A GenEval record asks for an object that the detector does not know."""
+
+
 class ModelError(UserError):
     """A model folder is missing, incomplete or does not fit."""
 

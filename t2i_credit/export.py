@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import api
 from .atomic import write_atomic, write_folder_atomic
 from .checkpoint import list_checkpoints
 from .errors import RunError, UserError
-from .finetune import merge_adapter
+from .finetune import adapter_layers, cast_parameters, merge_adapter
 from .heatmap_files import write_heatmaps
 from .loading import split_step
 from .run_folder import RunReader
@@ -46,7 +48,9 @@ def export(run: str, out: Path, *, push: str | None = None) -> Path:
     if not steps:
         raise RunError(f"{path}: the run has no checkpoint yet")
     model = api.load_model(run, device="cpu")
-    merge_adapter(model)
+    if adapter_layers(model):
+        merge_adapter(model)
+        cast_parameters(model, torch.float32)  # one format for all; see there
     with write_folder_atomic(out, replace=False) as draft:
         model.save_pretrained(draft)
         pictured = _credit_sheet(reader, draft)

@@ -111,8 +111,13 @@ def adapter_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def merge_adapter(model: nn.Module) -> None:
-    """Adds the adapter to the weights and removes it; without one, nothing happens."""
+    """Adds the adapter to the weights and removes it; without one, nothing happens.
+
+    Weights with an adapter become float32: in bfloat16 most of what a short training changed would be rounded away.
+    """
     for name, layer in adapter_layers(model).items():
+        base = layer.get_base_layer()
+        base.to(torch.float32)
         layer.merge(safe_merge=True)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer.get_base_layer())

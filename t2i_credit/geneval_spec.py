@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from .errors import PromptError
+from .errors import PromptError, UnknownClassError
 
 RELATIONS = ("left of", "right of", "above", "below")
 
@@ -73,7 +73,7 @@ def _validate_clause(
             raise PromptError(f"{at}.{key} must be a non-empty text, got {clause[key]!r}")
     if classes is not None and clause["class"] not in classes:
         name = clause["class"]
-        raise PromptError(
+        raise UnknownClassError(
             f"{at}.class: unknown class {name!r} ({len(classes)} are known){_hint(name, classes)}"
         )
     if not _is_int(clause["count"]) or clause["count"] < 1:

@@ -14,11 +14,12 @@ from .image_folder import is_image_folder, read_folder
 from .interfaces import Prompt
 from .judging_names import evaluation_name, folder_name, identity, place_of, trained_on
 from .judging_work import Progress, Report, Say, Work, origin_of
-from .loading import check_model, run_of
+from .loading import CFG_SCALE, check_model, run_of, usual_batch_size, usual_cfg_scale
 from .prompts import load_prompts
 from .protocol import SAMPLING, Protocol
 
 __all__ = [
+    "CFG_SCALE",
     "Report",
     "evaluate_folder",
     "evaluate_model",
@@ -26,8 +27,6 @@ __all__ = [
     "find_detector",
     "split_name",
 ]
-
-CFG_SCALE = 2.0
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
@@ -68,12 +67,15 @@ def evaluate_model(
         out: where to write; None = evaluations/ of `model` if it is a run folder, else nowhere.
         progress: (images done, of) over both models.
         warn: called with lines that the user should read.
-        settings: of the `Protocol`, such as cfg_scale (CFG_SCALE unless given) or seed, whose noise is never that of training.
+        settings: of the `Protocol`, such as cfg_scale (unless given that of `usual_cfg_scale`, for what comes "before" too)
+            or seed, whose noise is never that of training.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    protocol = Protocol(**{"cfg_scale": CFG_SCALE, **settings})
+    usual = {"cfg_scale": usual_cfg_scale(model)}
+    usual |= {"batch_size": usual_batch_size(model, Protocol.batch_size)}
+    protocol = Protocol(**{**usual, **settings})
     detect, check = find_detector(protocol)
     prompts = load_prompts(source) if source else evaluation_prompts(split, per_task)
     check_prompts(prompts)

@@ -71,6 +71,19 @@ def warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> 
         warn(line)
 
 
+def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
+    """Says where a resumed run goes on, if steps that it has made are made again."""
+    from .run_reader import RunReader
+
+    reader = RunReader(path)
+    start = max(reader.checkpoints(), default=0)
+    made = max((int(row["step"]) for row in reader.metrics(strict=False)), default=0)
+    if made > start:
+        where = f"goes on after its checkpoint of step {start}" if start else "has no checkpoint"
+        again = f"steps {start + 1} to {made} are" if made > start + 1 else f"step {made} is"
+        warn(f"{path} {where}: {again} run again")
+
+
 def slow_format(config: Config, device: str) -> str | None:
     """A line about a number format that is meant for GPUs, where there is none."""
     if config.model.dtype == "float32" or device != "cpu":

@@ -10,6 +10,8 @@ from .config import Config, find_plugin, parse_config
 from .config_plugins import PLUGIN
 from .errors import RunError
 
+CFG_SCALE = 2.0  # guidance of models that say nothing else, as in the embedded world's recipes
+
 
 def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = None) -> Any:
     """Loads a generator: an embedded one's name ("shapes"), a model folder, or a run folder.
@@ -125,6 +127,31 @@ def run_of(name: str) -> tuple[Path, int | None] | None:
     """The run folder that a name means, and the step it asks for; None if it is no run."""
     path, step = split_step(name)
     return (Path(path), step) if (Path(path) / "config.yaml").is_file() else None
+
+
+def usual_cfg_scale(name: str) -> float:
+    """The guidance that a generator is sampled with unless somebody says otherwise: a run's is that of its training.
+
+    Raises:
+        RunError: the run's configuration cannot be read.
+    """
+    return float(_trained_with(name).get("cfg_scale", CFG_SCALE))
+
+
+def usual_batch_size(name: str, most: int) -> int:
+    """Samples in a forward pass, `most` unless a run was trained with fewer, as a small GPU may need.
+
+    Raises:
+        RunError: the run's configuration cannot be read.
+    """
+    return min(most, _trained_with(name).get("batch_size") or most)
+
+
+def _trained_with(name: str) -> dict[str, Any]:
+    """The section `rollout` of a run; {} of any other model."""
+    from .run_folder import RunReader
+
+    return RunReader(run[0]).config().get("rollout", {}) if (run := run_of(name)) else {}
 
 
 def _tune(model: Any, config: Config, *, seed: int) -> None:

@@ -85,8 +85,7 @@ def code_spread(logits: Tensor, codebook: Tensor) -> Tensor:
     With unit code vectors e: 1 - |E e|^2, half the mean squared distance of two codes drawn from the distribution. An
     entropy counts codes that look alike as different; this does not.
     """
-    unit = functional.normalize(codebook.float(), dim=-1)
-    mean = logits.float().softmax(-1) @ unit
+    mean = _mean_look(logits.float().softmax(-1), codebook)
     return (1.0 - mean.square().sum(-1)).clamp(0.0, 1.0)
 
 
@@ -95,9 +94,15 @@ def code_shift(logits: Tensor, negative_logits: Tensor, codebook: Tensor) -> Ten
 
     |E e - E- e|^2 with unit code vectors e, under the positive and under the negative prompt.
     """
-    unit = functional.normalize(codebook.float(), dim=-1)
     difference = logits.float().softmax(-1) - negative_logits.float().softmax(-1)
-    return (difference @ unit).square().sum(-1)
+    return _mean_look(difference, codebook).square().sum(-1)
+
+
+def _mean_look(weights: Tensor, codebook: Tensor) -> Tensor:
+    """Unit code vectors (V, C) under weights (..., V), (..., C) float32, also where products are made in less."""
+    unit = functional.normalize(codebook.float(), dim=-1)
+    with torch.autocast(weights.device.type, enabled=False):
+        return weights @ unit
 
 
 def guided_logits(

@@ -1,4 +1,5 @@
-"""Who finds the prompted objects of a truth measurement: the embedded world's detector, or any other of the rewards'.
+"""Who finds the prompted objects of a truth measurement and of a run's kept samples: the embedded world's detector, or any
+other of the rewards'.
 
 Judges no image: an object counts whatever its colour.
 """
@@ -66,16 +67,49 @@ def find_finder(
     run_by = {name: params[name] for name in RUN_BY if name in params}
     detect, known = api.load_detector(detector, **run_by)
 
-    def describe(rollout: Rollout) -> Objects:
-        specs = [_colorless(prompt).spec or {} for prompt in rollout.prompts]
-        found = detect(to_uint8(rollout.images), specs)
-        kept = [keep(one, s["tag"], **kept_by) for one, s in zip(found, specs, strict=True)]
-        return described(rollout.prompts, kept)
-
     def check(prompts: Sequence[Prompt]) -> None:
         known([_colorless(prompt) for prompt in prompts])
 
-    return Finder(detector, describe, check)
+    return Finder(
+        detector, describe_by(lambda r, specs: detect(to_uint8(r.images), specs), kept_by), check
+    )
+
+
+def describe_by(
+    find: Callable[[Rollout, Sequence[Mapping[str, Any]]], Sequence[Any]],
+    kept_by: Mapping[str, Any],
+) -> Callable[[Rollout], Objects]:
+    """Rollout to the objects of each sample that count for its verdict, whatever their colour.
+
+    Args:
+        find: a rollout and the records of its samples, without colours, to {class: detections} of each.
+        kept_by: which objects count; see `geneval.keep`.
+    """
+
+    def describe(rollout: Rollout) -> Objects:
+        specs = [_colorless(prompt).spec or {} for prompt in rollout.prompts]
+        found = find(rollout, specs)
+        kept = [keep(one, s["tag"], **kept_by) for one, s in zip(found, specs, strict=True)]
+        return described(rollout.prompts, kept)
+
+    return describe
+
+
+def describe_as_rewarded(config: Config, reward: Any) -> Callable[[Rollout], Objects] | None:
+    """Who finds the objects of the samples that a training run keeps: the detector of its geneval reward, which is loaded
+    already, or that of the embedded world on its own prompts. None = nobody.
+
+    Args:
+        config: of the run.
+        reward: its `WeightedReward`.
+    """
+    _, judge = reward.parts.get("geneval", (0.0, None))
+    detector = config.reward["geneval"].params.get("detector", SHAPES) if judge else None
+    if detector == SHAPES or config.prompts.source == SHAPES:
+        return api.describe_shapes
+    if judge is None:
+        return None
+    return describe_by(lambda r, specs: judge.find(r.images, specs), judge.judging)
 
 
 def require_objects(prompts: Sequence[Prompt], source: str) -> None:

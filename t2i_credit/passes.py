@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+
 from .config import Config
 from .credit import CreditEntry
 
@@ -45,6 +47,11 @@ def samples_in_a_pass(config: Config, grid: tuple[int, int], samples: int) -> in
     if limit := config.train.micro_batch_tokens:
         return max(1, limit // (grid[0] * grid[1] * (2 if both_branches(config) else 1)))
     return config.train.micro_batch_size or samples
+
+
+def mixed_precision(config: Config, device: torch.device) -> torch.autocast:
+    """The number format of a step's passes, sampling included, as `accelerate` sets it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16")
 
 
 def passes_needed(config: Config, entry: CreditEntry) -> Passes:

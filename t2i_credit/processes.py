@@ -93,13 +93,22 @@ def my_micro_batches(
 
 
 def gather_rows(rows: Tensor, prompts: int, accelerator: Any) -> Tensor:
-    """The rows of every process's share, (n, ...) here, to those of all prompts, on every process."""
-    if sharing_processes(prompts, accelerator) == 1:
+    """The rows of every process's share, (n, ...) here, to those of all prompts, on every process.
+
+    Where everyone did everything, those of the first process: rewards from a server or a GPU need not agree to the bit,
+    and what is decided by them must.
+    """
+    from accelerate.utils import broadcast
+
+    if accelerator.num_processes == 1:
         return rows
-    counts = [part.stop - part.start for part in shares(prompts, accelerator.num_processes)]
-    sizes = [n * (len(rows) // counts[accelerator.process_index]) for n in counts]
     # not every backend sends bool
     plain = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+    if sharing_processes(prompts, accelerator) == 1:
+        first: Tensor = broadcast(plain.clone(memory_format=torch.contiguous_format))
+        return first.to(rows.dtype)
+    counts = [part.stop - part.start for part in shares(prompts, accelerator.num_processes)]
+    sizes = [n * (len(rows) // counts[accelerator.process_index]) for n in counts]
     padded = plain.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = plain
     found = accelerator.gather(padded.contiguous()).split(max(sizes))

@@ -213,7 +213,10 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     except PromptError:
         raise
     except json.JSONDecodeError as error:
-        raise PromptError(f"{where}: is not JSON ({error.msg}, column {error.colno})") from None
+        raise PromptError(
+            f"{where}: is not JSON ({error.msg}, column {error.colno}); one object a line is, such as "
+            '{"text": "a red circle"}'
+        ) from None
     except RecursionError:
         raise PromptError(f"{where}: is nested too deeply") from None
     except ValueError:  # Python's own limit on the digits of an integer

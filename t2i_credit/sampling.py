@@ -24,6 +24,7 @@ from .heatmap_draw import (
     write,
 )
 from .interfaces import Prompt, Rollout
+from .loading import usual_cfg_scale
 from .pixels import to_uint8, write_png
 from .rollout import sample_rollout
 
@@ -36,7 +37,7 @@ def sample_to_folder(
     negative: str | None,
     *,
     count: int,
-    cfg_scale: float,
+    cfg_scale: float | None,
     temperature: float,
     seed: int,
     out: Path,
@@ -48,6 +49,7 @@ def sample_to_folder(
     Raises:
         UserError: a setting out of range, no such model, or the folder cannot be written.
     """
+    cfg_scale = usual_cfg_scale(model) if cfg_scale is None else cfg_scale
     loaded = api.load_model(model)
     warn_of_unknown_words(loaded, [prompt, negative or ""])
     rollout = sample_rollout(

@@ -16,7 +16,7 @@ from .captured import WARM_UP, eager_reason
 from .config import Config
 from .credit import CreditEntry
 from .interfaces import Prompt
-from .passes import both_branches, passes_needed, samples_in_a_pass
+from .passes import both_branches, mixed_precision, passes_needed, samples_in_a_pass
 from .rollout import _sample, derive_seed, sampling_noise
 from .stopwatch import cpu_threads, seconds
 
@@ -49,10 +49,7 @@ def step_seconds(
     """
     shared = -(-config.prompts.per_step // processes)
     found = {}
-    precision = torch.autocast(
-        model.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
-    )
-    with cpu_threads(config.train.threads), precision:
+    with cpu_threads(config.train.threads), mixed_precision(config, model.device):
         slices = _Slices(config, model, prompts[:shared])
         found["sampling"] = slices.sampling()
         found["rewards"] = slices.rewards(reward)

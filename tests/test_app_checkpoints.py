@@ -46,6 +46,14 @@ def test_a_checkpoint_whose_files_lead_out_is_neither_offered_nor_loaded(tmp_pat
             checkpoints.address(shelf, name)
 
 
+def test_a_checkpoint_is_sampled_at_the_guidance_of_its_training_at_first(tmp_path):
+    path = with_checkpoint(tmp_path / "strong") / "config.yaml"
+    path.write_text(path.read_text() + "rollout: {cfg_scale: 3.5}\n")
+    shelf = RunShelf(tmp_path)
+    assert checkpoints.guidance(shelf, "strong@9") == 3.5
+    assert checkpoints.guidance(shelf, "shapes") == checkpoints.guidance(shelf, "gone@9") == 2.0
+
+
 def test_a_run_may_have_begun_with_an_embedded_model_a_hub_id_or_a_run_beside_it(tmp_path):
     with_checkpoint(tmp_path / "first", start="deepseek-community/Janus-Pro-1B")
     with_checkpoint(tmp_path / "second", start=str(tmp_path / "first"))

@@ -202,11 +202,12 @@ def finished(
             line = {"reward": reward, "samples": samples * step, "time/step": 0.5 * step}
             writer.append_metrics(step, line | ({"truth/auroc": 0.6} if step == 2 else {}))
     for split, score in (("train", held_in), ("heldout", held_out)):
-        row = {"correct": score, "prompts": 1}
+        row = {"correct": score}
         protocol = Protocol(images_per_prompt=2, cfg_scale=2.0).to_dict()
         about = {"prompts": f"shapes, split {split}", "step": run.config.train.steps}
-        summary = {"colors": row, "overall": row | {"prompts": 6 if split == "train" else 3}}
-        value = {"about": about, "protocol": protocol, "summary": summary}
+        asked = [{"text": p.text, "negative": p.negative} for p in EVALUATION.prompts_of(split)]
+        summary = {"colors": row, "overall": row}
+        value = {"about": about, "protocol": protocol, "summary": summary, "prompts": asked}
         RunWriter(run.path).write_evaluation(f"{split}-cfg2-t1-seed0", value, [])
 
 
@@ -265,7 +266,7 @@ def test_a_run_that_took_more_samples_is_compared_where_the_shortest_ends(tmp_pa
         (("about", "prompts"), "mine.jsonl"),
         (("protocol", "temperature"), 0.5),
         (("protocol", "detector"), "owlv2"),
-        (("summary", "overall", "prompts"), 7),
+        (("prompts",), [{"text": "others", "negative": None}] * 6),  # the file was changed
     ],
 )
 def test_another_evaluation_is_not_taken_for_the_final_one(
@@ -307,7 +308,7 @@ def test_final_models_can_be_evaluated_on_a_file_of_prompts(tmp_path: Path) -> N
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
     detector = "test_geneval_reward:halves"  # sees a cat on every image, never a bird
-    evaluation = runs[0].kind.plan(source=str(source), detector=detector, samples=3)
+    evaluation = runs[0].kind.plan(runs[0].config, source=str(source), detector=detector, samples=3)
     for run in runs:
         run.kind.check(run.config, evaluation)
         run.kind.train(run.config, report=lambda step, metrics: None)
@@ -332,7 +333,7 @@ def test_a_file_to_evaluate_on_is_taken_whole_and_must_be_known_to_the_detector(
     )
     run = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")[0]
     with pytest.raises(UserError, match="unknown class 'bench'"):
-        run.kind.check(run.config, run.kind.plan(source=str(source)))
+        run.kind.check(run.config, run.kind.plan(run.config, source=str(source)))
     words = ["compare", "a", "b", "--evaluate-on", str(source), "--prompts", "3"]
     monkeypatch.setattr("sys.argv", ["t2i-credit", *words])
     with pytest.raises(SystemExit) as end:

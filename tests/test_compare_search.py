@@ -51,7 +51,10 @@ def test_a_search_takes_a_key_and_two_different_values(words: str) -> None:
         ("train.steps=2,3", "--search: train.steps changes train.steps, which is the same for"),
         ("reward.toys:bright.weight=1,2", "--search: reward.* changes reward, which is the same"),
         ("prompts.per_step=2,3", "--search: prompts.per_step changes prompts.per_step, which"),
-        ("rollout.cfg_scale=1,2", "of rollout.cfg_scale are not to be told apart .* it changes"),
+        (
+            "rollout.cfg_scale=1,2",
+            "rollout.cfg_scale changes rollout.cfg_scale, which is the same for all runs",
+        ),
         ("tune.ema=0.9,0.99", "of tune.ema are not to be told apart .* it does not touch"),
         ("optim.weight_decay=1e-3,1e+3", "two of the values .* give a run the same name"),
         ("optim.rate=1,2", "optim.rate"),

@@ -86,9 +86,9 @@ def test_recipes_that_differ_in_model_problems_or_budget_are_refused_by_key(
 def test_a_mistake_in_a_recipe_names_it(tmp_path: Path) -> None:
     told = refused(METHODS, tmp_path / "out", "grpo.num_generations=5")
     assert told.startswith("command line: grpo.num_generations: ")
-    kind, _ = load_recipe("arithmetic/grpo")
+    kind, config = load_recipe("arithmetic/grpo")
     with pytest.raises(ConfigError, match=r"^--cfg-scale: for images alone"):
-        kind.plan(cfg_scale=2.0)
+        kind.plan(config, cfg_scale=2.0)
 
 
 def test_without_trl_a_comparison_says_how_to_get_it(

@@ -19,6 +19,7 @@ from t2i_credit.errors import ConfigError
 from t2i_credit.finetune import (
     AdapterOff,
     MovingAverage,
+    adapter_layers,
     cast_parameters,
     choose_trained,
     frozen_reference,
@@ -179,6 +180,22 @@ def test_merging_leaves_a_plain_model_that_scores_the_same() -> None:
     merge_adapter(model)
     assert model.state_dict().keys() == tiny_model().state_dict().keys()
     torch.testing.assert_close(scores(model), moved, atol=1e-4, rtol=0)
+
+
+def test_merging_into_bfloat16_weights_rounds_nothing_away() -> None:
+    model = tiny_model()
+    cast_parameters(model, torch.bfloat16)
+    choose_trained(model, LORA, seed=0)
+    layers = dict(adapter_layers(model))
+    wanted = {}
+    for name, layer in layers.items():
+        torch.nn.init.constant_(layer.lora_B["default"].weight, 1e-4)
+        wanted[name] = layer.get_base_layer().weight.float() + layer.get_delta_weight("default")
+    merge_adapter(model)
+    for name, weight in wanted.items():
+        found = model.get_submodule(name).weight
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, weight.detach(), atol=1e-9, rtol=0)
 
 
 # Runs -------------------------------------------------------------------------------------------------------------

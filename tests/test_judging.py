@@ -235,6 +235,12 @@ def test_evaluating_a_run_writes_into_it_and_warns_of_prompts_that_it_was_traine
     assert trained_on("runs/try@5", judging.evaluation_prompts("heldout", 1)) == ""
 
 
+def test_a_run_is_evaluated_at_the_guidance_of_its_training() -> None:
+    run = make_run(Path("runs/strong"), "rollout.cfg_scale=3")
+    assert evaluate(str(run)).path.name == "train-cfg3-t1-seed4.json"
+    assert evaluate(str(run), cfg_scale=2.0).path.name == "train-cfg2-t1-seed4.json"
+
+
 def test_the_overlap_is_counted_on_prompt_files_too() -> None:
     prompts = judging.evaluation_prompts("train", 1)
     save_prompts(prompts[:2], "mine.jsonl")

@@ -11,6 +11,8 @@ from t2i_credit.interfaces import Reference
 from t2i_credit.logprobs import (
     STATISTICS,
     chunked_logprobs,
+    code_shift,
+    code_spread,
     entropy,
     full_kl,
     guided_logits,
@@ -271,3 +273,13 @@ def test_codes_of_probability_zero_leave_values_and_gradients_finite():
     total = entropy(logits) + full_kl(logits, other) + hellinger(logits, other)
     total.sum().backward()
     assert total.isfinite().all() and logits.grad.isfinite().all()
+
+
+def test_looks_are_compared_in_float32_under_autocast_too() -> None:
+    logits, negative = 8 * drawn(6, 512, seed=0), 8 * drawn(6, 512, seed=1)
+    codes = drawn(512, 8, seed=2)
+    spread, shift = code_spread(logits, codes), code_shift(logits, negative, codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = code_spread(logits, codes), code_shift(logits, negative, codes)
+    torch.testing.assert_close(found[0], spread, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[1], shift, atol=1e-6, rtol=0)

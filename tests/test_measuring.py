@@ -15,13 +15,15 @@ from tiny_detectors import write_mask2former, write_owlv2
 from toys import PROMPTS, recipe
 
 from t2i_credit import api, cli
+from t2i_credit.api import build_reward
 from t2i_credit.config import load_config, parse_config
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.loading import load_model, measured_policy
 from t2i_credit.measuring import truth_of
-from t2i_credit.measuring_objects import find_finder
+from t2i_credit.measuring_objects import describe_as_rewarded, find_finder
 from t2i_credit.prompts import save_prompts
+from t2i_credit.rewards import WeightedReward
 from t2i_credit.rollout import sample_rollout
 
 MOUSE = 64  # COCO's index of the class that GenEval calls computer mouse
@@ -177,6 +179,11 @@ def test_a_finder_keeps_what_the_verdict_looks_at_and_marks_what_the_prompt_name
     for objects, prompted in zip(found, (True, True, False, False), strict=True):
         assert objects[0]["name"] == "computer mouse" and objects[0]["prompted"] is prompted
         assert objects[0]["mask"].shape == tuple(rollout.images.shape[-2:])
+    live = describe_as_rewarded(config, build_reward(config))
+    assert live is not None  # a run finds them by the detector that its reward has loaded
+    for seen, objects in zip(live(rollout), found, strict=True):
+        assert [(o["name"], o["box"]) for o in seen] == [(o["name"], o["box"]) for o in objects]
+    assert describe_as_rewarded(config, WeightedReward({})) is None
     more = find_finder(config.model_copy(update={"reward": {}}), f"{kind}@{folder}")
     assert min(len(objects) for objects in more.describe(rollout)) > 1
     sure = find_finder(config, threshold=1.0)

@@ -32,7 +32,13 @@ from t2i_credit.finetune import cast_parameters, choose_trained, frozen_referenc
 from t2i_credit.models import load_pretrained
 from t2i_credit.models.emu3 import Emu3ImageModel
 from t2i_credit.models.janus import JanusImageModel
-from t2i_credit.processes import gather_rollout, micro_batches, my_micro_batches, my_share
+from t2i_credit.processes import (
+    gather_rollout,
+    gather_rows,
+    micro_batches,
+    my_micro_batches,
+    my_share,
+)
 from t2i_credit.rollout import sample_rollout
 from t2i_credit.run_folder import RunReader
 from t2i_credit.sharding import distribute, gathered, require_shardable, whole
@@ -190,6 +196,9 @@ def work(folder: Path) -> None:
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
+    for mine in (torch.tensor([accelerator.is_main_process]), torch.rand(1)):  # of one prompt, both
+        everyone = accelerator.gather(mine.float())
+        assert torch.equal(gather_rows(mine, 1, accelerator), everyone[:1].to(mine.dtype))
     for name, case in CASES.items():
         found = steps_of(case, accelerator, folder)
         if accelerator.is_main_process:

@@ -14,7 +14,7 @@ from typing import Any
 from ..atomic import write_folder_atomic
 from ..config_messages import KeyProblem
 from ..errors import ConfigError
-from ..launch import changes, run_folder, run_path
+from ..launch import changes, run_folder, run_path, warn_of_repeats
 from ..text_config import TextConfig
 from .trl import TextCreditConfig
 from .trl_arguments import grpo_arguments, updates_per_step
@@ -129,6 +129,7 @@ def run_text(
     config, path = parts.config, run_path(parts.config)
     if resume:
         _check_changes(path, config, warn)
+        warn_of_repeats(path, warn)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     model, tokenizer = load_text_model(config.model.name)
