@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..compare_statistics import mean_interval
+from ..compare_statistics import t_interval
 from ..errors import RunError, UserError
 from ..run_reader import RunReader, dotted
 
@@ -91,6 +91,6 @@ def _over_seeds(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> Scores:
     tasks = [task for task in scores[0] if all(task in seed for seed in scores)]
     found = {}
     for task in tasks:
-        mean, low, high = mean_interval([float(seed[task]["correct"]) for seed in scores])
+        mean, low, high = t_interval([float(seed[task]["correct"]) for seed in scores])
         found[task] = {"correct": mean, "low": max(low, 0.0), "high": min(high, 1.0)}
     return found

@@ -94,7 +94,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
 }
 
 
-def load_checkpoint(
+def load_detector_files(
     name: str, *, model: Any, processor: Any, device: torch.device, example: str
 ) -> tuple[Any, Any]:
     """A detector of transformers and its processor, complete and ready to run.

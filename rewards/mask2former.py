@@ -18,7 +18,7 @@ from ..coco import COCO_NAMES
 from ..errors import ModelError
 from ..geneval import Detection
 from ..pixels import to_uint8
-from .detectors import FLOOR, Found, load_checkpoint
+from .detectors import FLOOR, Found, load_detector_files
 
 
 class Mask2Former:
@@ -29,7 +29,7 @@ class Mask2Former:
     colors: Collection[str] | None = None
 
     def __init__(self, name: str, device: torch.device, batch_size: int) -> None:
-        self.model, self.processor = load_checkpoint(
+        self.model, self.processor = load_detector_files(
             name,
             model=Mask2FormerForUniversalSegmentation,
             processor=Mask2FormerImageProcessor,

@@ -23,7 +23,7 @@ from transformers.models.owlv2.modeling_owlv2 import Owlv2ObjectDetectionOutput
 
 from ..geneval import Detection
 from ..pixels import to_uint8
-from .detectors import FLOOR, Found, load_checkpoint
+from .detectors import FLOOR, Found, load_detector_files
 
 OVERLAP = 0.5  # IoU from which two boxes of a class are one object: these models answer with many boxes for each
 
@@ -38,7 +38,7 @@ class _OpenVocabulary:
 
     def __init__(self, name: str, device: torch.device, batch_size: int) -> None:
         model, processor = self.types
-        self.model, self.processor = load_checkpoint(
+        self.model, self.processor = load_detector_files(
             name, model=model, processor=processor, device=device, example=self.checkpoint
         )
         self.device, self.batch_size = device, batch_size

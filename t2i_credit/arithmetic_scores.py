@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .arithmetic.chains import Verdict, judge
 from .arithmetic.questions import read
 from .text_sampling import Done, complete, unheard
-from .truth_statistics import mean_interval
+from .truth_statistics import bootstrap_interval
 
 KINDS = ("right", "slip", "slips", "lost", "malformed")
 LONGEST = (
@@ -85,8 +85,8 @@ def _row(correct: NDArray[np.float64]) -> dict[str, Any]:
     """(P, G) of 0 and 1 to a row of the table."""
     return {
         "problems": len(correct),
-        "correct": mean_interval(correct.mean(1)),
-        "pass_at_k": mean_interval(correct.max(1)),
+        "correct": bootstrap_interval(correct.mean(1)),
+        "pass_at_k": bootstrap_interval(correct.max(1)),
     }
 
 

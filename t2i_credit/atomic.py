@@ -88,6 +88,18 @@ def _readable(path: Path) -> Path:
     return path
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder and those around it, if they are not there.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
     """JSON of one line, or indented; see `write_json`."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent).encode()

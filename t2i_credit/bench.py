@@ -32,7 +32,7 @@ from .errors import UserError
 from .interfaces import Prompt
 from .passes import PassCounter, mixed_precision, passes_needed
 from .prompts import PromptBatches
-from .rollout import _sample, derive_seed, sampling_noise
+from .rollout import decode_batch, derive_seed, sampling_noise
 from .stopwatch import cpu_threads, seconds, synchronize
 from .trainer import Trainer
 
@@ -141,7 +141,7 @@ def _sampling(
         noise = sampling_noise(derive_seed(BENCH, repeat), 0, samples, tokens).to(model.device)
         return seconds(
             model.device,
-            lambda: _sample(
+            lambda: decode_batch(
                 model,
                 condition,
                 settings.group_size,

@@ -16,7 +16,7 @@ from .config import Config, load_config
 from .errors import UserError
 from .interfaces import Prompt
 from .processes import local_device
-from .rollout import _sample, derive_seed, sampling_noise
+from .rollout import decode_batch, derive_seed, sampling_noise
 from .stopwatch import seconds
 
 PROMPT = 24  # ids of a prompt, as many as a GenEval prompt has in Janus' template, about
@@ -129,7 +129,9 @@ def against_transformers(
         noise = sampling_noise(derive_seed(BENCH, repeat), 0, group_size, tokens).to(device)
         settings: dict[str, Any] = {"cfg_scale": cfg_scale, "temperature": 1.0}
         settings |= {"top_k": 0, "top_p": 1.0, "full_kl": False, "guided_entropy": False}
-        return seconds(device, lambda: _sample(model, condition, group_size, noise, **settings))
+        return seconds(
+            device, lambda: decode_batch(model, condition, group_size, noise, **settings)
+        )
 
     def theirs(repeat: int) -> float:
         torch.manual_seed(repeat)

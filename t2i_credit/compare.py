@@ -18,12 +18,12 @@ from .compare_runs import Run, check_runs, curve, finish_runs
 from .compare_search import search_rows
 from .compare_statistics import (
     area_under,
-    mean_interval,
     paired_difference,
     paired_ratio,
     prediction_interval,
     running_mean,
     samples_to_reach,
+    t_interval,
     up_to,
     window_of,
 )
@@ -190,12 +190,12 @@ def _method(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[
     for key in figures:
         values = [run[key] for run in found]
         summary[key] = {
-            "mean": mean_interval(values)[0],
-            "interval": mean_interval(values)[1:],
+            "mean": t_interval(values)[0],
+            "interval": t_interval(values)[1:],
             "new_seed": prediction_interval(values)[1:],
         }
     tasks = found[0]["tasks"]
-    summary["tasks"] = {t: mean_interval([run["tasks"][t] for run in found]) for t in tasks}
+    summary["tasks"] = {t: t_interval([run["tasks"][t] for run in found]) for t in tasks}
     summary["to_target"] = {
         "median": median(run["to_target"]["samples"] for run in found),
         "censored": sum(run["to_target"]["censored"] for run in found),
@@ -205,7 +205,7 @@ def _method(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[
     summary["seconds_per_step"] = median(run["seconds_per_step"] for run in found)
     keys = dict.fromkeys(key for run in found for key in run["truth"])
     summary["truth"] = {
-        key: mean_interval([run["truth"][key] for run in found])
+        key: t_interval([run["truth"][key] for run in found])
         for key in keys
         if all(key in run["truth"] for run in found)
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .compare_statistics import mean_interval, running_mean, window_of
+from .compare_statistics import running_mean, t_interval, window_of
 
 MOST_BANDS = 3
 Curve = tuple[list[float], list[float]]  # samples, reward of every step
@@ -60,7 +60,7 @@ def _draw_curves(
         steps = min(len(samples) for samples, _ in runs)
         samples = np.mean([samples[:steps] for samples, _ in runs], axis=0)
         smooth = [running_mean(rewards, window_of(len(rewards)))[:steps] for _, rewards in runs]
-        bands = np.asarray([mean_interval(column) for column in zip(*smooth, strict=True)])
+        bands = np.asarray([t_interval(column) for column in zip(*smooth, strict=True)])
         shown.extend(bands[:, 0])
         thick, layer = (2.2, 3) if name == baseline else (1.4, 2)
         axis.plot(

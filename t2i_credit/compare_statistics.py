@@ -41,7 +41,7 @@ def require_seeds(seeds: int) -> None:
         raise UserError(f"--seeds: {seeds} is not allowed; an interval over seeds takes at least 2")
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """(mean, low, high), the 95% t-interval of the mean over seeds."""
     return _around(values, 1.0 / math.sqrt(len(values)))
 
@@ -68,7 +68,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float], words: tuple[str, 
         words: what an interval above 0 says, and one below 0.
     """
     assert len(a) == len(b), (len(a), len(b))
-    mean, low, high = mean_interval([x - y for x, y in zip(a, b, strict=True)])
+    mean, low, high = t_interval([x - y for x, y in zip(a, b, strict=True)])
     if low <= 0 <= high:
         return Difference(mean, low, high, NO_DIFFERENCE)
     return Difference(mean, low, high, words[0] if low > 0 else words[1])

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .atomic import make_folder
 from .compare import compare
 from .compare_kinds import EvaluationPlan
 from .compare_runs import Run, check_runs, plan_runs
 from .compare_search import Search, search_values
 from .compare_statistics import require_seeds
-from .errors import ConfigError, RunError
+from .errors import ConfigError
 
 TIMED_STEP, TIMED_STEPS = 2, 3  # the first step warms up, the last one keeps samples
 
@@ -146,11 +147,7 @@ def _ready(runs: Sequence[Run], evaluation: EvaluationPlan, workers: int) -> dic
     methods = _one_of_each(runs)
     for run in methods.values():
         run.kind.check(run.config, evaluation)
-    folder = runs[0].path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    make_folder(runs[0].path.parent)
     return methods
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .atomic import write_atomic
+from .atomic import make_folder, write_atomic
 from .errors import RunError
 from .heatmap import SampleView, common_scale, contact_sheet, credit_animation, panel
 from .pixels import write_png
@@ -68,7 +68,7 @@ def write_heatmaps(
     places = group_places(record)
     groups = [[sample_view(record, place) for place in group] for group in places]
     title = f"{reader.path.resolve().name}, step {record.step}"
-    _make_folder(folder)
+    make_folder(folder)
     written = [folder / "contact_sheet.png"]
     write_png(written[0], contact_sheet(groups, title=title))
     for group, views in zip(places, groups, strict=True):
@@ -111,7 +111,7 @@ def write_animation(
     ]
     frames = [(record.step, sample_view(record, place)) for record, place in _thinned(found)]
     path = Path(out) if out is not None else reader.heatmaps() / "credit.gif"
-    _make_folder(path.parent)
+    make_folder(path.parent)
     write_atomic(path, gif_bytes(credit_animation(frames)))
     return path
 
@@ -145,10 +145,3 @@ def _thinned(found: list[tuple[StepRecord, int]]) -> list[tuple[StepRecord, int]
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else value  # JSON holds null for what was not finite
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error

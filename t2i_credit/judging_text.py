@@ -23,7 +23,7 @@ from .rollout import derive_seed
 from .run_folder import RunWriter, write_evaluation
 from .text_runs import load_text, run_of_text
 from .text_sampling import Done, complete, unheard
-from .truth_statistics import mean_interval
+from .truth_statistics import bootstrap_interval
 
 FORMAT = 1
 PROBLEMS, ANSWERS = 300, 8
@@ -156,7 +156,7 @@ def paired(before: Records, after: Records) -> dict[str, dict[str, float]]:
     groups = {f"{count} steps": steps == count for count in sorted(set(steps.tolist()))}
     found = {}
     for task, rows in {**groups, "overall": steps > 0}.items():
-        change, low, high = mean_interval(two[rows] - one[rows])
+        change, low, high = bootstrap_interval(two[rows] - one[rows])
         means = {"before": float(one[rows].mean()), "after": float(two[rows].mean())}
         found[task] = {**means, "change": change, "low": low, "high": high}
     return found

@@ -63,10 +63,11 @@ def truth_of(
         UserError: whatever is wrong, in one line; nothing is written then.
     """
     from .advantages import ADVANTAGES
+    from .atomic import make_folder
     from .config import find_plugin
     from .truth import TruthSettings, measure, truth_prompts
     from .truth_assigners import default_assigners, parse_assigner
-    from .truth_report import check_folder, write_report
+    from .truth_report import write_report
 
     asked = TruthSettings(**settings)
     config = truth_config(model, recipe, overrides)
@@ -88,7 +89,7 @@ def truth_of(
         finder.check(chosen)
     reward = api.build_reward(config)
     reward.check(prompts)
-    check_folder(out)
+    make_folder(out)
     compared = any(one.entry.needs_reference for one in assigners)
     policy, reference = measured_policy(config, compared=compared)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")

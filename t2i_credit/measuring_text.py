@@ -50,8 +50,8 @@ def truth_of_text_model(
     Raises:
         UserError: whatever is wrong, in one line; nothing is written then.
     """
+    from .atomic import make_folder
     from .truth_assigners import default_assigners, parse_assigner
-    from .truth_report import check_folder
     from .truth_text import FIELDS, truth_of_text
     from .truth_text_report import write_text_report
 
@@ -63,7 +63,7 @@ def truth_of_text_model(
     loaded, tokenizer = load_text(model)
     if tokenizer.tokenize("17+25*3:") != list("17+25*3:"):
         raise ModelError(f"model {model}: its tokens are no characters, which truth of text needs")
-    check_folder(out)
+    make_folder(out)
     found = truth_of_text(loaded, tokenizer, assigners, progress=progress, **settings)
     write_text_report(found, out, model=model)
     return {"model": model, **found}

@@ -123,7 +123,7 @@ def sample_rollout(
         count = len(index) * len(samples)
         noise = sampling_noise(seed, start, count, model.grid[0] * model.grid[1])
         chosen = condition.select(torch.tensor(index, device=model.device))
-        part = _sample(model, chosen, len(samples), noise.to(model.device), **settings)
+        part = decode_batch(model, chosen, len(samples), noise.to(model.device), **settings)
         part["images"] = model.decode(part["tokens"]).float()
         parts.append(part)
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -155,7 +155,7 @@ def _batches(
     ]
 
 
-def _sample(
+def decode_batch(
     model: ImageTokenModel,
     condition: Condition,
     group_size: int,

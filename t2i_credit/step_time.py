@@ -17,7 +17,7 @@ from .config import Config
 from .credit import CreditEntry
 from .interfaces import Prompt
 from .passes import both_branches, mixed_precision, passes_needed, samples_in_a_pass
-from .rollout import _sample, derive_seed, sampling_noise
+from .rollout import decode_batch, derive_seed, sampling_noise
 from .stopwatch import cpu_threads, seconds
 
 ESTIMATE = 5  # purpose of a derived seed
@@ -88,7 +88,7 @@ class _Slices:
             noise = sampling_noise(derive_seed(ESTIMATE), 0, prompts * group, tokens).to(device)
             return seconds(
                 device,
-                lambda: _sample(
+                lambda: decode_batch(
                     self.model,
                     condition,
                     group,

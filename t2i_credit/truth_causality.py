@@ -22,7 +22,7 @@ from torch import Tensor
 from .interfaces import Condition, ImageTokenModel, Rollout
 from .logprobs import guided_logits
 from .rollout import derive_seed, draw, sampling_noise, truncate
-from .truth_statistics import mean_interval, per_prompt, ratio_interval
+from .truth_statistics import bootstrap_interval, per_prompt, ratio_interval
 
 BRANCHES = ("positive", "negative")
 MODES = ("kept", "continued")
@@ -232,12 +232,12 @@ def _row(
     highest = columns[branch, mode, name, "highest"]
     random = (columns[branch, mode, "random", end] for end in ENDS)
     row = {
-        "highest": mean_interval(highest),
-        "lowest": mean_interval(columns[branch, mode, name, "lowest"]),
+        "highest": bootstrap_interval(highest),
+        "lowest": bootstrap_interval(columns[branch, mode, name, "lowest"]),
         "ratio": ratio_interval(highest, np.mean([*random], axis=0)),
     }
     if name != "entropy" and (branch, mode, "entropy", "highest") in columns:
-        row["ahead_of_entropy"] = mean_interval(
+        row["ahead_of_entropy"] = bootstrap_interval(
             highest - columns[branch, mode, "entropy", "highest"]
         )
     return row

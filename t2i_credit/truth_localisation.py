@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .geneval import Detection
 from .interfaces import Prompt
-from .truth_statistics import auroc, mass_inside, mean_interval, per_prompt, pointing
+from .truth_statistics import auroc, bootstrap_interval, mass_inside, per_prompt, pointing
 
 COVERAGE = 0.25  # a token lies on an object if the objects cover at least this share of its cell
 
@@ -107,15 +107,15 @@ def localisation(
     found: dict[str, Any] = {}
     for name, score in scores.items():
         found[name] = {
-            "auroc": mean_interval(aurocs[name]),
-            "mass": mean_interval(column(mass_inside(score.numpy(), inside))),
-            "pointing": mean_interval(column(pointing(score.numpy(), inside))),
+            "auroc": bootstrap_interval(aurocs[name]),
+            "mass": bootstrap_interval(column(mass_inside(score.numpy(), inside))),
+            "pointing": bootstrap_interval(column(pointing(score.numpy(), inside))),
         }
         if name not in baselines:
             found[name]["auroc_ahead"] = {
-                other: mean_interval(aurocs[name] - aurocs[other]) for other in baselines
+                other: bootstrap_interval(aurocs[name] - aurocs[other]) for other in baselines
             }
-    area = mean_interval(column(inside.mean(1)))
+    area = bootstrap_interval(column(inside.mean(1)))
     return {"samples": int(used.sum()), "area": area, "assigners": found}
 
 

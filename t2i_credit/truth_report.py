@@ -9,21 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import write_atomic, write_json
-from .errors import RunError
 
 FILES = ("truth.json", "truth.md", "truth.png")
-
-
-def check_folder(folder: Path) -> None:
-    """Makes the folder.
-
-    Raises:
-        RunError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def write_report(found: Mapping[str, Any], folder: Path) -> None:

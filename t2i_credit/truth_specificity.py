@@ -18,7 +18,7 @@ from .interfaces import Prompt, Rollout
 from .truth_assigners import Assigner, rollout_needs
 from .truth_localisation import COVERAGE, Objects, object_tokens
 from .truth_policy import Policy
-from .truth_statistics import auroc, mean_interval, per_prompt
+from .truth_statistics import auroc, bootstrap_interval, per_prompt
 
 
 def one_object_texts(prompt: Prompt) -> list[str] | None:
@@ -114,7 +114,7 @@ def specificity(
         "samples": used,
         "assigners": {
             name: {
-                what: mean_interval(_both_turns(columns[name, what]))
+                what: bootstrap_interval(_both_turns(columns[name, what]))
                 for what in ("removed", "named", "apart")
             }
             for name in names

@@ -61,7 +61,7 @@ def per_prompt(values: NDArray[Any], group_size: int) -> Numbers:
     return np.divide(total, known.sum(1), out=np.full(len(groups), np.nan), where=known.any(1))
 
 
-def mean_interval(values: Numbers) -> Interval:
+def bootstrap_interval(values: Numbers) -> Interval:
     """The mean over prompts (P,), nan left out, and its 95% interval by bootstrap over prompts."""
     return statistic_interval(lambda v: v.mean(-1), values)
 

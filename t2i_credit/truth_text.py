@@ -21,12 +21,14 @@ from .arithmetic.mistakes import is_hard
 from .arithmetic.questions import read, work
 from .arithmetic_scores import LONGEST
 from .errors import ConfigError
+from .rollout import derive_seed
 from .text_samples import TextSamples, next_logprobs, rewards_of, sample
 from .text_sampling import continued
 from .truth_assigners import Assigner
 from .truth_causality import ENDS, ranked
-from .truth_statistics import auroc, mean_interval, per_prompt, ratio_interval
+from .truth_statistics import auroc, bootstrap_interval, per_prompt, ratio_interval
 
+TIES = 7  # purpose of a derived seed
 OUTCOMES = ("right", "wrong")
 FIELDS = frozenset(
     {"logprobs", "negative_logprobs", "entropy", "full_kl"}
@@ -161,7 +163,9 @@ def specificity(samples: TextSamples, scores: Mapping[str, Tensor]) -> dict[str,
         used = chosen & decisive.any(1)
 
         def column(values: NDArray[Any], used: NDArray[np.bool_] = used) -> Any:
-            return mean_interval(per_prompt(np.where(used, values, np.nan), samples.group_size))
+            return bootstrap_interval(
+                per_prompt(np.where(used, values, np.nan), samples.group_size)
+            )
 
         found[outcome] = {
             "samples": int(used.sum()),
@@ -232,13 +236,14 @@ def causality(
         measured twice).
     """
     fresh = _redrawn(model, samples, seed=seed, batch=batch)
+    ties = derive_seed(TIES, seed)  # not those of the random score
     changeable = (fresh != samples.tokens) & samples.mask
     counts = changeable.any(1).long()
     sign = torch.where(samples.rewards > 0, 1.0, -1.0)
     columns: dict[tuple[str, str], NDArray[np.float64]] = {}
     for name, score in scores.items():
         for end in ENDS:
-            chosen = ranked(score, changeable, counts, highest=end == "highest", seed=seed)
+            chosen = ranked(score, changeable, counts, highest=end == "highest", seed=ties)
             values = [
                 _values(
                     model, tokenizer, samples, chosen, tokens, reward, continuations, seed, batch
@@ -260,7 +265,7 @@ def causality(
         "assigners": {
             name: {
                 end: {
-                    outcome: mean_interval(of(outcome, columns[name, end]))
+                    outcome: bootstrap_interval(of(outcome, columns[name, end]))
                     for outcome in ("all", *OUTCOMES)
                 }
                 for end in ENDS

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .atomic import write_atomic, write_json
-from .truth_report import check_folder, shown
+from .atomic import make_folder, write_atomic, write_json
+from .truth_report import shown
 from .truth_text import OUTCOMES
 
 Tables = dict[str, list[dict[str, str]]]
@@ -30,7 +30,7 @@ def write_text_report(found: Mapping[str, Any], folder: Path, *, model: str) -> 
     Raises:
         RunError: the disk refuses.
     """
-    check_folder(folder)
+    make_folder(folder)
     write_atomic(folder / "truth.md", markdown(found, model).encode())
     write_json(folder / "truth.json", {"model": model, **found})
 

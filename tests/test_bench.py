@@ -25,7 +25,7 @@ from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.memory import PROMPT
 from t2i_credit.models.embedded_model import EmbeddedModel
-from t2i_credit.rollout import _sample, sampling_noise
+from t2i_credit.rollout import decode_batch, sampling_noise
 
 SMALL = MemorySize(tokens=2048, codes=4096, width=16, chunk=128)
 
@@ -179,8 +179,8 @@ def test_sampling_that_keeps_nothing_draws_the_same_tokens() -> None:
         "guided_entropy": False,
     }  # fmt: skip
     noise = sampling_noise(3, 0, 2 * len(PROMPTS), 6)
-    kept = _sample(model, condition, 2, noise, **settings)
-    bare = _sample(model, condition, 2, noise, **settings, keep=False)
+    kept = decode_batch(model, condition, 2, noise, **settings)
+    bare = decode_batch(model, condition, 2, noise, **settings, keep=False)
     assert set(bare) == {"tokens"}
     assert {"logprobs", "negative_logprobs", "guided_logprobs", "entropy"} < set(kept)
     assert torch.equal(bare["tokens"], kept["tokens"])

@@ -26,7 +26,7 @@ from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.models import fixed_decoding, load_pretrained
 from t2i_credit.models.embedded_model import EmbeddedModel
 from t2i_credit.models.llama_image import LlamaImageModel
-from t2i_credit.rollout import _sample, sample_rollout, sampling_noise
+from t2i_credit.rollout import decode_batch, sample_rollout, sampling_noise
 
 WRITERS = {"janus": write_tiny_janus, "emu3": write_tiny_emu3, "llamagen": write_tiny_llamagen}
 TEXTS = ["a red circle", "a photo of two blue square left of a red circle", "a blue square"]
@@ -185,7 +185,7 @@ def test_on_a_gpu_steps_of_a_kind_are_the_same_operations_and_none_asks_or_feeds
         assert eager_reason(moved) is None
         noise = on_gpu(sampling_noise(0, 0, 6, length))
         settings = {"cfg_scale": 3.0, "temperature": 0.8, "top_k": 5, "top_p": 0.7}
-        kept = _sample(moved, condition, 2, noise, **settings, **EVERYTHING)
+        kept = decode_batch(moved, condition, 2, noise, **settings, **EVERYTHING)
     assert all(column.device.type == "cuda" for column in kept.values())
     assert sum(map(len, steps.values())) == length - 1
     assert max(map(len, steps.values())) > 1

@@ -9,12 +9,12 @@ import pytest
 from t2i_credit.compare_statistics import (
     NO_DIFFERENCE,
     area_under,
-    mean_interval,
     paired_difference,
     paired_ratio,
     prediction_interval,
     running_mean,
     samples_to_reach,
+    t_interval,
     up_to,
     window_of,
 )
@@ -25,7 +25,7 @@ WORDS = ("a above b", "b above a")
 
 def test_the_interval_of_a_mean_is_that_of_students_t() -> None:
     # 1, 2, 3: standard deviation 1, t(2) at 97.5% = 4.302653, half-width 4.302653 / sqrt(3) = 2.484138
-    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, -0.484138, 4.484138), abs=1e-5)
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, -0.484138, 4.484138), abs=1e-5)
 
 
 def test_a_new_seed_varies_by_its_own_noise_and_that_of_the_mean() -> None:
@@ -58,7 +58,7 @@ def test_ratios_are_averaged_as_logarithms() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     with pytest.raises(UserError, match=r"--seeds: 1 is not allowed; .* at least 2"):
-        mean_interval([0.5])
+        t_interval([0.5])
 
 
 def test_a_running_mean_takes_the_last_values() -> None:

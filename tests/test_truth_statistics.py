@@ -9,11 +9,11 @@ import pytest
 
 from t2i_credit.truth_statistics import (
     auroc,
+    bootstrap_interval,
     direction_cosine,
     jackknife,
     large_batch_cosine,
     mass_inside,
-    mean_interval,
     pair_cosine,
     per_prompt,
     pointing,
@@ -59,13 +59,13 @@ def test_a_prompt_is_the_mean_of_its_known_samples() -> None:
 
 
 def test_the_interval_of_equal_prompts_has_no_width_and_unknown_prompts_are_left_out() -> None:
-    assert mean_interval(np.array([0.3, np.nan, 0.3])) == pytest.approx([0.3] * 3)
-    assert all(map(math.isnan, mean_interval(np.array([np.nan]))))
+    assert bootstrap_interval(np.array([0.3, np.nan, 0.3])) == pytest.approx([0.3] * 3)
+    assert all(map(math.isnan, bootstrap_interval(np.array([np.nan]))))
 
 
 def test_the_interval_of_two_prompts_reaches_from_one_to_the_other() -> None:
     # of four equally likely resamples one is (0, 0) and one (1, 1), 25% each
-    assert mean_interval(np.array([0.0, 1.0])) == pytest.approx([0.5, 0.0, 1.0])
+    assert bootstrap_interval(np.array([0.0, 1.0])) == pytest.approx([0.5, 0.0, 1.0])
 
 
 def test_a_ratio_is_that_of_the_means_and_has_no_upper_end_where_the_divisor_may_be_zero() -> None:
