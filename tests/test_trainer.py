@@ -167,7 +167,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     left = RunReader(tmp_path / "runs" / "broken")
     assert left.status().state == "stopped"
     assert len(left.metrics()) == 5 and left.checkpoints() == [3]
-    api.train(broken, resume=True, warn=silent)
+    told: list[str] = []
+    api.train(broken, resume=True, warn=told.append)
+    where = "goes on after its checkpoint of step 3"
+    assert told == [f"{left.path} {where}: steps 4 to 5 are run again"]
     assert_same_run(left, whole)
     assert left.status().state == "finished"
     assert left.environment()["resumed"][0]["step"] == 3
@@ -178,7 +181,9 @@ def test_a_run_that_stopped_before_its_first_checkpoint_begins_again(tmp_path: P
     broken = recipe(tmp_path, train={"name": "broken"})
     with pytest.raises(KeyboardInterrupt):
         api.train(broken, report=stop_at(2), warn=silent)
-    left = RunReader(api.train(broken, resume=True, warn=silent))
+    told: list[str] = []
+    left = RunReader(api.train(broken, resume=True, warn=told.append))
+    assert told == [f"{left.path} has no checkpoint: steps 1 to 2 are run again"]
     assert_same_run(left, whole)
 
 
@@ -381,7 +386,11 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoint_to_resume_from(
     run = RunReader(tmp_path / "runs" / "run")
     assert run.checkpoints() == [2]
     assert [p.name for p in run.path.rglob(".*")] == []
-    api.train(config, resume=True, warn=silent)
+    told: list[str] = []
+    api.train(config, resume=True, warn=told.append)
+    assert [line.partition(":")[0] for line in told] == [
+        f"{run.path} goes on after its checkpoint of step 2"
+    ]
     assert_same_run(run, whole)
 
 

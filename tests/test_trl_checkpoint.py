@@ -132,6 +132,7 @@ def test_a_finished_run_resumed_stays_as_it_is_and_keeps_its_newest_checkpoints(
     first = train(model, tmp_path, "arithmetic/grpo", *more)
     assert first.checkpoints() == [2, 3]
     before = first.metrics(), (first.path / "model" / "model.safetensors").read_bytes()
+    told.clear()
     again = train(
         model, tmp_path, "arithmetic/grpo", *more, "train.keep_checkpoints=1", resume=True
     )
