@@ -14,7 +14,7 @@ import gradio as gr
 from ..errors import UserError
 from ..loading import CFG_SCALE
 from . import components, words
-from .checkpoints import EMBEDDED
+from .checkpoints import EMBEDDED, guidance
 from .runs import RunShelf, in_words, or_in_words
 from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
@@ -143,7 +143,7 @@ def build(shelf: RunShelf) -> Playground:
     )
     cancel.click(stop_now, None, said, concurrency_limit=4, **components.QUIET)
     model.input(
-        lambda name: min(studio.guidance(name), MOST_GUIDANCE), model, cfg, **components.QUIET
+        lambda name: min(guidance(shelf, name), MOST_GUIDANCE), model, cfg, **components.QUIET
     )
     mode.change(second, mode, [other_negative, other_model], **components.QUIET)
     return Playground([model, other_model], studio)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..heatmap import robust_limit
-from .checkpoints import EMBEDDED, address, choices, guidance
+from .checkpoints import EMBEDDED, address, choices
 from .payload import encode, picture_url, plain
 from .runs import RunShelf, in_words
 
@@ -102,10 +102,6 @@ class Studio:
     def choices(self) -> list[tuple[str, str]]:
         """(label, name) of what can be loaded; see `checkpoints.choices`."""
         return choices(self.shelf)
-
-    def guidance(self, name: str) -> float:
-        """Of a generator by its name; see `checkpoints.guidance`."""
-        return guidance(self.shelf, name)
 
     def warm_up(self) -> threading.Thread:
         """Loads the embedded generator in the background, so that the first sample need not wait for it."""
