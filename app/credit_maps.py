@@ -34,7 +34,8 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
     Args:
         shelf: the runs.
         name: of the run.
-        asked: "step" (left out = the newest), and "group" or "prompt" (left out = the liveliest group).
+        asked: "step" (left out = the newest), and "group" or "prompt" (left out = the liveliest group). "turn", the place
+            among the visitor's questions, comes back with the answer.
     """
     if not name:
         return components.note(
@@ -60,6 +61,7 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
             "steps": steps,
             "prompts": [{"group": g.group, "prompt": g.prompt, "probe": g.probe} for g in groups],
             "group": {**payload, "number": chosen.group},
+            "turn": asked.get("turn"),
             "sent": time.time(),
         }
     )

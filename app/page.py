@@ -30,7 +30,7 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             )
         known = gr.State(None)  # what was listed; None until the page has loaded
         active = gr.State("training")
-        asked_before = gr.JSON(visible=False)
+        asked = gr.JSON(visible=False)
         clock = gr.Timer(EVERY)
         with gr.Tabs(elem_id="tabs"):
             opened = {}
@@ -79,8 +79,9 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
 
         def reopen(name: str | None, before: Any) -> dict[str, Any]:
             """The maps as they were left, unless another run was chosen meanwhile."""
-            same = isinstance(before, dict) and before.get("run") == name
-            return credit_maps.show(shelf, name, before if same else {})
+            kept = before if isinstance(before, dict) else {}
+            same = kept.get("run") == name
+            return credit_maps.show(shelf, name, kept if same else {"turn": kept.get("turn")})
 
         def film(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.film(shelf, name, asked_for(asked).get("prompt"))
@@ -100,21 +101,24 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
                 **QUIET,
             )
         opened["training"].select(**beat)
-        kept = "(run) => [run, window.t2i.kept ?? null]"  # what this visitor chose there before
-        opened["maps"].select(reopen, [run, asked_before], maps, js=kept, **READING)
+        # what this visitor chose there before, and how many questions came before this one (see maps.js)
+        kept = "{ ...window.t2i.kept, turn: ++window.t2i.turn }"
+        opened["maps"].select(reopen, [run, asked], maps, js=f"(run) => [run, {kept}]", **READING)
         opened["playground"].select(play.open, None, play.models, **READING)
         opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **READING)
         opened["evaluation"].select(scores.refresh, run, scores.outputs, **READING)
 
-        def changed(name: str | None, where: str) -> list[Any]:
+        def changed(name: str | None, where: str, asked: Any) -> list[Any]:
             """Another run was chosen: the open tab shows it."""
-            second = credit_maps.show(shelf, name, {}) if where == "maps" else gr.skip()
+            second = reopen(name, asked) if where == "maps" else gr.skip()
             third: list[Any] = [gr.skip()] * len(scores.outputs)
             if where == "evaluation":
                 third = scores.refresh(name)
             return [*training.signs(shelf, name), second, *third]
 
-        run.input(changed, [run, active], [*live.signs, maps, *scores.outputs], **READING)
+        shown = [*live.signs, maps, *scores.outputs]
+        js = f"(run, tab) => [run, tab, {kept}]"
+        run.input(changed, [run, active, asked], shown, js=js, **READING)
     return page
 
 

@@ -198,6 +198,32 @@ def test_an_answer_that_comes_late_takes_no_choice_back(browser, address):
     page.close()
 
 
+def test_the_maps_as_they_were_left_come_late_and_take_no_chosen_step_back(page, runs):
+    open_tab(page, "Credit maps")
+    open_tab(page, "Training")
+    held = []
+
+    def catch(route):  # what opening the tab asks of the maps
+        kept = [one for one in asked(route)["data"] if isinstance(one, dict) and "turn" in one]
+        held.append(route) if kept else route.continue_()
+
+    page.route("**/queue/join*", catch)
+    open_tab(page, "Credit maps")
+    head = page.locator(".maps-head")
+    steps = RunReader(runs / "toy").steps()
+    page.locator(".step-range").fill("0")
+    first = f"step {steps[0]} · 1 of {len(steps)} recorded"
+    page.wait_for_function(
+        "first => document.querySelector('.maps-head').innerText.includes(first)", arg=first
+    )
+    (late,) = held
+    with page.expect_response("**/queue/join*"):
+        late.continue_()
+    page.wait_for_timeout(3000)
+    assert first in head.inner_text()
+    page.unroute("**/queue/join*")
+
+
 def test_a_prompt_that_is_a_script_is_shown_as_text(page):
     page.locator("#run input").click()
     page.get_by_role("option", name="script").click()

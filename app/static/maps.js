@@ -2,6 +2,7 @@
 // download ask the server.
 (() => {
   const t2i = window.t2i;
+  t2i.turn = 0; // counts what is asked of the maps: the server may answer an earlier question later
   const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast"]);
 
   t2i.maps = (element, props, trigger, watch, events) => {
@@ -14,14 +15,18 @@
       token: null,
       pinned: false,
       value: null,
+      answered: 0, // the turn of what is shown
       ask: (event, data) => {
-        if (event === "choose") keep(state.value, data);
-        trigger(event, data);
+        if (event !== "choose") return trigger(event, data);
+        keep(state.value, data);
+        trigger(event, { ...data, turn: ++t2i.turn });
       },
       events,
     };
     t2i.follow(props, watch, (value) => {
       if (value.kind === "film") return state.film?.show(value);
+      if (value.turn < state.answered) return;
+      state.answered = value.turn ?? state.answered;
       if (value.kind === "notice") {
         state.value = null;
         root.replaceChildren(t2i.notice(...value.notice));
