@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from . import api, console
-from .atomic import write_json
-from .errors import UserError
+from .atomic import make_folder, write_json
 from .heatmap_colours import CONTRAST, diverging, robust_limit
 from .heatmap_draw import (
     QUIET,
@@ -61,10 +60,7 @@ def sample_to_folder(
         seed=seed,
         batch_size=128,
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    make_folder(out)
     pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
     files = []
     for i, picture in enumerate(pictures):
