@@ -221,6 +221,7 @@ def compare(
     wanted = comparing.search_of(search, tries=search_seeds, **counted)
     tries = comparing.tries_of(wanted, named, **where) if wanted else {}
     runs = comparing.runs_of(named, **counted, **where, ignored=wanted.key if wanted else None)
+    comparing.baseline_of(runs, baseline)
     if plan:
         every = [*(run for of_value in tries.values() for run in of_value), *runs]
         rows, hours = comparing.plan_rows(every, workers)

@@ -309,7 +309,8 @@ def _with_interval(summary: Mapping[str, Any]) -> str:
 
 
 def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row per pair of methods, for a person."""
+    """One row per pair of methods, for a person; of samples to the target also how many runs never reached it."""
+    count = len(found["seeds"])
     titles = {
         "held_in": "held-in",
         "held_out": "held-out",
@@ -320,7 +321,12 @@ def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     }
     return [
         {"pair": f"{pair['a']} - {pair['b']}"}
-        | {title: _difference(pair[key], key) for key, title in titles.items() if key in pair}
+        | {
+            title: _difference(pair[key], key)
+            + (_never(pair[key], count) if key == "speed" else "")
+            for key, title in titles.items()
+            if key in pair
+        }
         for pair in found["differences"]
     ]
 
@@ -330,3 +336,11 @@ def _difference(row: Mapping[str, Any], key: str) -> str:
     style = ".2f" if key == "speed" else "+.3f"
     numbers = [format(row[name], style) for name in ("mean", "low", "high")]
     return f"{numbers[0]} [{numbers[1]}, {numbers[2]}], {row['words']}"
+
+
+def _never(row: Mapping[str, Any], count: int) -> str:
+    """How many runs of the two methods never reached the target; "" if all did."""
+    if not any(row["censored"]):
+        return ""
+    ours, theirs = row["censored"]
+    return f" (never reached by {ours} and {theirs} of {count}: their end stands in)"

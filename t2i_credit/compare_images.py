@@ -108,6 +108,8 @@ class Images:
             "rollout.group_size": config.rollout.group_size,
             # what the training rewards of all of them are rewards of
             **{f"rollout.{key}": value for key, value in config.rollout.sampling.items()},
+            **{f"tune.{key}": value for key, value in found["tune"].items() if key != "recompute"},
+            "loss.updates_per_rollout": config.loss.updates_per_rollout,
             "train.steps": config.train.steps,
         }
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from .compare_statistics import running_mean, t_interval, window_of
 
-MOST_BANDS = 3
 Curve = tuple[list[float], list[float]]  # samples, reward of every step
 
 
@@ -30,12 +29,24 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 3))
     _draw_curves(left, found, curves, colors)
-    tasks = {name: method["tasks"] for name, method in found["methods"].items()}
-    _draw_bars(middle, tasks, colors, f"held-in, share of {sampled(found)} that are right")
+    _draw_bars(
+        middle, _scores(found), colors, f"share of {sampled(found)} that are right, held-in by task"
+    )
     _draw_differences(right, found, colors)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _scores(found: Mapping[str, Any]) -> dict[str, dict[str, Sequence[float]]]:
+    """{method: {group of bars: (mean, low, high)}}: the tasks held-in, and held-out compositions as a whole."""
+    scores = {}
+    for name, method in found["methods"].items():
+        scores[name] = dict(method["tasks"])
+        if "held_out" in method:
+            told = method["held_out"]
+            scores[name]["held-out, all"] = (told["mean"], *told["interval"])
+    return scores
 
 
 def sampled(found: Mapping[str, Any]) -> str:
@@ -51,11 +62,11 @@ def _draw_curves(
 ) -> None:
     """Running means with 95% bands over seeds, where every seed has the step; a band may leave the picture.
 
-    The baseline lies on top; of many methods it alone has a band, for bands upon bands cannot be read.
+    The baseline lies on top. The more bands, the fainter: bands upon bands would hide the curves.
     """
     shown: list[float] = []
     baseline = found["baseline"]
-    banded = set(curves) if len(curves) <= MOST_BANDS else {baseline}
+    faint = min(0.12, 0.4 / len(curves))
     for name, runs in curves.items():
         steps = min(len(samples) for samples, _ in runs)
         samples = np.mean([samples[:steps] for samples, _ in runs], axis=0)
@@ -66,17 +77,16 @@ def _draw_curves(
         axis.plot(
             samples, bands[:, 0], color=colors[name], label=name, linewidth=thick, zorder=layer
         )
-        if name in banded:
-            axis.fill_between(
-                samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=0.12, linewidth=0
-            )
+        alpha = 0.15 if name == baseline else faint
+        axis.fill_between(
+            samples, bands[:, 1], bands[:, 2], color=colors[name], alpha=alpha, linewidth=0
+        )
     margin = 0.15 * (max(shown) - min(shown)) or 0.1
     axis.set_ylim(min(shown) - margin, max(shown) + margin)
     axis.axhline(found["target"], color="0.6", linestyle=":", linewidth=1)
     axis.set_xlabel(f"{sampled(found)} sampled")
     axis.set_ylabel("training reward")
-    of = "" if len(banded) == len(curves) else f" of {baseline}"
-    axis.set_title(f"mean over seeds, 95% band{of}, dotted: target", fontsize=10)
+    axis.set_title("mean over seeds, 95% band, dotted: target", fontsize=10)
     axis.grid(color="0.92")
     axis.legend(fontsize=8, frameon=False)
 

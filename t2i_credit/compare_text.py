@@ -86,6 +86,7 @@ class Text:
             "grpo.num_generations": args.num_generations,
             "grpo.max_completion_length": args.max_completion_length,
             "grpo.generation_batch_size": answers_per_step(args),
+            "grpo.num_iterations": args.num_iterations,
             # what the training rewards of all of them are rewards of
             **{f"grpo.{key}": getattr(args, key) for key in _SAMPLING},
         }

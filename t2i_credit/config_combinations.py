@@ -16,6 +16,9 @@ NEVER_REFRESHED = {
     "similarity": "it depends on the sampled tokens alone",
 }
 
+# Credit whose weights of the KL term are not made of the credit itself.
+OWN_KL_WEIGHTS = ("critical_tokens", "similarity")
+
 
 def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     """(key, what is wrong with it) for every pair of values that each are allowed, but not together."""
@@ -72,6 +75,16 @@ def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:
             "loss.kl_weight",
             "'credit' is refused with credit.name 'uniform': it would halve the KL term everywhere; "
             "use half the kl_coef",
+        )
+    elif (
+        loss.kl_weight == "credit"
+        and credit.params.get("strength") == 0
+        and credit.name not in OWN_KL_WEIGHTS
+    ):
+        yield (
+            "loss.kl_weight",
+            "'credit' is refused with credit.strength 0: the credit is uniform, and it would halve the "
+            "KL term everywhere; use half the kl_coef",
         )
     if loss.kl_coef > 0 and loss.kl_weight == "none" and credit.name == "critical_tokens":
         yield (

@@ -90,14 +90,14 @@ def truth_prompts(prompts: Sequence[Prompt], per_task: int, seed: int) -> list[P
     """`per_task` prompts of each task, drawn from `seed`.
 
     Raises:
-        PromptError: a prompt has no record of what it asks for, so nothing has a mask.
+        PromptError: a prompt has no record of what it asks for, so it has no task, and nothing has a mask.
     """
     tasks: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         if prompt.spec is None:
             raise PromptError(
-                f"prompt {prompt.text!r}: no spec, so the masks of its objects are unknown; credit "
-                "truth takes prompts with GenEval records"
+                f"prompt {prompt.text!r}: no spec, so its task and the masks of its objects are unknown; "
+                "credit truth takes prompts with GenEval records"
             )
         tasks.setdefault(prompt.spec["tag"], []).append(prompt)
     chosen = []

@@ -53,6 +53,8 @@ def recipes(folder: Path, **changes: dict[str, Any]) -> list[str]:
         ({"rollout": {"group_size": 2}}, "rollout.group_size is 4 in .* and 2 in"),
         ({"model": {"name": "other"}}, "model.name is '.*model' in .* and 'other' in"),
         ({"reward": {"geneval": {}}}, "reward is .*bright.* in .* and .*geneval"),
+        ({"tune": {"lora_rank": 2}}, "tune.lora_rank is 0 in .* and 2 in"),
+        ({"loss": {"updates_per_rollout": 2}}, "loss.updates_per_rollout is 1 in .* and 2 in"),
     ],
 )
 def test_recipes_that_differ_in_model_prompts_reward_or_budget_are_refused_by_key(
@@ -236,6 +238,7 @@ def test_the_numbers_of_a_comparison_are_those_of_its_runs(tmp_path: Path) -> No
     assert pair["speed"]["mean"] == pytest.approx((24 / 24 * 24 / 16) ** 0.5)
     assert pair["speed"]["censored"] == [0, 1]
     table = markdown(found)
+    assert "(never reached by 0 and 1 of 2: their end stands in)" in table
     assert "1 of 2 runs never reached it" in table and "+0.105 [+0.041, +0.169]" in table
 
 

@@ -181,28 +181,45 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
     grpo = load_config("shapes/grpo").model_dump()
     changed = {}
     for recipe in list_recipes():
-        flat = {
-            f"{section}.{key}"
-            for section, values in load_config(recipe).model_dump().items()
-            for key, value in values.items()
-            if grpo[section].get(key) != value and (section, key) != ("train", "name")
-        }
+        if not recipe.startswith("shapes/"):
+            continue
+        found = load_config(recipe)
+        plain = dict(grpo)  # with the method's own knobs as they are unless a recipe says otherwise
+        for section in ("credit", "advantage"):
+            name = getattr(found, section).name
+            if name != grpo[section]["name"]:
+                defaults = Config.model_validate({section: {"name": name}})
+                plain[section] = getattr(defaults, section).model_dump() | {"name": None}
         changed[recipe.removeprefix("shapes/")] = {
-            key
-            for key in flat
-            if not key.startswith(("credit.", "advantage.")) or key.endswith("name")
+            f"{section}.{key}"
+            for section, values in found.model_dump().items()
+            for key, value in values.items()
+            if plain[section].get(key) != value and (section, key) != ("train", "name")
         }
-    expected = {
+    del changed["clip_aesthetic"]  # gcpo with another reward
+    credited = (
+        "gcpo_published",
+        "dgpo",
+        "critical",
+        "stage",
+        "top_entropy",
+        "entropy_rank",
+        "visual",
+    )
+    paper = {"loss.policy", "loss.kl_coef"}
+    assert changed == {
         "grpo": set(),
         "drgrpo": {"advantage.name", "loss.aggregate"},
         "rloo": {"advantage.name"},
         "dapo": {"rollout.dynamic", "loss.clip_high"},
         "gold": {"rollout.gold", "loss.ratio"},
+        **{name: {"credit.name"} for name in credited},
+        "gcpo": {"credit.name", "credit.strength"},
+        "grpo_conditional": paper,
+        "gcpo_conditional": {*paper, "credit.name", "loss.kl_weight"},
+        "visual_figure": {"credit.name", "credit.kind"},
+        "visual_dapo": {"credit.name", "rollout.dynamic", "loss.clip_high"},
     }
-    expected |= {
-        name: {"credit.name"} for name in ("gcpo", "dgpo", "critical", "stage", "top_entropy")
-    }
-    assert {name: changed[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("method", ["grpo", "gcpo"])
@@ -409,6 +426,10 @@ def test_a_group_of_one_is_refused_with_the_reason(write: Any) -> None:
         (
             "loss: {kl_coef: 0.1, kl_weight: credit}",
             "loss.kl_weight: 'credit' is refused with credit.name 'uniform'",
+        ),
+        (
+            "credit: {name: guidance_contrast, strength: 0}\nloss: {kl_coef: 0.1, kl_weight: credit}",
+            "loss.kl_weight: 'credit' is refused with credit.strength 0",
         ),
         (
             "credit: {name: critical_tokens}\nloss: {kl_coef: 0.1}",

@@ -258,7 +258,7 @@ def test_prompts_are_drawn_task_by_task_and_need_records() -> None:
     assert [p.spec["tag"] for p in chosen] == ["colors"] * 2 + ["counting"] * 2  # type: ignore[index]
     assert chosen == truth_prompts(prompts, 2, seed=0) != truth_prompts(prompts, 2, seed=1)
     with pytest.raises(
-        PromptError, match="'a ring': no spec, so the masks of its objects are unknown"
+        PromptError, match="'a ring': no spec, so its task and the masks of its objects are unknown"
     ):
         truth_prompts([*prompts, Prompt("a ring")], 2, seed=0)
 
