@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 # the order in which --help lists the commands
@@ -23,7 +24,13 @@ __all__ = ["app", "cli_make", "cli_measure", "cli_runs", "main"]
 
 
 def main() -> Any:
-    """Entry point: a user's error, or too little memory, is one line and exit code 2; of several processes one says it."""
+    """Entry point: a user's error, or too little memory, is one line and exit code 2; of several processes one says it.
+
+    Modules of the user's own, as in `credit.name: my_credit:surprise`, may lie in the folder that the command is started in.
+    """
+    with suppress(OSError):  # the folder is gone
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)  # last, so that no file there stands in for an installed package
     os.environ.setdefault(
         "HF_HUB_VERBOSITY", "error"
     )  # a hub out of reach is one line, not one a retry

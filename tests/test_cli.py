@@ -42,6 +42,30 @@ def test_help_answers_without_heavy_imports():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_module_beside_the_recipe_is_found_and_shadows_no_package(tmp_path):
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the wrong yaml')")
+    (tmp_path / "my_credit.py").write_text(
+        "def even(fields, mask, advantages): return mask.float()"
+    )
+    (tmp_path / "mine.yaml").write_text("base: shapes/grpo\ncredit: {name: 'my_credit:even'}\n")
+    (tmp_path / "none.yaml").write_text("base: shapes/grpo\ncredit: {name: 'my_other:even'}\n")
+    command = Path(sys.executable).with_name(
+        "t2i-credit"
+    )  # the script, which Python starts without this folder
+
+    def dry_run(recipe):
+        words = [command, "train", recipe, "--dry-run"]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+
+    found = dry_run("mine.yaml")
+    assert found.returncode == 0, found.stderr
+    missing = dry_run("none.yaml")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith(
+        "error: none.yaml: credit.name: my_other:even: my_other cannot"
+    )
+
+
 def test_every_verb_ends_its_help_with_an_example():
     for command in cli.app.registered_commands:
         text = say(command.name or command.callback.__name__.replace("_", "-"), "--help")
