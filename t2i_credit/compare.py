@@ -310,7 +310,7 @@ def _with_interval(summary: Mapping[str, Any]) -> str:
 
 def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per pair of methods, for a person; of samples to the target also how many runs never reached it."""
-    count = len(found["seeds"])
+    runs = len(found["seeds"])
     titles = {
         "held_in": "held-in",
         "held_out": "held-out",
@@ -321,26 +321,17 @@ def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     }
     return [
         {"pair": f"{pair['a']} - {pair['b']}"}
-        | {
-            title: _difference(pair[key], key)
-            + (_never(pair[key], count) if key == "speed" else "")
-            for key, title in titles.items()
-            if key in pair
-        }
+        | {title: _difference(pair[key], key, runs) for key, title in titles.items() if key in pair}
         for pair in found["differences"]
     ]
 
 
-def _difference(row: Mapping[str, Any], key: str) -> str:
-    """Mean, interval, and what they say; of speed a ratio, which has no sign."""
+def _difference(row: Mapping[str, Any], key: str, runs: int) -> str:
+    """Mean, interval, and what they say; of speed a ratio, which has no sign, and how many runs never got there."""
     style = ".2f" if key == "speed" else "+.3f"
     numbers = [format(row[name], style) for name in ("mean", "low", "high")]
-    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}], {row['words']}"
-
-
-def _never(row: Mapping[str, Any], count: int) -> str:
-    """How many runs of the two methods never reached the target; "" if all did."""
-    if not any(row["censored"]):
-        return ""
-    ours, theirs = row["censored"]
-    return f" (never reached by {ours} and {theirs} of {count}: their end stands in)"
+    told = f"{numbers[0]} [{numbers[1]}, {numbers[2]}], {row['words']}"
+    ours, theirs = row.get("censored", (0, 0))
+    if ours or theirs:
+        told += f" (never reached by {ours} and {theirs} of {runs}: their end stands in)"
+    return told

@@ -17,6 +17,7 @@ import torch
 
 FILE = Path(__file__).with_name("recorded_losses.json")
 LENGTHS, LONGEST, CODES = (7, 3, 5, 1), 7, 11
+MASK = np.arange(LONGEST) < np.array(LENGTHS)[:, None]
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 KL_COEFS = (0.0, 0.05)
@@ -27,9 +28,8 @@ def inputs() -> dict[str, Any]:
     draw = np.random.default_rng(605)
     shape = (len(LENGTHS), LONGEST)
     old = -3 * draw.random(shape)
-    mask = np.arange(LONGEST) < np.array(LENGTHS)[:, None]
-    credit = np.where(mask, draw.random(shape) * 3, 0)
-    credit /= credit.sum(1, keepdims=True) / mask.sum(1, keepdims=True)
+    credit = np.where(MASK, draw.random(shape) * 3, 0)
+    credit /= credit.sum(1, keepdims=True) / MASK.sum(1, keepdims=True)
     return {
         "logprobs": old
         + 0.25 * draw.standard_normal(shape)
@@ -37,7 +37,7 @@ def inputs() -> dict[str, Any]:
         "old_logprobs": old,
         "ref_logprobs": old + 0.3 * draw.standard_normal(shape),
         "token_advantages": np.array([[1.3], [-0.9], [-1.1], [0.7]]) * credit,
-        "mask": mask,
+        "mask": MASK,
     }
 
 
@@ -108,16 +108,15 @@ def trl_losses(given: dict[str, Any]) -> list[dict[str, Any]]:
 def dgpo(tau: float, kappa: float) -> dict[str, Any]:
     """2605.03327 written out: h = 1 - sum sqrt(pi pi_ref), H = entropy / ln V, w = N softmax(h H^kappa / tau) over the row."""
     draw = np.random.default_rng(3327)
-    mask = np.arange(LONGEST) < np.array(LENGTHS)[:, None]
-    ref = 2 * draw.standard_normal((*mask.shape, CODES))
+    ref = 2 * draw.standard_normal((*MASK.shape, CODES))
     logits = ref + draw.standard_normal(ref.shape)
     pi, pi_ref = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (logits, ref))
     hellinger = 1 - np.sqrt(pi * pi_ref).sum(-1)
     entropy = -(pi * np.log(pi)).sum(-1) / np.log(CODES)
-    weights = np.exp(hellinger * entropy**kappa / tau) * mask
-    weights *= mask.sum(1, keepdims=True) / weights.sum(1, keepdims=True)
+    weights = np.exp(hellinger * entropy**kappa / tau) * MASK
+    weights *= MASK.sum(1, keepdims=True) / weights.sum(1, keepdims=True)
     arrays = {"logits": logits, "ref_logits": ref, "hellinger": hellinger, "entropy": entropy}
-    arrays |= {"mask": mask, "credit": weights}
+    arrays |= {"mask": MASK, "credit": weights}
     return {"tau": tau, "kappa": kappa, **{name: array.tolist() for name, array in arrays.items()}}
 
 

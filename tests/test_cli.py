@@ -49,9 +49,8 @@ def test_a_module_beside_the_recipe_is_found_and_shadows_no_package(tmp_path):
     )
     (tmp_path / "mine.yaml").write_text("base: shapes/grpo\ncredit: {name: 'my_credit:even'}\n")
     (tmp_path / "none.yaml").write_text("base: shapes/grpo\ncredit: {name: 'my_other:even'}\n")
-    command = Path(sys.executable).with_name(
-        "t2i-credit"
-    )  # the script, which Python starts without this folder
+    # the installed script, which Python starts without this folder on its path
+    command = Path(sys.executable).with_name("t2i-credit")
 
     def dry_run(recipe):
         words = [command, "train", recipe, "--dry-run"]
