@@ -5,6 +5,10 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 STAMP := .venv/.installed
 PYTHON ?=
+# make install TORCH=keep: torch and torchvision of the environment that is active stay; .venv then stands on it.
+KEPT := .venv/.torch-kept
+TORCH ?= $(if $(wildcard $(KEPT)),keep)
+LOCK := requirements.lock
 # What setuptools leaves in the tree; deleted modules would live on in it.
 LITTER := build t2i_credit.egg-info
 
@@ -16,19 +20,44 @@ FIND_PYTHON = for p in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit 0; }; done; \
 	echo "error: no Python >= 3.11 with venv found; install one (Debian, Ubuntu: python3 and python3-venv) or name one: make PYTHON=..." >&2; exit 1
 
-.PHONY: help install demo test check wheel clean FORCE
+.PHONY: help install demo test newest oldest lock check wheel clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1 - /p' Makefile
 
-install: $(STAMP) ## the package (editable) and the developers' tools, in .venv
+install: $(STAMP) ## the package (editable) and the developers' tools in the versions of requirements.lock, in .venv
 
 demo: $(STAMP) ## the whole thing on the embedded generator: no GPU, no downloads after the install
 	@.venv/bin/t2i-credit demo
 
 test: $(STAMP) ## the tests: no GPU, no network
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+
+# What users will meet, or may have already: the tests in an environment of its own, with the newest or the oldest versions
+# that pyproject.toml allows.
+define TEST_WITH
+@echo "==> the $(1) versions that pyproject.toml allows, in .venv-$(1)"
+@$(PY) -m uv venv --quiet --allow-existing --python $(PY) .venv-$(1)
+@$(PY) -m uv pip compile --quiet --upgrade --no-header --no-annotate --strip-extras --python $(PY) --resolution $(2) \
+	--extra dev --extra text pyproject.toml --output-file .venv-$(1)/requirements.txt > /dev/null
+@$(PY) -m uv pip sync --quiet --python .venv-$(1)/bin/python .venv-$(1)/requirements.txt
+@$(PY) -m uv pip install --quiet --no-deps --no-build-isolation --python .venv-$(1)/bin/python --editable .
+@grep -E '^(torch|torchvision|transformers|diffusers|accelerate|peft|trl|gradio)==' .venv-$(1)/requirements.txt
+OMP_NUM_THREADS=1 .venv-$(1)/bin/python -m pytest -n 2 --dist loadgroup --newest $(ARGS)
+endef
+
+newest: $(STAMP) ## the tests with the newest versions that are allowed, deprecations in calls of ours as failures, the wheel
+	$(call TEST_WITH,newest,highest)
+
+oldest: $(STAMP) ## the same with the oldest
+	$(call TEST_WITH,oldest,lowest-direct)
+
+# For every Python and system that is supported at once; no address and no hash of an index.
+lock: $(STAMP) ## renews requirements.lock: the newest versions that pyproject.toml allows
+	$(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --strip-extras \
+		--no-emit-index-url --custom-compile-command "make lock" --extra dev --extra text pyproject.toml \
+		--output-file $(LOCK) > /dev/null
 
 # Type checkers do not follow the hook of an editable install, so they see a normal one.
 check: $(STAMP) ## lint, format, types
@@ -47,16 +76,26 @@ wheel: $(STAMP) ## dist/*.whl
 	rm -rf $(LITTER)
 
 clean: ## removes what the targets above made, .venv included; runs/ stays
-	rm -rf .venv dist $(LITTER) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-oldest dist $(LITTER) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# A candidate of TORCH=keep is the environment that is active; what it holds is seen from .venv, which cannot change it.
+define KEEP_TORCH
+python=$${PYTHON:-$$(command -v python3 || command -v python)}; \
+"$$python" $(CURDIR)/.ci/keep_torch.py $(LOCK) > /dev/null || exit 2; \
+echo "==> creating .venv on top of $$python, whose torch stays"; "$$python" -m venv --clear .venv && \
+"$$python" -c 'import site, sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
+	> "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/underneath.pth" && touch $(KEPT);
+endef
+
 # setuptools first, so that a second install builds without asking the network for it.
-$(STAMP): pyproject.toml $(MOVED)
+$(STAMP): pyproject.toml $(LOCK) $(MOVED)
 	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		python=$$($(FIND_PYTHON)) || exit 1; \
-		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv; }
+		$(if $(filter keep,$(TORCH)),$(KEEP_TORCH),python=$$($(FIND_PYTHON)) || exit 1; \
+		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv;) }
 	@echo "==> installing into .venv: the first time about 6 GB from the package index (torch is most of it), 2 to 15 minutes; after that, nothing"
-	@$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77"
-	@$(PY) -m pip install --disable-pip-version-check --no-build-isolation --editable ".[dev,text]"
+	@$(if $(filter keep,$(TORCH)),$(PY) .ci/keep_torch.py,cat) $(LOCK) > .venv/constraints.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt setuptools
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt --no-build-isolation --editable ".[dev,text]"
 	@pwd -P > $(STAMP)
 	@echo "==> installed"

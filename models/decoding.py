@@ -1,15 +1,19 @@
-"""What a generator with a transformers backbone decodes with: encoded prompts, preallocated cache, state. Runs no model.
+"""What a generator with a transformers backbone decodes with: encoded prompts, preallocated cache, state, and how the
+backbone is called. Samples nothing.
 
 Shapes: P prompts, L prompt positions (left-padded), T image tokens, D hidden size.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache as remembered
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
@@ -64,6 +68,29 @@ def left_padded(
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(longest) >= (longest - lengths)[:, None]
     return PromptCondition(ids.to(device), mask.to(device), prompts)
+
+
+def run_backbone(
+    backbone: nn.Module, *, cache: Cache | None = None, **inputs: Any
+) -> tuple[Tensor, Cache | None]:
+    """Runs a transformers backbone: the last hidden states (rows, inputs, D) and the filled cache, if there is one.
+
+    Args:
+        cache: keys and values of what ran before; is filled.
+        inputs: what else its `forward` takes: `inputs_embeds`, `attention_mask`, `position_ids`, `use_cache`.
+    """
+    name = _cache_argument(type(backbone))
+    given = {} if cache is None else {name: cache}
+    found = backbone(**inputs, **given)
+    return found.last_hidden_state, getattr(found, name)
+
+
+@remembered
+def _cache_argument(backbone_class: type[nn.Module]) -> str:
+    """What a backbone calls its cache: `cache` from transformers 5.24 on, which warns of the old name and drops it in
+    5.40. Can go, and `cache` be written, once no supported transformers is older than 5.24."""
+    named = "cache" in inspect.signature(backbone_class.forward).parameters
+    return "cache" if named else "past_key_values"
 
 
 class BufferedLayer(CacheLayerMixin):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from .decoding import BufferedLayer, DecodingState, branches, expanded_buffers
+from .decoding import BufferedLayer, DecodingState, branches, expanded_buffers, run_backbone
 
 # The view of the cache grows by pieces, of at least so many positions, and at most so many of them: with larger ones more
 # is read in vain, with smaller ones more kinds of steps are to be recorded.
@@ -115,17 +115,18 @@ class FixedDecoding:
         rows = tokens.repeat(2) if self.has_negatives else tokens
         new = torch.arange(kind.inputs, device=tokens.device)
         self.view.slots, self.view.visible = self.slot + new, kind.visible
-        out = self.model.language_model(
+        features, _ = run_backbone(
+            self.model.language_model,
+            cache=self.cache,
             inputs_embeds=self.model.embed_step(rows[:, None], self.fed, kind.inputs),
             attention_mask=self._mask(),
             position_ids=self.position + 1 + new,
-            past_key_values=self.cache,
             use_cache=True,
         )
         self.slot.add_(kind.inputs)
         self.position.add_(kind.inputs)
         self.fed.add_(1)
-        return branches(self.model.head(out.last_hidden_state[:, -1]), self.has_negatives)
+        return branches(self.model.head(features[:, -1]), self.has_negatives)
 
     def _mask(self) -> Tensor:
         """(rows or 1, 1, inputs, visible), added to the attention's logits: each input sees what came before it."""

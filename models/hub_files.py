@@ -6,9 +6,12 @@ Builds no adapter. Everything wrong with the files is a ModelError that names on
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
 
 from ..errors import ModelError
 from .model_files import read_object
@@ -23,6 +26,14 @@ _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 Part = TypeVar("Part")
 
 
+class _DownloadBar(tqdm):
+    """The bytes that arrive, on a terminal; not the bar of the files, which is there without a download, too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        shown = options.get("unit") == "B" and sys.stderr.isatty()
+        super().__init__(*args, **{**options, "disable": not shown, "leave": False})
+
+
 def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
     """The folder of a hub id, downloaded or from the local cache.
 
@@ -33,7 +44,7 @@ def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+        return Path(snapshot_download(name, allow_patterns=list(patterns), tqdm_class=_DownloadBar))
     except LocalEntryNotFoundError:
         reason = "not in the local cache, and the hub cannot be reached"
     except (HTTPError, HFValidationError, OSError) as error:

@@ -18,7 +18,14 @@ from transformers.cache_utils import DynamicCache
 
 from ..interfaces import Reference
 from ..logprobs import STATISTICS, token_statistics
-from .decoding import DecodingState, PromptCondition, branches, causal_mask, expanded_cache
+from .decoding import (
+    DecodingState,
+    PromptCondition,
+    branches,
+    causal_mask,
+    expanded_cache,
+    run_backbone,
+)
 from .fixed_decoding import FixedDecoding
 
 _NEEDS_NEGATIVE = {"negative_logprobs", "full_kl", "code_shift"}
@@ -96,15 +103,17 @@ class LlamaImageModel(nn.Module):
         """Runs each prompt once; 2P rows (P without negatives)."""
         mask = condition.attention_mask
         position = self.prompt_positions(mask)
-        out = self.language_model(
+        features, cache = run_backbone(
+            self.language_model,
             inputs_embeds=self.embed_prompts(condition.inputs),
             attention_mask=mask,
             position_ids=position,
             use_cache=True,
         )
+        assert cache is not None
         return DecodingState(
-            cache=out.past_key_values,
-            features=out.last_hidden_state[:, -1],
+            cache=cache,
+            features=features[:, -1],
             attention_mask=None if bool(mask.all()) else mask,
             position=position[:, -1:],
             generated=0,
@@ -135,15 +144,16 @@ class LlamaImageModel(nn.Module):
             inputs = self.embed_image_tokens(rows[:, None], state.generated)
             new = inputs.shape[1]
             mask, used = state.attention_mask, state.cache.get_seq_length()
-            out = self.language_model(
+            features, _ = run_backbone(
+                self.language_model,
+                cache=state.cache,
                 inputs_embeds=inputs,
                 # a prepared 4-D mask passes through as it is
                 attention_mask=None if mask is None else causal_mask(mask[:, :used], new),
                 position_ids=state.position + torch.arange(1, new + 1, device=tokens.device),
-                past_key_values=state.cache,
                 use_cache=True,
             )
-            state.features = out.last_hidden_state[:, -1]
+            state.features = features[:, -1]
             state.position = state.position + new
             state.generated += 1
         return branches(self.head(state.features), state.has_negatives)
@@ -168,32 +178,35 @@ class LlamaImageModel(nn.Module):
         mask = condition.attention_mask
         padded = not bool(mask.all())
         position = self.prompt_positions(mask)
-        prompt = self.language_model(
+        prompt, cache = run_backbone(
+            self.language_model,
             inputs_embeds=self.embed_prompts(condition.inputs),
             attention_mask=mask if padded else None,
             position_ids=position,
             use_cache=True,
         )
-        first = prompt.last_hidden_state[:, -1:].repeat_interleave(group, 0)
+        first = prompt[:, -1:].repeat_interleave(group, 0)
         if tokens.shape[1] == 1:
             return first
+        assert cache is not None
         shared = DynamicCache()
-        for i, layer in enumerate(prompt.past_key_values.layers):
+        for i, layer in enumerate(cache.layers):
             keys, values = (x.repeat_interleave(group, 0) for x in (layer.keys, layer.values))
             shared.update(keys, values, i)
         inputs = self._image_inputs(condition, tokens)
         new = inputs.shape[1]
         before = mask.repeat_interleave(group, 0) if padded else mask[:1]
-        rest = self.language_model(
+        rest, _ = run_backbone(
+            self.language_model,
+            cache=shared,
             inputs_embeds=inputs,
             attention_mask=causal_mask(before, new),
             position_ids=position[:, -1:].repeat_interleave(group, 0)
             + torch.arange(1, new + 1, device=mask.device),
-            past_key_values=shared,
             use_cache=True,
         )
         wanted = self.predicting(0, tokens.shape[1] - 1)
-        return torch.cat([first, rest.last_hidden_state[:, wanted]], 1)
+        return torch.cat([first, rest[:, wanted]], 1)
 
     def _features_alone(self, condition: PromptCondition, tokens: Tensor) -> Tensor:
         """`_features` for as many prompts as samples, in one pass."""
@@ -203,7 +216,8 @@ class LlamaImageModel(nn.Module):
         position = self.prompt_positions(mask)
         new = torch.arange(1, inputs.shape[1] + 1, device=mask.device)
         with self._recomputing():
-            out = self.language_model(
+            features, _ = run_backbone(
+                self.language_model,
                 inputs_embeds=torch.cat([words, inputs], 1),
                 attention_mask=None
                 if bool(mask.all())
@@ -211,7 +225,7 @@ class LlamaImageModel(nn.Module):
                 position_ids=torch.cat([position, position[:, -1:] + new], 1),
                 use_cache=False,
             )
-        states = out.last_hidden_state[:, words.shape[1] - 1 :]
+        states = features[:, words.shape[1] - 1 :]
         wanted = self.predicting(0, tokens.shape[1] - 1)
         return torch.cat([states[:, :1], states[:, 1:][:, wanted]], 1)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import T2ICreditWarning
 from .interfaces import FixedSteps
 
 WARM_UP = 1  # steps of a kind before it is recorded: libraries set up in the first one what a recording must not
@@ -53,7 +54,7 @@ def sample_captured(
         warnings.warn(
             f"decoding step by step, which is slow: CUDA cannot capture a step of {type(model).__name__}: "
             f"{replayed.failed}",
-            RuntimeWarning,
+            T2ICreditWarning,
             stacklevel=2,
         )
     return batch.kept

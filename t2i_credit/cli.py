@@ -11,6 +11,7 @@ from typing import Any
 # the order in which --help lists the commands
 from . import cli_runs, cli_measure, cli_make  # isort: skip
 from .cli_app import app
+from .cli_quiet import VERBOSE_VARIABLE, broken_torch, quiet_libraries
 from .errors import UserError
 
 # seconds that the first of several processes has to say what is wrong; its end ends the others
@@ -31,19 +32,23 @@ def main() -> Any:
     with suppress(OSError):  # the folder is gone
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)  # last, so that no file there stands in for an installed package
-    os.environ.setdefault(
-        "HF_HUB_VERBOSITY", "error"
-    )  # a hub out of reach is one line, not one a retry
+    if "--verbose" in sys.argv:  # of the commands, too: wherever it stands
+        sys.argv.remove("--verbose")
+        os.environ[VERBOSE_VARIABLE] = "1"
+    quiet_libraries()
     try:
         return app(standalone_mode=True)
     except UserError as error:
-        _end(str(error))
-    except (MemoryError, RuntimeError) as error:
-        from .memory import ran_out
+        _end(broken_torch(error) or str(error))
+    except Exception as error:
+        if line := broken_torch(error):
+            _end(line)
+        if isinstance(error, (MemoryError, RuntimeError)):
+            from .memory import ran_out
 
-        if not ran_out(error):
-            raise
-        _end(OUT_OF_MEMORY)
+            if ran_out(error):
+                _end(OUT_OF_MEMORY)
+        raise
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C
             print("stopped; a training run continues with --resume", file=sys.stderr)

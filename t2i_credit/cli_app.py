@@ -8,7 +8,6 @@ import typer
 
 app = typer.Typer(
     name="t2i-credit",
-    help="Reinforcement learning for image-token generators, with credit for every token.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -16,6 +15,21 @@ app = typer.Typer(
 )
 
 APP_PORT = 7860
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="show what libraries say, too; anywhere on the line, or T2I_CREDIT_VERBOSE=1",
+        ),
+    ] = False,
+) -> None:
+    """Reinforcement learning for image-token generators, with credit for every token."""
+    # `cli.main` has read it: libraries are told before they are imported
+
 
 ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
 Overrides = Annotated[

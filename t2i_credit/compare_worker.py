@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import console, launch
+from .cli_quiet import quiet_libraries
 from .compare_kinds import load_recipe
 from .errors import UserError
 from .run_reader import RunReader
@@ -43,6 +44,7 @@ def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
 
 def main(arguments: list[str]) -> int:
     """Exit code 2 and one line for a user's error."""
+    quiet_libraries()
     try:
         finish(Path(arguments[0]), json.loads(arguments[1]))
     except UserError as error:

@@ -219,7 +219,8 @@ class OptimConfig(Section):
     eps: Positive = Field(default=1e-8, description="AdamW's epsilon")
     weight_decay: NonNegative = Field(default=0.0, description="AdamW's weight decay")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="steps over which the learning rate rises linearly"
+        default=0,
+        description="steps over which the learning rate rises linearly; a shorter run ends on the way",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="how the learning rate falls after the warm-up"

@@ -28,12 +28,6 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     yield from _of_the_reward(config)
     if config.train.micro_batch_size and config.train.micro_batch_tokens:
         yield "train.micro_batch_tokens", "is refused with train.micro_batch_size: one of the two"
-    if config.optim.warmup_steps > config.train.steps:
-        yield (
-            "optim.warmup_steps",
-            f"value {config.optim.warmup_steps} is not allowed; at most train.steps "
-            f"({config.train.steps})",
-        )
 
 
 def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""Errors that a user can mend: one line each, shown without a traceback, exit code 2. Holds no error for bugs of ours."""
+"""Errors that a user can mend: one line each, shown without a traceback, exit code 2; and the warning. Holds no error for
+bugs of ours."""
 
 
 class UserError(ValueError):
@@ -27,3 +28,7 @@ class RunError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on (non-finite loss, a guard rail); the message names the step."""
+
+
+class T2ICreditWarning(RuntimeWarning):
+    """Something works, but not as it could; the commands show it as one line."""

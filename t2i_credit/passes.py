@@ -108,8 +108,11 @@ class PassCounter:
                 handle.remove()
 
     def _count(self, module: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+        from transformers.cache_utils import Cache
+
         rows, inputs = given["inputs_embeds"].shape[:2]
-        if given.get("past_key_values") is not None:  # image tokens after a prompt that ran before
+        after_prompt = any(isinstance(value, Cache) for value in given.values())
+        if after_prompt:  # image tokens after a prompt that ran before
             self.inputs += rows * inputs
         elif not given["use_cache"]:  # prompt and image together
             self.inputs += rows * self.image_inputs

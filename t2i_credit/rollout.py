@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .captured import eager_reason, sample_captured
 from .errors import UserError
@@ -47,13 +48,14 @@ def draw(logprobs: Tensor, noise: Tensor) -> Tensor:
 
 def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     """Keeps the top_k largest logits (0 = all), then the smallest set of codes with mass >= top_p; others -inf."""
-    from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
-
-    ids = torch.empty(len(logits), 0, dtype=torch.long)  # the warpers ask for it and do not read it
+    # Not transformers' warpers: a step that is recorded on a GPU must not touch the host, and they do on torch 2.14.
     if 0 < top_k < logits.shape[-1]:
-        logits = TopKLogitsWarper(top_k)(ids, logits)
+        logits = logits.masked_fill(logits < logits.topk(top_k)[0][:, -1:], -math.inf)
     if top_p < 1.0:
-        logits = TopPLogitsWarper(top_p)(ids, logits)
+        ordered, codes = logits.sort(-1)
+        dropped = ordered.softmax(-1).cumsum(-1) <= 1 - top_p
+        dropped = pad(dropped[:, :-1], (0, 1))  # the likeliest code always stays
+        logits = logits.masked_fill(dropped.scatter(1, codes, dropped), -math.inf)
     return logits
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["library_warnings"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

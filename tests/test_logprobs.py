@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import weakref
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from t2i_credit.interfaces import Reference
 from t2i_credit.logprobs import (
@@ -283,3 +287,48 @@ def test_looks_are_compared_in_float32_under_autocast_too() -> None:
         found = code_spread(logits, codes), code_shift(logits, negative, codes)
     torch.testing.assert_close(found[0], spread, atol=1e-6, rtol=0)
     torch.testing.assert_close(found[1], shift, atol=1e-6, rtol=0)
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors that are made inside and still live.
+
+    Attributes:
+        now, peak: bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self.seen:
+                    self.seen.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return found
+
+    def _freed(self, storage: int, size: int) -> None:
+        self.seen.discard(storage)
+        self.now -= size
+
+
+def test_chunked_logprobs_hold_the_logits_of_a_chunk_where_plain_ones_hold_all() -> None:
+    positions, codes, chunk = 1024, 512, 64
+    features = drawn(positions, 4, seed=1).requires_grad_()
+    head = torch.nn.Linear(4, codes, bias=False)
+    taken = torch.randint(codes, (positions,), generator=torch.Generator().manual_seed(2))
+    with LiveTensors() as plain:
+        head(features).log_softmax(-1).gather(-1, taken[:, None])[:, 0].mean().backward()
+    with LiveTensors() as chunked:
+        chunked_logprobs(features, head, taken, chunk=chunk).mean().backward()
+    all_logits, of_a_chunk = 4 * positions * codes, 4 * chunk * codes
+    assert plain.peak >= 2 * all_logits
+    # logits, their log-probs and their gradient; beside them what is as small as a feature or a token
+    small = 4 * (2 * features.numel() + 2 * codes * 4 + 8 * positions)
+    assert chunked.peak <= 4 * of_a_chunk + small < plain.peak / 8

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib.metadata import distributions
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import t2i_credit
 
@@ -134,3 +140,31 @@ def test_a_test_can_reach_a_server_of_its_own() -> None:
         socket.create_connection(("localhost", server.getsockname()[1]), timeout=5) as client,
     ):
         assert client.getpeername() == server.getsockname()
+
+
+def test_what_is_installed_is_what_the_lock_names() -> None:
+    if Path(sys.prefix) != ROOT / ".venv" or (ROOT / ".venv" / ".torch-kept").exists():
+        pytest.skip("`make install` did not make this environment from requirements.lock alone")
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    named = [Requirement(line.strip()) for line in lines if line and not line.startswith("#")]
+    wanted = {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
+        for one in named
+        if one.marker is None or one.marker.evaluate()
+    }
+    found = {canonicalize_name(one.metadata["Name"]): one.version for one in distributions()}
+    assert {
+        name: found.get(name) for name in wanted
+    } == wanted  # what else a user has put there stays
+
+
+def test_the_lock_names_no_address_and_no_hash_and_covers_every_requirement() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "--" not in text and "sha256" not in text
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    for line in asked:
+        wanted = Requirement(line)
+        name = canonicalize_name(wanted.name)
+        found = re.findall(rf"^{re.escape(name)}==(\S+)", text, re.MULTILINE)
+        assert found and all(wanted.specifier.contains(version) for version in found), line

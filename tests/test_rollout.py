@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt, Rollout
@@ -180,6 +181,18 @@ def test_truncation_keeps_the_top_k_and_then_the_smallest_set_of_mass_top_p(
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()[:, order] + 4.0
     found = truncate(logits, top_k, top_p).softmax(-1)
     torch.testing.assert_close(found, torch.tensor([kept])[:, order].float())
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(7, 1.0), (0, 0.9), (0, 0.3), (20, 0.5), (1, 0.999)])
+def test_truncation_is_that_of_transformers(top_k: int, top_p: float) -> None:
+    logits = 3 * torch.randn(16, 50, generator=torch.Generator().manual_seed(4))
+    logits[:, 10:20] = logits[:, :1]  # ties
+    ids, expected = torch.empty(16, 0, dtype=torch.long), logits
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(ids, expected)
+    if top_p < 1:
+        expected = TopPLogitsWarper(top_p)(ids, expected)
+    assert torch.equal(truncate(logits, top_k, top_p), expected)
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.6), (5, 0.8)])
