@@ -29,7 +29,9 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skips tests marked `gpu` or `weights` where those are missing."""
+    """Skips tests marked `gpu`, `weights` or `newest` where what they need is missing."""
+    if item.get_closest_marker("newest") and not item.config.getoption("newest"):
+        pytest.skip("needs the package index: make newest")
     if item.get_closest_marker("gpu"):
         import torch
 
