@@ -82,7 +82,7 @@ clean: ## removes what the targets above made, .venv included; runs/ stays
 # A candidate of TORCH=keep is the environment that is active; what it holds is seen from .venv, which cannot change it.
 define KEEP_TORCH
 python=$${PYTHON:-$$(command -v python3 || command -v python)}; \
-"$$python" $(CURDIR)/.ci/keep_torch.py $(LOCK) > /dev/null || exit 2; \
+"$$python" .ci/keep_torch.py || exit 1; \
 echo "==> creating .venv on top of $$python, whose torch stays"; "$$python" -m venv --clear .venv && \
 "$$python" -c 'import site, sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
 	> "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/underneath.pth" && touch $(KEPT);
@@ -95,7 +95,7 @@ $(STAMP): pyproject.toml $(LOCK) $(MOVED)
 		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv;) }
 	@echo "==> installing into .venv: the first time about 6 GB from the package index (torch is most of it), 2 to 15 minutes; after that, nothing"
 	@$(if $(filter keep,$(TORCH)),$(PY) .ci/keep_torch.py,cat) $(LOCK) > .venv/constraints.txt
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt setuptools
-	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt --no-build-isolation --editable ".[dev,text]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt "setuptools>=77"
+	@$(PY) -m pip install --disable-pip-version-check --constraint .venv/constraints.txt --no-build-isolation --editable ".[dev,text]"
 	@pwd -P > $(STAMP)
 	@echo "==> installed"

@@ -1,60 +1,65 @@
 """Prints requirements.lock around a torch that is there already: with its version, and without what it brings itself.
 
-Started by `make install TORCH=keep` with the interpreter of the environment.
+Started by `make install TORCH=keep`: first with the interpreter of the environment that is active, to see whether there is
+a pair that works, then with that of .venv, which stands on it.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from importlib.metadata import PackageNotFoundError, requires
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 KEPT = ("torch", "torchvision")
 
 
-def canonical(requirement: str) -> str:
-    """The name in a requirement, as indexes write it."""
-    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement.strip())[0]).lower()
+def brought_by(*lines: str) -> set[str]:
+    """The names of these requirements and of all that is installed for them."""
+    from pip._vendor.packaging.requirements import Requirement
+    from pip._vendor.packaging.utils import canonicalize_name
 
-
-def brought_by(names: tuple[str, ...]) -> set[str]:
-    """These distributions and what is installed for them."""
     found: set[str] = set()
-    waiting = list(names)
+    seen: set[str] = set()
+    waiting = list(lines)
     while waiting:
-        name = waiting.pop()
+        if (line := waiting.pop()) in seen:
+            continue
+        seen.add(line)
+        asked = Requirement(line)
         try:
-            needed = requires(name) or []
+            needed = list(map(Requirement, requires(asked.name) or []))
         except PackageNotFoundError:  # needed on other systems
             continue
-        if name not in found:
-            found.add(name)
-            waiting += [canonical(line) for line in needed if "extra ==" not in line]
+        found.add(canonicalize_name(asked.name))
+        for one in needed:
+            extras = [{"extra": extra} for extra in ("", *asked.extras)]
+            if one.marker is None or any(map(one.marker.evaluate, extras)):
+                one.marker = None
+                waiting.append(str(one))
     return found
 
 
-def main() -> None:
-    """Exit code 2 and one line where there is no pair that works."""
+def main(lock: str | None) -> None:
+    """Exit code 1 and one line where there is no pair that works. Without a lock that is all."""
     try:
-        import torch
-        import torchvision  # registers torchvision::nms with torch, or fails
+        import_module(KEPT[1])  # imports torch, and registers torchvision::nms with it or fails
     except Exception as error:
-        what = (
-            "torch and torchvision"
-            if isinstance(error, ImportError)
-            else "torch and a torchvision that fits it"
-        )
-        reason = str(error).strip().splitlines()[0]
+        missing = isinstance(error, ImportError)
+        what = "torch and torchvision" if missing else "torch and a torchvision that fits it"
         sys.exit(
-            f"error: TORCH=keep needs {what} in the environment that is active, and they do not import: {reason}"
+            f"error: TORCH=keep needs {what} in {sys.prefix}, and they do not import: "
+            + str(error).strip().splitlines()[0]
         )
-    brought = brought_by(KEPT)
-    for line in Path(sys.argv[1]).read_text().splitlines():
-        if line.strip() and not line.startswith("#") and canonical(line) not in brought:
+    if lock is None:
+        return
+    brought = brought_by(*KEPT)
+    for line in Path(lock).read_text().splitlines():
+        if not line.startswith("#") and line.partition("==")[0] not in brought:
             print(line)
-    print(f"torch=={torch.__version__}\ntorchvision=={torchvision.__version__}")
+    for name in KEPT:
+        print(f"{name}=={version(name)}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1] if len(sys.argv) > 1 else None)

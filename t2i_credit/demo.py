@@ -6,6 +6,8 @@ Computes nothing itself. Run again after a stop, it takes up the training where 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from pathlib import Path
 from statistics import fmean
@@ -145,13 +147,16 @@ def _tell(
     console.say(f"film           {film}")
     console.say(f"run folder     {path}\n")
     console.say("try next:")
-    console.say(
-        f"  .venv/bin/t2i-credit app {path.parent}    # the run in the browser, token by token"
-    )
-    console.say(
-        '  .venv/bin/t2i-credit sample shapes "a photo of an orange ring" --negative "a red ring"'
-    )
-    console.say(
-        f"  .venv/bin/t2i-credit evaluate {path} --against shapes --split heldout --per-task 100"
-    )
-    console.say("  .venv/bin/t2i-credit train shapes/grpo")
+    command = _command()
+    console.say(f"  {command} app {path.parent}    # the run in the browser, token by token")
+    console.say(f'  {command} sample shapes "a photo of an orange ring" --negative "a red ring"')
+    console.say(f"  {command} evaluate {path} --against shapes --split heldout --per-task 100")
+    console.say(f"  {command} train shapes/grpo")
+
+
+def _command() -> str:
+    """The command line as it can be typed here."""
+    if shutil.which("t2i-credit"):
+        return "t2i-credit"
+    path = Path(sys.executable).with_name("t2i-credit")
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
