@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
-from ..run_reader import StepRecord
-from ..run_status import whole
+from ..run_folder.reader import StepRecord
+from ..run_folder.status import whole
 
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written

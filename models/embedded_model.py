@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from ..errors import ModelError
 from .decoding import PromptCondition, left_padded
+from .files import load_tensors, read_object, require_files, require_values
 from .llama_image import LlamaImageModel
-from .model_files import load_tensors, read_object, require_files, require_values
 
 MODEL_TYPE = "t2i_credit_embedded"
 PAD, BOS, IMAGE, UNKNOWN = "<pad>", "<bos>", "<image>", "<unknown>"

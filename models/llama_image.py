@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from ..interfaces import Reference
-from ..logprobs import STATISTICS, token_statistics
+from ..rollout.logprobs import STATISTICS, token_statistics
 from .decoding import DecodingState, PromptCondition, branches, causal_mask, expanded_cache
 from .fixed_decoding import FixedDecoding
 

@@ -16,12 +16,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import LlamaConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
 from ..errors import ModelError
-from .hub_files import TOKENIZER, load_part, load_weights, require_one
-from .llamagen import LlamaGenModel, backbone_config
-from .model_files import read_object
+from .files import TOKENIZER, load_part, load_weights, read_object, require_one
+from .llamagen import LlamaGenModel
 
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
@@ -275,3 +275,22 @@ def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
     require_one(folder, TOKENIZER, "a text encoder")
     tokenizer = load_part("tokenizer", folder, AutoTokenizer.from_pretrained)
     return load_weights(T5EncoderModel, folder), tokenizer
+
+
+def backbone_config(
+    *, codes: int, hidden: int, inner: int, layers: int, heads: int, inputs: int
+) -> LlamaConfig:
+    """The transformer's sizes; `inputs` is the longest sequence."""
+    values: dict[str, Any] = {
+        "vocab_size": codes,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": inputs,
+        "rms_norm_eps": 1e-5,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    return LlamaConfig(**values)

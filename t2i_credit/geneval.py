@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geneval_spec import RELATIONS as RELATIONS  # public here too
-from .geneval_spec import validate_spec as validate_spec
-
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+from .prompts.records import (
+    RELATIONS,  # public here too
+    TASKS,
+    validate_spec,
+)
 
 
 @dataclass(frozen=True)

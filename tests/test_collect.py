@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from toys import PROMPTS, tiny_model
 
-from t2i_credit.collect import TRAINING, GroupCollector
-from t2i_credit.config import Config, parse_config
+from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.prompts import PromptBatches
-from t2i_credit.rollout import derive_seed, sample_rollout
+from t2i_credit.prompts.batches import PromptBatches
+from t2i_credit.rollout.sampling import TRAINING, derive_seed, sample_rollout
+from t2i_credit.training.collect import GroupCollector
 
 SIZE, PER_STEP, SEED = 2, 2, 5
 RED = {p.text for p in PROMPTS if "red" in p.text}  # all but one

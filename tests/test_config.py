@@ -12,19 +12,14 @@ import pytest
 import yaml
 from pydantic import Field
 
-from t2i_credit import config_files
-from t2i_credit.config import (
-    Config,
-    KeyProblem,
-    check_params,
-    describe,
-    list_recipes,
-    load_config,
-    parse_config,
-    to_yaml,
-)
+from t2i_credit.config import files as config_files
+from t2i_credit.config.describe import describe
+from t2i_credit.config.files import list_recipes
+from t2i_credit.config.messages import KeyProblem
+from t2i_credit.config.plugins import check_params
+from t2i_credit.config.schema import Config, load_config, parse_config, to_yaml
 from t2i_credit.errors import ConfigError, UserError
-from t2i_credit.geneval import TASKS
+from t2i_credit.prompts.records import TASKS
 
 EXAMPLE = """\
 model: {name: shapes}
@@ -278,7 +273,7 @@ def test_a_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(config_files.importlib.resources, "files", missing)
-    monkeypatch.setattr(config_files, "__file__", "/nowhere/t2i_credit/config_files.py")
+    monkeypatch.setattr(config_files, "__file__", "/nowhere/t2i_credit/config/files.py")
     with pytest.raises(ConfigError, match="the package t2i-credit is not installed"):
         list_recipes()
 

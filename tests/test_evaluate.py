@@ -13,24 +13,27 @@ import pytest
 import torch
 from painter import PROMPTS, PROTOCOL, Painter, WideConfig, build
 
-from t2i_credit import evaluate as evaluate_module
 from t2i_credit.errors import PromptError, RunError, UserError
-from t2i_credit.evaluate import (
-    EVALUATION_DOMAIN,
+from t2i_credit.geneval import judge, summarize
+from t2i_credit.interfaces import Prompt
+from t2i_credit.measure.cards.generator import best_cell, grid_table
+from t2i_credit.measure.evaluation import evaluate as evaluate_module
+from t2i_credit.measure.evaluation.evaluate import evaluate
+from t2i_credit.measure.evaluation.protocol import Protocol
+from t2i_credit.measure.evaluation.scores import (
     Evaluation,
-    Protocol,
-    evaluate,
-    grid_table,
+    by_task,
     load_evaluation,
     paired,
+    task_intervals,
 )
-from t2i_credit.geneval import TASKS, judge, summarize
-from t2i_credit.interfaces import Prompt
-from t2i_credit.intervals import best_cell, by_task, task_intervals, token_disagreement
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
-from t2i_credit.rollout import derive_seed, sample_rollout
-from t2i_credit.run_folder import RunReader, RunWriter
-from t2i_credit.shapes.detector import detect
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.rollout.sampling import EVALUATION_DOMAIN, derive_seed, sample_rollout
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
+from t2i_credit.training.metrics import token_disagreement
+from t2i_credit.worlds.shapes.detector import detect
 
 
 @pytest.fixture(scope="module")

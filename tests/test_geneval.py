@@ -14,15 +14,8 @@ import pytest
 import torch
 
 from t2i_credit.errors import PromptError
-from t2i_credit.geneval import (
-    RELATIONS,
-    TASKS,
-    Detection,
-    judge,
-    relative_position,
-    summarize,
-    validate_spec,
-)
+from t2i_credit.geneval import Detection, judge, relative_position, summarize
+from t2i_credit.prompts.records import RELATIONS, TASKS, validate_spec
 
 # y points down. All boxes are 10 x 10, so two of them reduce an offset by 0.1 * (10 + 10) = 2.
 CENTRE, LEFT, RIGHT = (100, 40, 110, 50), (0, 40, 10, 50), (200, 40, 210, 50)

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from painter import Painter, WideConfig, build
 
-from t2i_credit import api, judging
-from t2i_credit.config import load_config, to_yaml
+from t2i_credit.config.schema import load_config, to_yaml
 from t2i_credit.errors import UserError
-from t2i_credit.evaluate import load_evaluation
-from t2i_credit.geneval import TASKS
-from t2i_credit.judging_names import trained_on
-from t2i_credit.prompts import load_prompts, save_prompts
-from t2i_credit.run_folder import RunReader, RunWriter
-from t2i_credit.shapes.detector import detect
+from t2i_credit.measure.evaluation import command as judging
+from t2i_credit.measure.evaluation.scores import load_evaluation
+from t2i_credit.measure.evaluation.store import trained_on
+from t2i_credit.prompts.files import load_prompts, save_prompts
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
+from t2i_credit.worlds.shapes.detector import detect
 
 CHECK_MODEL = judging.check_model
 
@@ -31,7 +32,7 @@ def painter() -> Painter:
 @pytest.fixture(autouse=True)
 def models(painter: Painter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Any name is the painter; the tests that load by name are those of the verbs."""
-    monkeypatch.setattr(api, "load_model", lambda name: painter)
+    monkeypatch.setattr("t2i_credit.measure.evaluation.store.load_model", lambda name: painter)
     monkeypatch.setattr(judging, "check_model", lambda name: None)
     monkeypatch.chdir(tmp_path)
 
@@ -292,7 +293,9 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = evaluate(out=Path("out"))
-    monkeypatch.setattr(api, "load_model", None)  # would fail when called
+    monkeypatch.setattr(
+        "t2i_credit.measure.evaluation.store.load_model", None
+    )  # would fail when called
     for given, named in [
         ({"seed": 5}, "seed is 4 before and 5 after"),
         ({"per_task": 2}, "6 prompts before and 12 after"),

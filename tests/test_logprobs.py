@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from t2i_credit.interfaces import Reference
-from t2i_credit.logprobs import (
+from t2i_credit.rollout.logprobs import (
     STATISTICS,
     chunked_logprobs,
     code_shift,

@@ -10,7 +10,7 @@ import pytest
 from app_toys import say_state, start_toy_run, write_toy_run
 
 from t2i_credit.errors import RunError
-from t2i_credit.run_reader import RunReader, list_runs
+from t2i_credit.run_folder.reader import RunReader, list_runs
 
 STATUS = [
     {"started": None},

@@ -26,16 +26,15 @@ from tiny_texts import (
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
-from t2i_credit.credit import contrast, power_rank, token_advantages
+from t2i_credit.credit.entry import token_advantages
+from t2i_credit.credit.gcpo import contrast
+from t2i_credit.credit.weights import power_rank
 from t2i_credit.errors import UserError
-from t2i_credit.integrations import trl_version
-from t2i_credit.integrations.trl import (
-    PUBLISHED_NEGATIVE,
-    CreditGRPOTrainer,
-    TextCreditConfig,
-    TextRollout,
-)
 from t2i_credit.losses import policy_loss
+from t2i_credit.text import arguments
+from t2i_credit.text.record import TextRollout
+from t2i_credit.text.settings import PUBLISHED_NEGATIVE, TextCreditConfig
+from t2i_credit.text.trainer import CreditGRPOTrainer
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -578,14 +577,14 @@ def test_a_model_that_changes_its_logits_is_refused(qwen: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("found", ["1.15.2", "1.17.0", "2.0.0"])
 def test_another_trl_is_refused(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
-    monkeypatch.setattr(trl_version, "version", lambda name: found)
+    monkeypatch.setattr(arguments, "version", lambda name: found)
     with pytest.raises(UserError, match=rf"^trl {found} is installed; .* trl >=1\.16,<1\.17: pip"):
-        trl_version.require_tested_trl()
+        arguments.require_tested_trl()
 
 
 def test_the_tested_range_is_that_of_the_package() -> None:
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    assert f'text = ["trl{trl_version.TESTED_TRL}"]' in text
+    assert f'text = ["trl{arguments.TESTED_TRL}"]' in text
 
 
 def test_a_data_set_may_be_empty_of_columns(qwen: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from toys import PROMPTS, wide_rollout
 
-from t2i_credit.config import parse_config
-from t2i_credit.credit import CreditEntry
+from t2i_credit.config.schema import parse_config
+from t2i_credit.credit.entry import CreditEntry
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.truth_assigners import Assigner
-from t2i_credit.truth_gradients import GradientStore, gradient_agreement, policy_gradients
-from t2i_credit.truth_policy import Policy
+from t2i_credit.measure.truth.assigners import Assigner
+from t2i_credit.measure.truth.gradients import GradientStore, gradient_agreement, policy_gradients
+from t2i_credit.training.policy import Policy
 
 
 def test_stored_gradients_keep_their_products() -> None:

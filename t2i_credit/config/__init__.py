@@ -1,0 +1,17 @@
+"""Typed configuration: YAML and key=value overrides become one frozen `Config`. Loads nothing heavy."""
+
+from .describe import KeyRow
+from .files import list_recipes
+from .plugins import check_params, find_plugin
+from .schema import Config, load_config, parse_config, to_yaml
+
+__all__ = [
+    "Config",
+    "KeyRow",
+    "check_params",
+    "find_plugin",
+    "list_recipes",
+    "load_config",
+    "parse_config",
+    "to_yaml",
+]
