@@ -1,5 +1,5 @@
 """From a recorded step to what the browser draws: pictures, maps, numbers, outlines, one colour scale per group.
-Reads no file itself (see runs.py and run_reader.py).
+Reads no file itself (see runs.py and run_folder/reader.py).
 
 Shapes: N kept samples of a step, T = H*W image tokens in raster order, images h x w pixels.
 """

@@ -1,5 +1,5 @@
 """From a recorded step of a run on text to what the browser draws: the tokens of each answer, their numbers, one colour
-scale per group, all of them as CSV. Reads no file itself (see run_reader.py).
+scale per group, all of them as CSV. Reads no file itself (see run_folder/reader.py).
 
 Shapes: N kept answers of a step, T tokens, another number of them in each answer.
 """

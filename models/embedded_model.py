@@ -1,7 +1,7 @@
 """The embedded generator: a diffusers VQModel as image tokenizer and a transformers LlamaModel over its codes.
 
 A folder of such a model holds config.json, vq/, transformer/, text_tokenizer/ and image_layers.safetensors, each
-in its library's own format. Nothing here trains: see t2i_credit/pretrain.py.
+in its library's own format. Nothing here trains: see t2i_credit/worlds/pretrain/generator.py.
 """
 
 from __future__ import annotations

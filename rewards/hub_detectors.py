@@ -143,7 +143,7 @@ def _named(
 
 
 class Mask2Former:
-    """The detector; see `detectors.Detector`."""
+    """The detector; see `detection.Detector`."""
 
     checkpoint = "facebook/mask2former-swin-small-coco-instance"
     classes: Collection[str] | None = COCO_NAMES

@@ -67,7 +67,7 @@ class ImageTokenModel(Protocol):
     """What a generator must offer: an autoregressive transformer over the T = H*W codes of an image tokenizer.
 
     A model whose sequences hold structure tokens (row ends) inserts and drops them itself, and restricts its
-    logits to the V image codes. Sampling (guidance, temperature, truncation, noise) is `rollout.py`'s.
+    logits to the V image codes. Sampling (guidance, temperature, truncation, noise) is rollout/sampling.py's.
     """
 
     grid: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What run_reader.py makes of damaged and of hostile files: one line of error, or a run that is listed as unreadable."""
+"""What run_folder/reader.py makes of damaged and of hostile files: one line of error, or a run that is listed as unreadable."""
 
 from __future__ import annotations
 

@@ -15,14 +15,7 @@ pytest.importorskip("trl", reason="needs the pip extra text")
 
 from datasets import Dataset
 from peft import LoraConfig
-from tiny_texts import (
-    Scripted,
-    completion,
-    questions,
-    settings,
-    shade,
-    write_checkpoint,
-)
+from tiny_texts import Scripted, completion, questions, settings, shade, write_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 

@@ -42,9 +42,8 @@ def test_the_uniform_gradient_is_the_policy_gradient_and_credit_changes_it() -> 
     config = parse_config({"loss": {"policy": "conditional"}})
     late = torch.zeros(rollout.tokens.shape)
     late[:, -1] = 6.0
-    found = policy_gradients(
-        model, rollout, advantages, {"uniform": rollout.mask.float(), "late": late}, config
-    )
+    credits = {"uniform": rollout.mask.float(), "late": late}
+    found = policy_gradients(Policy.of(config, model, None), rollout, advantages, credits, config)
     condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
     logprobs = model(condition, rollout.tokens, want=["logprobs"])["logprobs"]
     loss = -(advantages[:, None] * logprobs).mean()
@@ -74,17 +73,15 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(
     credits = {"uniform": rollout.mask.float(), "late": torch.arange(6).expand(16, 6) / 2.5}
     passes: list[int] = []
     hook = model.register_forward_hook(lambda module, given, out: passes.append(len(given[1])))
-    whole, parts = (
-        policy_gradients(
-            model,
-            rollout,
-            advantages,
-            credits,
-            parse_config(
-                {"loss": {"aggregate": aggregate}, "rollout": {"cfg_scale": 2.0}, "train": how}
-            ),
+    configs = [
+        parse_config(
+            {"loss": {"aggregate": aggregate}, "rollout": {"cfg_scale": 2.0}, "train": how}
         )
         for how in ({}, train)
+    ]
+    whole, parts = (
+        policy_gradients(Policy.of(config, model, None), rollout, advantages, credits, config)
+        for config in configs
     )
     hook.remove()
     assert passes == [16, 8, 8] if train == {"micro_batch_size": 8} else [16, 3, 3, 3, 3, 3, 1]

@@ -99,8 +99,6 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
         UserError: whatever is wrong, in one line.
     """
     from ..advantages import ADVANTAGES
-    from ..credit.entry import as_entry
-    from ..credit.table import CREDIT
     from ..training.processes import process_count, refuse_foreign_sharding, require_enough_prompts
 
     prompts = load_prompt_set(config)  # before anything large is loaded
@@ -109,7 +107,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
             f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
         )
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
-    entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
+    entry = config.credit.entry
     _require_trackers(config)
     refuse_foreign_sharding()
     require_enough_prompts(config.prompts.per_step, process_count())

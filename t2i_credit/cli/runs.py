@@ -189,13 +189,14 @@ def config(
     from ..config.files import list_recipes
     from ..config.schema import load_config, to_yaml
     from ..config.text import load_text_config
+    from ..rewards import REWARDS
     from .console import plain
 
     if name is not None:
         text = load_text_config(name, overrides or [])
         plain(to_yaml(text[0] if text else load_config(name, overrides or [])))
         return
-    for row in describe():
+    for row in describe(REWARDS):
         plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
     plain(f"recipes: {', '.join(list_recipes())}")
     plain(f"recipes for text: {', '.join(list_recipes(text=True))}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import types
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
 
 from .messages import fields_of
 from .plugins import PluginSection, function_of, keyword_parameters
@@ -41,22 +41,24 @@ class KeyRow(NamedTuple):
     explanation: str
 
 
-def key_rows(schema: type[BaseModel], *, plugins: bool) -> list[KeyRow]:
+def describe(
+    rewards: Mapping[str, Callable[..., Any]] | None = None, *, plugins: bool = True
+) -> list[KeyRow]:
     """Every key with its type, default and one line of explanation, in the order of the sections.
 
     Args:
-        schema: the model whose fields are the sections.
-        plugins: with the parameters of all shipped advantages, credits and rewards (this imports torch).
+        rewards: {name: builder} of the rewards whose keys are explained, too.
+        plugins: with the parameters of all shipped advantages and credits (this imports torch).
     """
     rows = []
-    for section in schema.model_fields:
-        for key, field in fields_of(schema, section).items():
+    for section in Config.model_fields:
+        for key, field in fields_of(Config, section).items():
             dotted = f"reward.<name>.{key}" if section == "reward" else f"{section}.{key}"
             kind = _type_text(Annotated[(field.annotation, *field.metadata, None)])
             rows.append(KeyRow(dotted, kind, _yaml_text(field.default), field.description or ""))
-        annotation = schema.model_fields[section].annotation
-        if plugins and section == "reward":
-            rows += _reward_rows()
+        annotation = Config.model_fields[section].annotation
+        if section == "reward":
+            rows += _reward_rows(rewards or {})
         if plugins and inspect.isclass(annotation) and issubclass(annotation, PluginSection):
             rows += _parameter_rows(annotation)
     return rows
@@ -81,12 +83,10 @@ def _parameter_rows(section: type[PluginSection]) -> list[KeyRow]:
     ]
 
 
-def _reward_rows() -> list[KeyRow]:
-    """One row for every key of every shipped reward; what it means stands in the docstring of its builder."""
-    from ..rewards import REWARDS
-
+def _reward_rows(rewards: Mapping[str, Callable[..., Any]]) -> list[KeyRow]:
+    """One row for every key of every reward; what it means stands in the docstring of its builder."""
     rows = []
-    for name, build in REWARDS.items():
+    for name, build in rewards.items():
         meanings = _documented_arguments(inspect.getdoc(build) or "")
         for key, parameter in keyword_parameters(build).items():
             needed = parameter.default is parameter.empty
@@ -135,12 +135,3 @@ def _type_text(annotation: Any) -> str:
         return f"[{', '.join(_type_text(arg) for arg in args)}]"
     names = {type(None): "null", str: "text", bool: "true | false"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-def describe(*, plugins: bool = True) -> list[KeyRow]:
-    """Every key with its type, default and one line of explanation, in the order of the sections.
-
-    Args:
-        plugins: with the parameters of all shipped advantages, credits and rewards (this imports torch).
-    """
-    return key_rows(Config, plugins=plugins)

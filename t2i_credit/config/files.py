@@ -1,6 +1,6 @@
 """Where a configuration comes from: files, shipped recipes, their bases, and key=value overrides, merged into one tree.
 
-It validates no value; config.py makes a `Config` of the tree.
+It validates no value; schema.py makes a `Config` of the tree.
 """
 
 from __future__ import annotations
@@ -174,10 +174,16 @@ def _open(name: str, front: str, folder: str | None) -> _Source:
     raise ConfigError(f"{front}{shown}: no such file or recipe{hint} (recipes: {listed})")
 
 
+def key_value(text: str) -> tuple[str, str | None]:
+    """`key=value` as both are written; without a "=" there is no value."""
+    key, equals, value = text.partition("=")
+    return key, value if equals else None
+
+
 def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     """`a.b=value` to its path and its YAML value."""
-    key, equals, raw = text.partition("=")
-    if not equals:
+    key, raw = key_value(text)
+    if raw is None:
         raise ConfigError(f"{COMMAND_LINE}: {show(text)}: write key=value, such as optim.lr=3e-4")
     key = key.strip()
     # The colon of package.module:function ends the dots that belong to a reward's name.

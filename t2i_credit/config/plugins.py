@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
 from typing import get_type_hints as _type_hints
 
 from pydantic import (
@@ -26,6 +26,9 @@ from pydantic import (
 from ..errors import UserError
 from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
 from .values import Float
+
+if TYPE_CHECKING:
+    from ..credit.entry import CreditEntry
 
 PLUGIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
@@ -236,6 +239,13 @@ class CreditConfig(PluginSection):
         from ..credit.table import CREDIT
 
         return CREDIT
+
+    @property
+    def entry(self) -> CreditEntry:
+        """What the method declares; of a user's own function what `as_entry` makes of it."""
+        from ..credit.entry import as_entry
+
+        return as_entry(find_plugin(self.name, self.table(), "credit.name"))
 
     @classmethod
     def try_out(cls, name: str, params: Mapping[str, Any]) -> None:

@@ -11,13 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ..errors import ConfigError
 from .files import read_tree, write_yaml
@@ -34,20 +28,7 @@ from .sections import (
     TrainConfig,
     TuneConfig,
 )
-from .values import (
-    Section,
-)
-
-# Credit that `refresh` cannot change, and why.
-NEVER_REFRESHED = {
-    "uniform": "it never changes",
-    "distribution_guided": "it is taken anew at every update as it is",
-    "critical_tokens": "its tokens are those of the rollout, its weights are new at every update as it is",
-    "similarity": "it depends on the sampled tokens alone",
-}
-
-# Credit whose weights of the KL term are not made of the credit itself.
-OWN_KL_WEIGHTS = ("critical_tokens", "similarity")
+from .values import Section
 
 
 def _default_reward() -> dict[str, RewardConfig]:
@@ -149,7 +130,7 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
 
 def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:
     rollout, credit, loss = config.rollout, config.credit, config.loss
-    if loss.ratio == "sequence" and credit.name != "uniform":
+    if loss.ratio == "sequence" and not credit.entry.even:
         yield (
             "loss.ratio",
             f"'sequence' is refused with credit.name '{credit.name}': one ratio per image gives "
@@ -176,31 +157,31 @@ def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:
 
 def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:
     credit, loss = config.credit, config.loss
-    if credit.refresh and credit.name in NEVER_REFRESHED:
+    if credit.refresh and credit.entry.refresh:
         yield (
             "credit.refresh",
-            f"true is refused with credit.name '{credit.name}': {NEVER_REFRESHED[credit.name]}",
+            f"true is refused with credit.name '{credit.name}': {credit.entry.refresh}",
         )
-    if loss.kl_weight == "credit" and credit.name == "uniform":
+    if loss.kl_weight == "credit" and credit.entry.even:
         yield (
             "loss.kl_weight",
-            "'credit' is refused with credit.name 'uniform': it would halve the KL term everywhere; "
+            f"'credit' is refused with credit.name '{credit.name}': it would halve the KL term everywhere; "
             "use half the kl_coef",
         )
     elif (
         loss.kl_weight == "credit"
         and credit.params.get("strength") == 0
-        and credit.name not in OWN_KL_WEIGHTS
+        and not credit.entry.has_own_kl_weights
     ):
         yield (
             "loss.kl_weight",
             "'credit' is refused with credit.strength 0: the credit is uniform, and it would halve the "
             "KL term everywhere; use half the kl_coef",
         )
-    if loss.kl_coef > 0 and loss.kl_weight == "none" and credit.name == "critical_tokens":
+    if loss.kl_coef > 0 and loss.kl_weight == "none" and credit.entry.needs_kl_weights:
         yield (
             "loss.kl_weight",
-            "'none' is refused with credit.name 'critical_tokens' and a kl_coef: the method has its "
+            f"'none' is refused with credit.name '{credit.name}' and a kl_coef: the method has its "
             "KL term on the critical tokens only; use kl_weight credit, or kl_coef 0",
         )
 

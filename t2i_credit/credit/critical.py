@@ -1,7 +1,7 @@
-"""Credit from whole images and groups: critical tokens (2509.22485), similarity (STAGE, 2509.25027), figure and ground.
+"""GCPO, Group Critical-token Policy Optimization (2509.22485): a few kinds of tokens matter and the others do not.
 
 Shapes: P prompts, G samples each, B = P*G (sample b belongs to prompt b // G), T = H*W image tokens in raster order,
-C numbers a code vector; mask (B, T) bool, True = counts in the loss. Public through credit.py. Never sees the picture.
+C numbers a code vector; mask (B, T) bool, True = counts in the loss.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UserError
+from .entry import CreditEntry
 from .weights import apply_strength, row_mean_one
 
-ENTROPY_RANGE = (
-    0.1,
-    0.8,
-)  # as published: edges are looked for from 10% of the tokens on, in 80% of them
+# as published: edges are looked for from 10% of the tokens on, in 80% of them
+ENTROPY_RANGE = (0.1, 0.8)
 MAX_LOG_RATIO = 0.5  # nats, as published
 
 
@@ -66,9 +65,6 @@ def entropy_gradient(entropy: Tensor, grid: tuple[int, int]) -> Tensor:
     mean = total(values) / total(exists)
     slopes = [torch.gradient(mean, dim=axis)[0] for axis in (1, 2) if mean.shape[axis] > 1]
     return torch.stack([s.square() for s in slopes]).sum(0).sqrt().flatten(1)
-
-
-# ---- weights: row mean 1 over the mask ----
 
 
 @torch.no_grad()
@@ -142,7 +138,7 @@ def _largest(values: Tensor, allowed: Tensor, count: Tensor) -> Tensor:
     return allowed & (rank < count)
 
 
-def _assign_critical_tokens(
+def _assign(
     fields: Mapping[str, Tensor],
     mask: Tensor,
     advantages: Tensor,
@@ -161,9 +157,29 @@ def _assign_critical_tokens(
     return apply_strength(credit, mask, strength)
 
 
-def _critical_kl_weights(
+def _kl_weights(
     fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, parameters: Mapping[str, Any]
 ) -> Tensor:
     """1 on the critical tokens and 0 elsewhere, whatever the strength."""
     edges, alike = fields["entropy_gradient"], fields["group_similarity"]
     return critical_mask(edges, alike, mask, fraction=parameters.get("fraction", 0.1)).float()
+
+
+CRITICAL_TOKENS = CreditEntry(
+    assign=_assign,
+    description="the first tokens, those on edges of the entropy, those in which a group differs",
+    paper="Group Critical-token Policy Optimization, 2509.22485",
+    needs=frozenset(
+        {
+            "guided_entropy",  # which entropy_gradient is made of
+            "entropy_gradient",
+            "group_similarity",
+            "policy_logprobs",
+            "ref_logprobs",
+        }
+    ),
+    needs_reference=True,
+    kl_weights=_kl_weights,
+    needs_kl_weights=True,
+    refresh="its tokens are those of the rollout, its weights are new at every update as it is",
+)

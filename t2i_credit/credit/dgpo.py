@@ -1,4 +1,4 @@
-"""Credit from how undecided the policy is: DGPO's distance from the reference times entropy, and the top of the entropy.
+"""DGPO (2605.03327): tokens matter where the policy has left its reference and is undecided.
 
 Shapes: B samples, T image tokens, V codebook entries; mask (B, T) bool, True = counts in the loss.
 Weights are (B, T) float32, 0 off the mask, mean 1 over the True positions of each row.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..rollout.logprobs import entropy as entropy_in_nats
+from .entry import CreditEntry
 from .weights import apply_strength, row_softmax
 
 
@@ -46,7 +47,7 @@ def distribution_guided(
     return row_softmax(hellinger.float() * entropy.float() ** kappa / tau, mask)
 
 
-def _assign_distribution_guided(
+def _assign(
     fields: Mapping[str, Tensor],
     mask: Tensor,
     advantages: Tensor,
@@ -58,3 +59,13 @@ def _assign_distribution_guided(
     distance, undecided = fields["hellinger"], fields["normalized_entropy"]
     credit = distribution_guided(distance, undecided, mask, tau=tau, kappa=kappa)
     return apply_strength(credit, mask, strength)
+
+
+DISTRIBUTION_GUIDED = CreditEntry(
+    assign=_assign,
+    description="tokens where the policy has left the reference and is undecided",
+    paper="DGPO, 2605.03327",
+    needs=frozenset({"hellinger", "normalized_entropy"}),
+    needs_reference=True,
+    refresh="it is taken anew at every update as it is",
+)

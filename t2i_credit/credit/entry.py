@@ -1,4 +1,7 @@
-"""What a method declares."""
+"""What a method of credit declares, and what the loss takes of it.
+
+Shapes: B samples, T image tokens; mask (B, T) bool, True = counts in the loss.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-# ---- what the loss takes ----
 
 
 @torch.no_grad()
@@ -26,9 +27,6 @@ def kl_weight(credit: Tensor, mask: Tensor) -> Tensor:
 def token_advantages(advantages: Tensor, credit: Tensor) -> Tensor:
     """advantages[:, None] * credit: (B,) and (B, T) to (B, T) float32."""
     return advantages.float()[:, None] * credit.float()
-
-
-# ---- the table ----
 
 
 def _kl_weights_of_credit(
@@ -52,6 +50,9 @@ class CreditEntry:
         needs_reference: whether a frozen reference model must be held.
         kl_weights: `(fields, credit, mask, parameters) -> (B, T)`, the factors on the KL term under
             `loss.kl_weight: credit`.
+        needs_kl_weights: whether a KL term without these factors is another method.
+        even: whether every token of a sample gets the same.
+        refresh: why `credit.refresh` is refused; "" = it is not.
     """
 
     assign: Callable[..., Tensor]
@@ -60,6 +61,14 @@ class CreditEntry:
     needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
     needs_reference: bool = False
     kl_weights: Callable[..., Tensor] = _kl_weights_of_credit
+    needs_kl_weights: bool = False
+    even: bool = False
+    refresh: str = ""
+
+    @property
+    def has_own_kl_weights(self) -> bool:
+        """Whether the factors on the KL term are made of something else than the credit."""
+        return self.kl_weights is not _kl_weights_of_credit
 
     def fields_needed(self, **parameters: Any) -> frozenset[str]:
         """What `assign` reads under these parameters (those left out have their defaults)."""

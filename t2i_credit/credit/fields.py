@@ -1,4 +1,7 @@
-"""What a method may read: names, and those of groups."""
+"""What a method may read: the names of the fields, and how those of whole images and groups are made.
+
+Shapes: G samples of a prompt, B samples, T = H*W image tokens in raster order, V codes of C numbers each.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,6 @@ GROUP_FIELDS = frozenset(
 UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy", "policy_logprobs", "ref_logprobs"})
 
 
-# ---- evidence, one number per token ----
-
-
 @torch.no_grad()
 def group_fields(
     names: Collection[str],
@@ -44,7 +44,7 @@ def group_fields(
     advantages: Tensor,
     guided_entropy: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The evidence called `names` (of GROUP_FIELDS in credit.py) of whole groups.
+    """The evidence called `names` (of GROUP_FIELDS) of whole groups.
 
     Args:
         tokens: (B, T) codes.

@@ -1,18 +1,19 @@
-"""Guidance contrast: how differently two prompts judge a token, and how that becomes weights (2605.29198).
+"""GCPO, Guidance Contrastive Policy Optimization (2605.29198): tokens matter on which two prompts disagree.
 
-Shapes: B samples, T image tokens; mask (B, T) bool, True = counts in the loss. Public through credit.py.
+Shapes: B samples, T image tokens; mask (B, T) bool, True = counts in the loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .weights import ShapeKind, _shaped, apply_strength
+from .entry import CreditEntry
+from .weights import ShapeKind, apply_strength, shaped
 
 ContrastKind = Literal["k3", "abs", "gain", "symmetric", "full_kl"]
 
@@ -75,7 +76,7 @@ def contrast(
     return torch.where(mask, raw, 0.0)
 
 
-def _assign_guidance_contrast(
+def _assign(
     fields: Mapping[str, Tensor],
     mask: Tensor,
     advantages: Tensor,
@@ -95,11 +96,26 @@ def _assign_guidance_contrast(
         full_kl=fields.get("full_kl"),
     )
     return apply_strength(
-        _shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
+        shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
     )
 
 
-def _contrast_fields(parameters: Mapping[str, Any]) -> frozenset[str]:
+def _fields(parameters: Mapping[str, Any]) -> frozenset[str]:
     if parameters.get("kind", "k3") == "full_kl":
         return frozenset({"full_kl"})
     return frozenset({"logprobs", "negative_logprobs"})
+
+
+def shown_kind(parameters: Mapping[str, Any], full_kl: Tensor | None) -> ContrastKind:
+    """The kind of contrast that a run shows: that of its credit's parameters if it can be had, or the published one."""
+    kind = parameters.get("kind")
+    known = kind in get_args(ContrastKind) and not (kind == "full_kl" and full_kl is None)
+    return kind if known else "k3"
+
+
+GUIDANCE_CONTRAST = CreditEntry(
+    assign=_assign,
+    description="tokens that the positive and the negative prompt judge differently",
+    paper="Guidance Contrastive Policy Optimization, 2605.29198",
+    needs=_fields,
+)

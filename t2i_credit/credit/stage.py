@@ -1,4 +1,8 @@
-"""Similarity within a group, STAGE 2509.25027."""
+"""STAGE (2509.25027): tokens matter where an image differs from those of its group that fared otherwise.
+
+Shapes: P prompts, G samples each, B = P*G (sample b belongs to prompt b // G), T image tokens, C numbers a code vector;
+mask (B, T) bool, True = counts in the loss.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .entry import CreditEntry
 from .weights import ROUNDING, apply_strength, row_mean_one
-
-
-def _assign_similarity(
-    fields: Mapping[str, Tensor], mask: Tensor, advantages: Tensor, *, strength: float = 1.0
-) -> Tensor:
-    return apply_strength(similarity(fields["opposed_similarity"], mask), mask, strength)
-
-
-def _similarity_kl_weights(
-    fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, parameters: Mapping[str, Any]
-) -> Tensor:
-    return similarity_kl_weight(fields["opposed_similarity"], mask)
 
 
 @torch.no_grad()
@@ -71,3 +64,25 @@ def similarity_kl_weight(opposed_similarity: Tensor, mask: Tensor) -> Tensor:
     """
     weights = 0.5 + 0.5 * (opposed_similarity.float() + 1).clamp(0.0, 1.0)
     return torch.where(mask, weights, 0.0)
+
+
+def _assign(
+    fields: Mapping[str, Tensor], mask: Tensor, advantages: Tensor, *, strength: float = 1.0
+) -> Tensor:
+    return apply_strength(similarity(fields["opposed_similarity"], mask), mask, strength)
+
+
+def _kl_weights(
+    fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, parameters: Mapping[str, Any]
+) -> Tensor:
+    return similarity_kl_weight(fields["opposed_similarity"], mask)
+
+
+SIMILARITY = CreditEntry(
+    assign=_assign,
+    description="tokens unlike those of images of the same prompt that fared otherwise",
+    paper="STAGE, 2509.25027",
+    needs=frozenset({"opposed_similarity"}),
+    kl_weights=_kl_weights,
+    refresh="it depends on the sampled tokens alone",
+)

@@ -1,4 +1,4 @@
-"""Evidence of ours: how much a token decides what the picture looks like. Turns nothing into weights.
+"""Visual (ours): tokens matter whose choice decides what the picture looks like.
 
 An image tokenizer has many codes that look alike. A distribution over them has a high entropy, and two prompts can
 disagree about them widely, although the choice decides nothing: most of what entropy and contrast find lies on such
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UserError
-from .weights import ROUNDING, ShapeKind, _shaped, apply_strength
+from .entry import CreditEntry
+from .weights import ROUNDING, ShapeKind, apply_strength, shaped
 
 VisualKind = Literal["spread", "shift", "both", "figure"]
 _FIELDS: dict[str, frozenset[str]] = {
@@ -38,7 +39,7 @@ def visual_evidence(fields: Mapping[str, Tensor], mask: Tensor, *, kind: VisualK
     that are open and stand out from the ground.
 
     Args:
-        fields: code_spread, code_shift (logprobs.py), figure_distance (credit_group.py): (B, T), those of the kind.
+        fields: code_spread, code_shift (rollout/logprobs.py), `figure_distance`: (B, T), those of the kind.
         mask: (B, T) bool.
 
     Returns:
@@ -57,29 +58,6 @@ def visual_evidence(fields: Mapping[str, Tensor], mask: Tensor, *, kind: VisualK
     return torch.where(mask, found, 0.0)
 
 
-def visual_fields(parameters: Mapping[str, Any]) -> frozenset[str]:
-    """The fields that the kind reads."""
-    return _FIELDS.get(parameters.get("kind", "spread"), frozenset())
-
-
-def _assign_visual(
-    fields: Mapping[str, Tensor],
-    mask: Tensor,
-    advantages: Tensor,
-    *,
-    kind: VisualKind = "spread",
-    shape: ShapeKind = "power_rank",
-    top: float = 0.4,
-    mass: float = 0.8,
-    temperature: float = 1.0,
-    strength: float = 1.0,
-) -> Tensor:
-    evidence = visual_evidence(fields, mask, kind=kind)
-    return apply_strength(
-        _shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
-    )
-
-
 @torch.no_grad()
 def figure_distance(vectors: Tensor) -> Tensor:
     """How unlike the picture's mean look a token looks: half the distance of its unit vector from the mean's direction.
@@ -96,3 +74,33 @@ def figure_distance(vectors: Tensor) -> Tensor:
     mean = F.normalize(unit.mean(1, keepdim=True), dim=-1)
     apart = (1 - (unit * mean).sum(-1)) / 2
     return torch.where(apart > ROUNDING, apart, 0.0).sqrt()
+
+
+def _fields(parameters: Mapping[str, Any]) -> frozenset[str]:
+    return _FIELDS.get(parameters.get("kind", "spread"), frozenset())
+
+
+def _assign(
+    fields: Mapping[str, Tensor],
+    mask: Tensor,
+    advantages: Tensor,
+    *,
+    kind: VisualKind = "spread",
+    shape: ShapeKind = "power_rank",
+    top: float = 0.4,
+    mass: float = 0.8,
+    temperature: float = 1.0,
+    strength: float = 1.0,
+) -> Tensor:
+    evidence = visual_evidence(fields, mask, kind=kind)
+    return apply_strength(
+        shaped(evidence, mask, shape, top=top, mass=mass, temperature=temperature), mask, strength
+    )
+
+
+VISUAL = CreditEntry(
+    assign=_assign,
+    description="tokens whose choice decides what the picture looks like",
+    paper="ours",
+    needs=_fields,
+)

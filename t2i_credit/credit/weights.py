@@ -1,4 +1,4 @@
-"""Arithmetic within the rows of a credit map: scaling to mean 1, softmax, ranks. Knows no evidence and no method.
+"""From evidence to weights: rank, proportional, softmax, strength, and the arithmetic within rows. Knows no method.
 
 Shapes: B samples, T image tokens; mask (B, T) bool, True = counts in the loss.
 """
@@ -46,9 +46,6 @@ def average_ranks(values: Tensor, mask: Tensor) -> Tensor:
     return (smaller + 1 + not_larger).float() / 2
 
 
-# ---- weights: row mean 1 over the mask ----
-
-
 @torch.no_grad()
 def uniform(mask: Tensor) -> Tensor:
     """Every token counts the same: 1 on the mask (GRPO). (B, T) bool to (B, T) float32."""
@@ -62,19 +59,6 @@ def apply_strength(credit: Tensor, mask: Tensor, strength: float) -> Tensor:
         raise UserError(f"strength must be in [0, 1], got {strength}")
     # lerp is exact at both ends and leaves a credit of 1 exactly 1
     return torch.where(mask, torch.lerp(torch.ones_like(credit), credit, strength), 0.0)
-
-
-def _shaped(
-    evidence: Tensor, mask: Tensor, shape: ShapeKind, *, top: float, mass: float, temperature: float
-) -> Tensor:
-    """Evidence (B, T) to weights of row mean 1."""
-    if shape == "power_rank":
-        return power_rank(evidence, mask, top=top, mass=mass)
-    if shape == "proportional":
-        return proportional(evidence, mask)
-    if shape == "softmax":
-        return softmax_shape(evidence, mask, temperature=temperature)
-    raise UserError(f"shape is {shape!r}; allowed are power_rank, proportional, softmax")
 
 
 @torch.no_grad()
@@ -128,3 +112,16 @@ def softmax_shape(contrast: Tensor, mask: Tensor, *, temperature: float = 1.0) -
     values = torch.where(mask, contrast.float(), 0.0)
     peak = values.amax(dim=1, keepdim=True)
     return row_softmax(values / torch.where(peak > 0, peak, 1.0) / temperature, mask)
+
+
+def shaped(
+    evidence: Tensor, mask: Tensor, shape: ShapeKind, *, top: float, mass: float, temperature: float
+) -> Tensor:
+    """Evidence (B, T) to weights of row mean 1."""
+    if shape == "power_rank":
+        return power_rank(evidence, mask, top=top, mass=mass)
+    if shape == "proportional":
+        return proportional(evidence, mask)
+    if shape == "softmax":
+        return softmax_shape(evidence, mask, temperature=temperature)
+    raise UserError(f"shape is {shape!r}; allowed are power_rank, proportional, softmax")

@@ -1,5 +1,5 @@
 """Turns what a run recorded into picture files: heatmaps of a step, an animation of a run. Draws
-nothing itself (see heatmap.py) and changes nothing that the run wrote."""
+nothing itself (see sheets.py) and changes nothing that the run wrote."""
 
 from __future__ import annotations
 

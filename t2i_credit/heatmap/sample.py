@@ -1,5 +1,5 @@
 """One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, each
-with its colour bar. Lays out nothing (see heatmap.py)."""
+with its colour bar. Lays out nothing (see sheets.py)."""
 
 from __future__ import annotations
 

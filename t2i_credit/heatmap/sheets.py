@@ -1,5 +1,5 @@
 """Draws credit: colour maps, overlays, panels, contact sheets, animations. Arrays in, PIL images
-out; reads and writes no run (see heatmap_files.py) and never changes what it is given.
+out; reads and writes no run (see files.py) and never changes what it is given.
 
 Shapes: token maps (H, W) = (rows, columns), images (h, w). Our sizes are (height, width), PIL's
 (width, height). Palettes are safe for colour-blind readers: zero is neutral, blue or purple is for,

@@ -1,5 +1,5 @@
 """Decoding of a batch by CUDA graphs: a step is recorded once and replayed for every token, so that Python launches one
-graph where it would launch hundreds of kernels. Where nothing can be recorded, rollout.py decodes step by step.
+graph where it would launch hundreds of kernels. Where nothing can be recorded, sampling.py decodes step by step.
 
 A graph reads the weights where they lie, so an update in place is seen; but adapters, precision and shapes may change
 between two batches. Graphs therefore live as long as their batch, and their memory is free for the update.

@@ -1,4 +1,4 @@
-"""Reads run folders, also while they are being written. The layout is that of run_folder.py, which
+"""Reads run folders, also while they are being written. The layout is that of writer.py, which
 users import this from. Shapes: N kept samples of a step, T = H*W image tokens."""
 
 from __future__ import annotations

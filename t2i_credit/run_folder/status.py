@@ -1,5 +1,5 @@
 """How a run stands: what status.json says, checked, and whether the process behind it still lives. Reads no file of a
-run itself (see run_reader.py)."""
+run itself (see reader.py)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The run folder (`format: 1`): one writer, one reader, and nobody else builds its paths. Knows
-nothing of training. The reader is in run_reader.py.
+nothing of training. The reader is in reader.py.
 
     config.yaml  environment.json  status.json  metrics.jsonl
     steps/000010/{samples.json, arrays.safetensors, 0000.png, ...}    of a run on text samples.json alone

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 from torch import Tensor
 from transformers import TrainerCallback
 
 from ..config.plugins import CreditConfig
-from ..credit.gcpo import ContrastKind, contrast
+from ..credit.gcpo import contrast, shown_kind
 from .arguments import answers_per_step, updates_per_step
 
 # trl's name -> ours, where both mean the same
@@ -134,15 +134,13 @@ class StepRecorder:
 
     def _contrast(self, fields: Mapping[str, Any]) -> Any:
         """(T) evidence of the credit's kind; of credit that has none, the published one."""
-        kind: Any = self.credit.params.get("kind")
-        kind = kind if kind in get_args(ContrastKind) else "k3"
         rows = {name: values[None] for name, values in fields.items()}
         mask = rows["logprobs"].isfinite()
         shown = contrast(
             rows["logprobs"],
             rows["negative_logprobs"],
             mask,
-            kind=kind,
+            kind=shown_kind(self.credit.params, rows.get("full_kl")),
             full_kl=rows.get("full_kl"),
         )
         return shown[0]

@@ -1,7 +1,7 @@
 """What both prompts and the frozen reference think of given completions, chunk by chunk. Assigns no credit.
 
 Shapes: B completions, T tokens of the longest, L tokens of the longest prompt, V of the vocabulary, D features.
-The statistics are those of logprobs.py, at temperature 1, with dropout off: logits of all positions never exist together.
+The statistics are those of rollout/logprobs.py, at temperature 1, with dropout off: logits of all positions never exist together.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def score(
 
     Args:
         model: one that `add_scoring_pass` was applied to, wrapped or not.
-        needs: names out of trl_config.TEXT_FIELDS.
+        needs: names out of settings.TEXT_FIELDS.
         positive: the completions under their prompts.
         negative: the same under their negative prompts, for negative_logprobs and full_kl.
         reference_features: (B, T, D) of the frozen reference, for hellinger.

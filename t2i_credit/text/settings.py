@@ -12,10 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..config.messages import KeyProblem, first_problem, show
-from ..config.plugins import CreditConfig, find_plugin
-from ..config.schema import NEVER_REFRESHED
+from ..config.plugins import CreditConfig
 from ..config.values import Section
-from ..credit.entry import CreditEntry, as_entry
+from ..credit.entry import CreditEntry
 from ..credit.fields import UPDATE_FIELDS
 from ..errors import ConfigError
 
@@ -81,13 +80,12 @@ class TextCreditConfig:
     @staticmethod
     def compares(section: CreditConfig) -> bool:
         """Whether the credit compares the prompt with a negative one."""
-        entry = as_entry(find_plugin(section.name, CreditConfig.table(), "credit.name"))
-        return bool(entry.fields_needed(**section.params) & NEGATIVE_FIELDS)
+        return bool(section.entry.fields_needed(**section.params) & NEGATIVE_FIELDS)
 
     @property
     def entry(self) -> CreditEntry:
         """The entry of the credit table, or a user's function as one."""
-        return as_entry(find_plugin(self.section.name, CreditConfig.table(), "credit.name"))
+        return self.section.entry
 
     @property
     def needs(self) -> frozenset[str]:
@@ -96,7 +94,7 @@ class TextCreditConfig:
 
     @property
     def uniform(self) -> bool:
-        return self.section.name == "uniform"
+        return self.entry.even
 
     @property
     def needs_negative(self) -> bool:
@@ -111,8 +109,7 @@ class TextCreditConfig:
         name = self.section.name
         if foreign := sorted(self.needs - TEXT_FIELDS):
             yield "credit.name", f"'{name}' is refused for text: it needs {foreign[0]}, of images"
-        if self.section.refresh and name in NEVER_REFRESHED:
-            why = NEVER_REFRESHED[name]
+        if self.section.refresh and (why := self.entry.refresh):
             yield "credit.refresh", f"true is refused with credit.name '{name}': {why}"
         yield from self._of_the_negative(name)
         if self.gold is not None:

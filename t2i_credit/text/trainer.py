@@ -38,12 +38,7 @@ from .scoring import (
     overheard,
     score,
 )
-from .settings import (
-    REFERENCE_FIELDS,
-    TextCreditConfig,
-    check_arguments,
-    check_model,
-)
+from .settings import REFERENCE_FIELDS, TextCreditConfig, check_arguments, check_model
 
 require_tested_trl()
 

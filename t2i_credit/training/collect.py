@@ -1,4 +1,4 @@
-"""From a step's number to groups worth training on: rounds of sampling, scoring, golden references. Updates nothing.
+"""From a step's number to groups worth training on: sampling, scoring, rounds, golden references. Updates nothing.
 
 Dynamic sampling (DAPO, 2503.14476): groups of equal rewards teach nothing, so they are dropped, and other prompts are
 sampled until the step is full or the rounds are used up. Randomness comes from (seed, step, round).
@@ -7,21 +7,81 @@ Shapes: P prompts in a step, G samples each, B samples, whole groups at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from ..advantages import zero_spread_groups
 from ..config.schema import Config
+from ..errors import TrainingError
 from ..interfaces import Prompt, Rollout
 from ..prompts.batches import PromptBatches
-from ..rollout.sampling import GOLD, TRAINING, derive_seed
+from ..rollout.sampling import GOLD, TRAINING, derive_seed, sample_rollout
 from .gold import failed_groups
+from .metrics import StepClock
 from .mixture import Mixture
+from .processes import gather_rollout, gather_rows, gathered, my_share
+
+Reward = Callable[[Tensor, Sequence[Prompt]], tuple[Tensor, dict[str, Tensor]]]
+
+
+def sample_together(
+    prompts: Sequence[Prompt],
+    seed: int,
+    *,
+    config: Config,
+    sampler: Any,
+    needs: Collection[str],
+    accelerator: Accelerator,
+) -> Rollout:
+    """A rollout of the prompts, each process sampling its share.
+
+    Args:
+        config: how many images of each prompt, and how.
+        sampler: the model without accelerate's wrapping.
+        needs: the rollout's fields that the credit reads.
+        accelerator: precision, and which processes there are.
+    """
+    settings = config.rollout
+    mine = my_share(len(prompts), accelerator)
+    with gathered(sampler), accelerator.autocast():
+        part = sample_rollout(
+            sampler,
+            prompts[mine],
+            group_size=settings.group_size,
+            **settings.sampling,
+            seed=seed,
+            batch_size=settings.batch_size,
+            full_kl="full_kl" in needs,
+            guided_entropy="guided_entropy" in needs,
+            code_spread="code_spread" in needs,
+            code_shift="code_shift" in needs,
+            negative_branch=not {"negative_logprobs", "full_kl"}.isdisjoint(needs),
+            first_sample=mine.start * settings.group_size,
+        )
+    return gather_rollout(part, prompts, accelerator)
+
+
+def judge_together(
+    step: int, rollout: Rollout, *, reward: Reward, accelerator: Accelerator, clock: StepClock
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Total reward (B,) and its parts, each process judging its share; what a reward refuses is told with the step."""
+    size = rollout.group_size
+    prompts = len(rollout) // size
+    mine = my_share(prompts, accelerator)
+    rows = slice(mine.start * size, mine.stop * size)
+    with clock("reward"):
+        try:
+            total, parts = reward(rollout.images[rows], rollout.prompts[rows])
+        except TrainingError as error:
+            raise TrainingError(f"step {step}: {error}; no update was made") from error
+        total = gather_rows(total, prompts, accelerator)
+        return total, {name: gather_rows(p, prompts, accelerator) for name, p in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -75,7 +135,6 @@ class GroupCollector:
     Args:
         config: what to do.
         batches: the prompts in their order.
-        sample: prompts and a seed to a rollout.
         judge: a step's number and a rollout to its rewards (B,) and their parts as they are.
         go_gold: a rollout, which groups failed (P,) and a seed to the rollout with golden references and their rows.
 
@@ -90,71 +149,26 @@ class GroupCollector:
         config: Config,
         batches: PromptBatches,
         *,
-        sample: Callable[[Sequence[Prompt], int], Rollout],
         judge: Callable[[int, Rollout], tuple[Tensor, Mapping[str, Tensor]]],
         go_gold: Callable[[Rollout, Tensor, int], tuple[Rollout, Tensor]],
     ) -> None:
         self.config, self.batches = config, batches
-        self.sample, self.judge, self.go_gold = sample, judge, go_gold
+        self.judge, self.go_gold = judge, go_gold
         self.mixture = Mixture(config.reward)
         self.refills = 0
 
-    def __call__(self, step: int) -> tuple[Scored, Scored, dict[str, float]]:
-        """Everything that was sampled for a step, counted from 1; what to train on; and the counts of both.
+    def groups(self, step: int) -> StepGroups:
+        """The groups of a step, counted from 1, none of which is there yet."""
+        return StepGroups(self, step)
 
-        Golden references stand in the latter alone.
-        """
-        settings, per_step = self.config.rollout, self.batches.per_step
-        first = (step - 1) * per_step + self.refills
-        sampled: list[Scored] = []
-        kept: list[Scored] = []
-        counts: dict[str, float] = {}
-        asked, missing = 0, per_step
-        for turn in range(settings.max_rounds if settings.dynamic else 1):
-            key = (self.config.train.seed, step, *([turn] if turn else []))
-            prompts = self.batches.at(first + asked, missing)
-            asked += missing
-            rollout = self.sample(prompts, derive_seed(TRAINING, *key))
-            sampled.append(self.scored(step, rollout, learn=True))
-            kept.append(sampled[-1])
-            if settings.gold:
-                kept[-1] = self._with_gold(step, kept[-1], derive_seed(GOLD, *key), counts)
-            if settings.dynamic:
-                kept[-1] = kept[-1].with_spread()
-            missing -= len(kept[-1].rollout) // settings.group_size
-            if missing == 0:
-                break
-        self.refills += asked - per_step
-        if settings.dynamic:
-            trained = per_step - missing
-            counts |= {"rounds": len(kept), "groups_dropped": asked - trained}
-            counts |= {"groups_trained": trained}
-            if trained == 0:  # nothing to learn from: groups without advantage
-                kept = sampled[:1]
-        return reduce(Scored.joined, sampled), reduce(Scored.joined, kept), counts
-
-    def scored(self, step: int, rollout: Rollout, *, learn: bool) -> Scored:
-        """A rollout and its rewards; `learn`: whether running statistics take them in."""
-        rewards, parts = self.judge(step, rollout)
+    def scored(
+        self, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor], *, learn: bool
+    ) -> Scored:
+        """A rollout and its rewards (B,) with their parts; `learn`: whether running statistics take them in."""
         if not self.mixture.normalizes:
             return Scored(rollout, rewards, parts, {}, rewards)
         target, normalized = self.mixture(parts, rollout.group_size, learn=learn)
         return Scored(rollout, rewards, parts, normalized, target)
-
-    def _with_gold(self, step: int, scored: Scored, seed: int, counts: dict[str, float]) -> Scored:
-        """Golden references in the place of failures, with `gold_reward` and the parts that they are judged at."""
-        settings = self.config.rollout
-        failed = failed_groups(scored.rewards, settings.group_size, settings.fail_below)
-        rollout, rows = self.go_gold(scored.rollout, failed, seed)
-        counts["gold"] = counts.get("gold", 0) + len(rows)
-        counts["gold_missing"] = counts.get("gold_missing", 0) + int(failed.sum()) - len(rows)
-        if len(rows) == 0:
-            return scored
-        references = replace(rollout.select(rows), group_size=1)
-        _, judged = self.judge(step, references)
-        parts = {n: part.index_copy(0, rows, judged[n]) for n, part in scored.parts.items()}
-        rewards = scored.rewards.index_fill(0, rows, settings.gold_reward)
-        return Scored(rollout, rewards, parts, {}, rewards)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold for the next step to be the same."""
@@ -164,3 +178,81 @@ class GroupCollector:
         """Takes up the state of a checkpoint."""
         self.refills = state["refills"]
         self.mixture.load(state["mixture"])
+
+
+class StepGroups:
+    """The groups of one step, which come round by round.
+
+    Attributes:
+        counts: what was dropped, trained on and replaced, for the metrics; complete after the last round.
+    """
+
+    def __init__(self, collector: GroupCollector, step: int) -> None:
+        self.collector, self.step = collector, step
+        self.counts: dict[str, float] = {}
+        self._sampled: list[Scored] = []
+        self._kept: list[Scored] = []
+        self._missing = collector.batches.per_step
+        self._key: tuple[int, ...] = ()  # of the round's noise
+
+    def rounds(self) -> Iterator[tuple[list[Prompt], int]]:
+        """The prompts and the seed of every round, until the step is full or the rounds are used up.
+
+        What a round sampled must be added before the next one is asked for.
+        """
+        collector, settings = self.collector, self.collector.config.rollout
+        per_step = collector.batches.per_step
+        first = (self.step - 1) * per_step + collector.refills
+        asked = 0
+        for turn in range(settings.max_rounds if settings.dynamic else 1):
+            self._key = (collector.config.train.seed, self.step, *([turn] if turn else []))
+            prompts = collector.batches.at(first + asked, self._missing)
+            asked += self._missing
+            yield prompts, derive_seed(TRAINING, *self._key)
+            if self._missing == 0:
+                break
+        collector.refills += asked - per_step
+        if settings.dynamic:
+            trained = per_step - self._missing
+            self.counts |= {"rounds": len(self._kept), "groups_dropped": asked - trained}
+            self.counts |= {"groups_trained": trained}
+            if trained == 0:  # nothing to learn from: groups without advantage
+                self._kept = self._sampled[:1]
+
+    def add(self, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """What a round sampled, its rewards (B,) and their parts."""
+        settings = self.collector.config.rollout
+        scored = self.collector.scored(rollout, rewards, parts, learn=True)
+        self._sampled.append(scored)
+        if settings.gold:
+            scored = self._with_gold(scored)
+        if settings.dynamic:
+            scored = scored.with_spread()
+        self._kept.append(scored)
+        self._missing -= len(scored.rollout) // settings.group_size
+
+    @property
+    def sampled(self) -> Scored:
+        """Everything that was sampled."""
+        return reduce(Scored.joined, self._sampled)
+
+    @property
+    def trained(self) -> Scored:
+        """What to train on; golden references stand here alone."""
+        return reduce(Scored.joined, self._kept)
+
+    def _with_gold(self, scored: Scored) -> Scored:
+        """Golden references in the place of failures, with `gold_reward` and the parts that they are judged at."""
+        settings, counts = self.collector.config.rollout, self.counts
+        failed = failed_groups(scored.rewards, settings.group_size, settings.fail_below)
+        seed = derive_seed(GOLD, *self._key)
+        rollout, rows = self.collector.go_gold(scored.rollout, failed, seed)
+        counts["gold"] = counts.get("gold", 0) + len(rows)
+        counts["gold_missing"] = counts.get("gold_missing", 0) + int(failed.sum()) - len(rows)
+        if len(rows) == 0:
+            return scored
+        references = replace(rollout.select(rows), group_size=1)
+        _, judged = self.collector.judge(self.step, references)
+        parts = {n: part.index_copy(0, rows, judged[n]) for n, part in scored.parts.items()}
+        rewards = scored.rewards.index_fill(0, rows, settings.gold_reward)
+        return Scored(rollout, rewards, parts, {}, rewards)

@@ -1,7 +1,8 @@
 """Going gold: where every sample of a group fails, a golden reference takes the place of the last one (2510.07790).
 
 The reference is an image that fulfils the prompt, as the codes of the model's own tokenizer. What sampling would have
-known about it (the log-probs of both prompts) is computed under the policy that sampled the others. Judges no image.
+known about it (the log-probs of both prompts) is computed under the policy that sampled the others. It comes from the
+prompt's own file, or is drawn by the world that the prompt is of. Judges no image.
 Shapes: P prompts, G samples each, B = P*G samples, T image tokens.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,7 @@ from ..rollout.images import from_uint8
 from ..rollout.logprobs import STATISTICS
 from ..rollout.sampling import derive_seed
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 World = Callable[[Prompt, int], NDArray[np.uint8] | None]
-
 
 # (prompt, seed) to an image (3, h, w) in [0, 1] that fulfils the prompt; None = there is none
 ReferenceImage = Callable[[Prompt, int], Tensor | None]
@@ -116,8 +113,6 @@ class References:
 
     def check_sizes(self, prompts: Sequence[Prompt], model: Any) -> None:
         """Raises PromptError or ConfigError if an image is not of the size that the model's tokenizer takes."""
-        import torch
-
         tokens = torch.zeros(1, model.grid[0] * model.grid[1], dtype=torch.long)
         height, width = model.decode(tokens.to(model.device)).shape[-2:]
         takes = f"the model takes {width} x {height} pixels (width x height)"

@@ -1,8 +1,13 @@
-"""What is logged of every training step: one line of explanation each, and the numbers that need only tensors."""
+"""What is logged of every training step: one line of explanation each, the numbers that need only tensors, the clock.
+
+Shapes: P prompts, G samples of each, B = P*G samples, T = H*W image tokens in raster order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import fmean
 from typing import Any
 
@@ -15,7 +20,6 @@ from torch.nn import functional as F
 
 from ..advantages import zero_spread_groups
 from ..interfaces import Rollout
-from ..measure.intervals import Numbers
 
 COVERAGE = 0.25  # a token lies on an object if the objects cover at least this share of its cell
 
@@ -70,6 +74,33 @@ TEXT_METRICS = {
     "answer_length": "mean number of tokens of a sampled answer, with its end token",
     "truncated": "share of sampled answers that grpo.max_completion_length cut off",
 }
+
+
+class StepClock:
+    """The seconds of a step, part by part.
+
+    Args:
+        settle: called before the end of a part is read, such as to wait for a device that lags behind Python.
+
+    Attributes:
+        seconds: {part: spent on it in this step}.
+    """
+
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
+        self.settle = settle
+        self.seconds: dict[str, float] = {}
+
+    def restart(self) -> None:
+        """Another step begins."""
+        self.seconds = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Adds what happens inside to a part."""
+        began = time.perf_counter()
+        yield
+        self.settle()
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
 
 
 @torch.no_grad()
@@ -206,10 +237,7 @@ def live_localisation(
     }
 
 
-# ---- one number per sample ----
-
-
-def auroc(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> Numbers:
+def auroc(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The probability that a token on an object scores higher than one off it; a tie counts half.
 
     (B, T), (B, T) to (B,) in [0, 1]; 0.5 is chance, nan where all tokens are on, or all are off.
@@ -218,19 +246,19 @@ def auroc(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> Numbers:
     off = on_object.shape[1] - on
     ranks = np.where(on_object, stats.rankdata(scores, axis=1), 0.0).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Numbers = (ranks - on * (on + 1) / 2) / (on * off)
+        found: NDArray[np.float64] = (ranks - on * (on + 1) / 2) / (on * off)
     return np.where((on > 0) & (off > 0), found, np.nan)
 
 
-def mass_inside(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> Numbers:
+def mass_inside(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The share of a row's total score, at least 0 each, that lies on objects: (B, T) twice to (B,)."""
     total = scores.sum(1, dtype=np.float64)
     inside = np.where(on_object, scores, 0).sum(1, dtype=np.float64)
     return np.divide(inside, total, out=on_object.mean(1), where=total > 0)
 
 
-def pointing(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> Numbers:
+def pointing(scores: NDArray[Any], on_object: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Whether the top token is on an object; of several top tokens the share. (B, T) twice to (B,)."""
     top = scores == scores.max(1, keepdims=True)
-    share: Numbers = (top & on_object).sum(1) / top.sum(1)
+    share: NDArray[np.float64] = (top & on_object).sum(1) / top.sum(1)
     return share

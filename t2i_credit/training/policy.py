@@ -1,13 +1,15 @@
-"""The policy whose credit is measured, and what passes of it and of its reference tell. Samples and updates nothing.
+"""The policy that is trained and measured: what passes of it and of its reference tell, and how many a step takes.
 
-Shapes: P prompts, G samples of each, B = P*G samples, T image tokens.
+Samples and updates nothing. Samples kept for the run folder, further rounds of dynamic sampling and golden references
+come on top of the passes of a step. A layer that is recomputed in the backward pass is not counted: it makes no pass
+of its own. Shapes: P prompts, G samples of each, B = P*G samples, T image tokens; N = the samples of a pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,10 +18,10 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..credit.entry import CreditEntry
-from ..interfaces import Condition, Rollout
+from ..interfaces import Rollout
 
 # what a credit entry calls the fields of an update, by policy, and what the model calls them
-POLICY_STATISTICS = {
+_STATISTICS = {
     "guided": {"hellinger": "guided_hellinger", "normalized_entropy": "guided_entropy"},
     "conditional": {"hellinger": "hellinger", "normalized_entropy": "entropy"},
 }
@@ -30,12 +32,14 @@ class Policy:
     """A generator, how it is guided, and what it is compared with.
 
     Attributes:
-        model: the generator.
+        model: what runs a pass: the generator, in training as accelerate prepared it.
         reference: the frozen model that its run began from, or the model itself where it has left nothing yet; None
-            where no credit asks for one.
+            where nothing asks for one.
         form: guided or conditional, as `loss.policy` has it.
         cfg_scale, temperature: of the guided distribution.
-        batch_size: most samples in one pass, but at least a group; None = all.
+        batch_size: most samples in one pass of `fields`, but at least a group; None = all.
+        sampler: the model without accelerate's wrapping; None = the model itself.
+        rounding: the number format that accelerate gives the model's own passes, for those of the reference.
     """
 
     model: Any
@@ -44,76 +48,117 @@ class Policy:
     cfg_scale: float
     temperature: float
     batch_size: int | None = None
+    sampler: Any = None
+    rounding: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod
-    def of(cls, config: Config, model: Any, reference: Any | None) -> Policy:
-        """The policy that a configuration trains."""
+    def of(cls, config: Config, model: Any, reference: Any | None, **more: Any) -> Policy:
+        """The policy that a configuration trains; `more` is `sampler` and `rounding`."""
         rollout = config.rollout
         settings = (rollout.cfg_scale, rollout.temperature, rollout.batch_size)
-        return cls(model, reference, config.loss.policy, *settings)
+        return cls(model, reference, config.loss.policy, *settings, **more)
+
+    @property
+    def both_branches(self) -> bool:
+        """Whether it is a distribution of both branches: guided, by a scale that guides."""
+        return self.form == "guided" and self.cfg_scale != 1
+
+    @property
+    def logprobs(self) -> str:
+        """What the model, and a rollout, call the log-probs of the taken tokens in the policy's own form."""
+        return "guided_logprobs" if self.form == "guided" else "logprobs"
+
+    @property
+    def statistics(self) -> dict[str, str]:
+        """{field of an update: what the model calls it}, but for those of the reference."""
+        return _STATISTICS[self.form] | {"policy_logprobs": self.logprobs}
+
+    def takes_another_branch(self, statistic: str) -> bool:
+        """Whether the model runs a branch for it that the policy has not."""
+        guided = statistic.startswith("guided_") and self.cfg_scale != 1
+        both = guided or statistic in ("negative_logprobs", "full_kl", "code_shift")
+        return both and not self.both_branches
+
+    def ask(
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        names: Mapping[str, str],
+        *,
+        of_reference: bool = False,
+        negatives: bool = True,
+    ) -> dict[str, Tensor]:
+        """A pass over the tokens of the samples at `rows`: {field: (N, T)} for {field: the model's statistic}.
+
+        Args:
+            rollout: whole groups.
+            rows: (N,).
+            names: what is asked.
+            of_reference: asks the frozen reference instead of the model.
+            negatives: whether the condition holds the prompts' negatives.
+        """
+        if not names:
+            return {}
+        sampler = self.sampler or self.model
+        size = rollout.group_size
+        owners = _owners_of(rows, size)
+        prompts = rollout.prompts[::size]
+        texts = [p.text for p in prompts]
+        against = [p.negative for p in prompts] if negatives else None
+        condition = sampler.condition(texts, against).select(owners)
+        tokens = rollout.tokens[rows]
+        frozen = None
+        if "hellinger" in names and self.reference is not None:
+            seen = condition
+            if not self.both_branches:  # a frozen model's negative branch would run for nothing
+                seen = sampler.condition(texts, None).select(owners)
+            with self.rounding():
+                frozen = self.reference.reference(seen, tokens)
+        asked: Any = self.reference if of_reference else self.model
+        with self.rounding() if of_reference else nullcontext():
+            found = asked(
+                condition,
+                tokens,
+                want=list(dict.fromkeys(names.values())),
+                reference=frozen,
+                cfg_scale=self.cfg_scale,
+                temperature=self.temperature,
+            )
+        fields = {field: found[statistic] for field, statistic in names.items()}
+        if "normalized_entropy" in fields:
+            largest = math.log(sampler.codebook_size)
+            fields["normalized_entropy"] = fields["normalized_entropy"] / largest
+        return fields
 
     def batch_prompts(self, rollout: Rollout) -> int:
-        """How many prompts of a rollout one pass takes."""
+        """How many prompts of a rollout one pass of `fields` takes."""
         return max(1, (self.batch_size or len(rollout)) // rollout.group_size)
 
     @torch.no_grad()
     def fields(self, names: Collection[str], rollout: Rollout) -> dict[str, Tensor]:
-        """The fields of an update, as training takes them: {name: (B, T)} for names out of UPDATE_FIELDS in credit.py.
+        """The fields of an update, as training takes them: {name: (B, T)} for names out of UPDATE_FIELDS.
 
         The negatives are those of the rollout's prompts.
         """
-        if not names:
-            return {}
-        size, count = rollout.group_size, self.batch_prompts(rollout)
-        prompts = rollout.prompts[::size]
-        both = self.form == "guided" and self.cfg_scale != 1
-        negatives = [p.negative for p in prompts] if both else None
-        condition = self.model.condition([p.text for p in prompts], negatives)
+        own = {name: self.statistics[name] for name in names if name != "ref_logprobs"}
+        theirs = {name: self.logprobs for name in names if name == "ref_logprobs"}
+        rows = torch.arange(len(rollout), device=rollout.tokens.device)
+        both = self.both_branches
         parts = []
-        for start in range(0, len(prompts), count):
-            index = torch.arange(start, min(start + count, len(prompts)))
-            tokens = rollout.tokens[start * size : (start + count) * size]
-            parts.append(self._pass(names, condition.select(index.to(tokens.device)), tokens))
+        for some in rows.split(self.batch_prompts(rollout) * rollout.group_size):
+            found = self.ask(rollout, some, own, negatives=both)
+            found |= self.ask(rollout, some, theirs, of_reference=True, negatives=both)
+            parts.append(found)
         return {name: torch.cat([part[name] for part in parts]) for name in names}
 
-    def _pass(
-        self, names: Collection[str], condition: Condition, tokens: Tensor
-    ) -> dict[str, Tensor]:
-        taken = "guided_logprobs" if self.form == "guided" else "logprobs"
-        statistics = POLICY_STATISTICS[self.form] | {"policy_logprobs": taken}
-        own = {name: statistics[name] for name in names if name != "ref_logprobs"}
-        found: dict[str, Tensor] = {}
-        if own:
-            frozen = None
-            if "hellinger" in own:
-                assert self.reference is not None
-                frozen = self.reference.reference(condition, tokens)
-            seen = self._statistics(self.model, condition, tokens, own.values(), frozen)
-            found = {name: seen[statistic] for name, statistic in own.items()}
-        if "normalized_entropy" in found:
-            found["normalized_entropy"] /= math.log(self.model.codebook_size)
-        if "ref_logprobs" in names:
-            asked = self._statistics(self.reference, condition, tokens, [taken])
-            found["ref_logprobs"] = asked[taken]
-        return found
 
-    def _statistics(
-        self,
-        model: Any,
-        condition: Condition,
-        tokens: Tensor,
-        want: Collection[str],
-        reference: Any = None,
-    ) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = model(
-            condition,
-            tokens,
-            want=list(dict.fromkeys(want)),
-            reference=reference,
-            cfg_scale=self.cfg_scale,
-            temperature=self.temperature,
-        )
-        return found
+def _owners_of(rows: Tensor, group_size: int) -> Tensor:
+    """The prompts of the samples at `rows` (N,), for a pass over them; of whole groups each prompt once."""
+    owners = rows // group_size
+    whole_groups = len(rows) % group_size == 0 and bool(
+        (rows[::group_size] % group_size == 0).all()
+    )
+    return owners[::group_size] if whole_groups else owners
 
 
 @dataclass(frozen=True)
@@ -211,12 +256,3 @@ class PassCounter:
             self.inputs += rows * inputs
         elif not given["use_cache"]:  # prompt and image together
             self.inputs += rows * self.image_inputs
-
-
-def owners_of(rows: Tensor, group_size: int) -> Tensor:
-    """The prompts of the samples at `rows` (N,), for a pass over them; of whole groups each prompt once."""
-    owners = rows // group_size
-    whole_groups = len(rows) % group_size == 0 and bool(
-        (rows[::group_size] % group_size == 0).all()
-    )
-    return owners[::group_size] if whole_groups else owners

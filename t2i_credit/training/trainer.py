@@ -6,9 +6,7 @@ a resumed run repeats the undisturbed one.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,36 +14,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..advantages import zero_spread_groups
 from ..config.schema import Config
-from ..credit.entry import CreditEntry, token_advantages
-from ..credit.gcpo import contrast
-from ..errors import RunError, TrainingError
-from ..interfaces import Prompt, Rollout
-from ..prompts.batches import PromptBatches, spread_over_tasks
-from ..rollout.sampling import PROBE, derive_seed, sample_rollout
+from ..credit.entry import CreditEntry
+from ..errors import RunError
+from ..interfaces import Prompt
+from ..prompts.batches import PromptBatches
 from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
 from ..run_folder.writer import RunWriter
-from .collect import GroupCollector, Scored
+from .collect import GroupCollector, Reward, Scored, judge_together, sample_together
 from .gold import ReferenceImage, go_gold
-from .metrics import live_localisation, rollout_metrics
-from .processes import (
-    distribute,
-    gather_rollout,
-    gather_rows,
-    gathered,
-    my_share,
-    optimizer_parts,
-    whole,
-)
-from .recorder import HeldoutWatch
+from .metrics import StepClock
+from .processes import distribute, optimizer_parts, whole
+from .recorder import Describe, StepRecorder
 from .tune import MovingAverage, load_trained
 from .update import PolicyUpdate, learning_rate
-
-SILENT_STEPS = 10  # steps without any spread in the rewards before the user is warned
-
-Reward = Callable[[Tensor, Sequence[Prompt]], tuple[Tensor, dict[str, Tensor]]]
-Describe = Callable[[Rollout], Sequence[Sequence[Mapping[str, Any]]]]
 
 
 class Trainer:
@@ -65,6 +47,7 @@ class Trainer:
         describe: rollout to the known objects of each sample, for the run folder; None = unknown.
         report: called after each step with its number (from 1) and metrics.
         warn: called with a line that the user should read.
+        clock: takes the time of a step's parts; left out = Python's, which a device may lag behind.
     """
 
     def __init__(
@@ -83,15 +66,11 @@ class Trainer:
         describe: Describe | None = None,
         report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
         warn: Callable[[str], None] = print,
+        clock: StepClock | None = None,
     ) -> None:
         self.config, self.run, self.accelerator = config, run, accelerator
-        self.reward, self.advantage, self.describe = reward, advantage, describe
-        self.report, self.warn = report, warn
-        settings = config.prompts
-        batches = PromptBatches(
-            prompts, per_step=settings.per_step, seed=settings.seed, balance=settings.balance
-        )
-        self.probes = spread_over_tasks(prompts, config.log.probes)
+        self.advantage, self.report = advantage, report
+        self.clock = clock or StepClock()
         self.model = distribute(model, reference, accelerator, config.train.sharding)
         optimizer = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
@@ -113,23 +92,42 @@ class Trainer:
         )
         decay = config.tune.ema
         self.average = MovingAverage(self._trained(), decay) if decay is not None else None
+        self.sample = partial(
+            sample_together,
+            config=config,
+            sampler=self.sampler,
+            needs=self.update.needs,
+            accelerator=accelerator,
+        )
+        self.judge = partial(
+            judge_together, reward=reward, accelerator=accelerator, clock=self.clock
+        )
+        order, rollout = config.prompts, config.rollout
         self.collect = GroupCollector(
             config,
-            batches,
-            sample=self._timed_call("rollout", self._sample),
-            judge=self._timed_call("reward", self._judge),
+            PromptBatches(prompts, per_step=order.per_step, seed=order.seed, balance=order.balance),
+            judge=self.judge,
             go_gold=partial(
                 go_gold,
                 model=self.model,
                 sampler=self.sampler,
                 reference_image=reference_image,
-                cfg_scale=config.rollout.cfg_scale,
-                temperature=config.rollout.temperature,
+                cfg_scale=rollout.cfg_scale,
+                temperature=rollout.temperature,
             ),
         )
-        self.watch = HeldoutWatch()
-        self.seconds: dict[str, float] = {}
-        self.silent = 0
+        self.record = StepRecorder(
+            config,
+            prompts,
+            run=run,
+            accelerator=accelerator,
+            sample=self.sample,
+            collect=self.collect,
+            advantage=advantage,
+            update=self.update,
+            describe=describe,
+            warn=warn,
+        )
         self.start = self._restore() if run.resume_step else 0
 
     def train(self) -> None:
@@ -142,155 +140,37 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         """One step, counted from 1; returns its metrics, which are also written."""
-        self.seconds = {}
-        with self._timed("step"):
-            sampled, trained, counts = self.collect(step)
+        self.clock.restart()
+        with self.clock("step"):
+            groups = self.collect.groups(step)
+            for prompts, seed in groups.rounds():
+                with self.clock("rollout"):
+                    rollout = self.sample(prompts, seed)
+                rewards, parts = self.judge(step, rollout)
+                groups.add(rollout, rewards, parts)
+            sampled, trained = groups.sampled, groups.trained
             advantages = self.advantage(trained.target, trained.rollout.group_size)
-            metrics = self._rollout_metrics(sampled) | counts
-            if self._keeps(step):
-                metrics |= self._write_samples(step, trained)
+            metrics = self.record.rollout(sampled) | groups.counts
+            metrics |= self.record.samples(step, trained)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.config, step)
-            with self._timed("update"):
+            with self.clock("update"):  # credit, loss, backward pass, optimizer
                 metrics |= self.update(step, trained.rollout, advantages)
             if self.average is not None:
                 self.average.update(self._trained())
-        metrics |= {"lr": learning_rate(self.config, step), "samples": self._samples(step)}
-        metrics |= {f"time/{name}": spent for name, spent in self.seconds.items()}
-        metrics["time/tokens_per_second"] = sampled.rollout.tokens.numel() / self.seconds["step"]
-        metrics |= self._watch_heldout(step, metrics)
-        self.run.append_metrics(step, metrics)
-        self._track(step, metrics)
-        self._warn_of_silence(step, metrics, trained)
+        metrics |= {"lr": learning_rate(self.config, step), **self._counted(step, sampled)}
+        self.record.metrics(step, metrics, trained)
         return metrics
 
-    def _sample(self, prompts: Sequence[Prompt], seed: int) -> Rollout:
-        settings, needs = self.config.rollout, self.update.needs
-        mine = my_share(len(prompts), self.accelerator)
-        with gathered(self.sampler), self.accelerator.autocast():
-            part = sample_rollout(
-                self.sampler,
-                prompts[mine],
-                group_size=settings.group_size,
-                **settings.sampling,
-                seed=seed,
-                batch_size=settings.batch_size,
-                full_kl="full_kl" in needs,
-                guided_entropy="guided_entropy" in needs,
-                code_spread="code_spread" in needs,
-                code_shift="code_shift" in needs,
-                negative_branch=bool({"negative_logprobs", "full_kl"} & needs),
-                first_sample=mine.start * settings.group_size,
-            )
-        return gather_rollout(part, prompts, self.accelerator)
-
-    def _judge(self, step: int, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total reward (B,) and its parts; what a reward refuses is told with the step."""
-        size = rollout.group_size
-        prompts = len(rollout) // size
-        mine = my_share(prompts, self.accelerator)
-        rows = slice(mine.start * size, mine.stop * size)
-        try:
-            total, parts = self.reward(rollout.images[rows], rollout.prompts[rows])
-        except TrainingError as error:
-            raise TrainingError(f"step {step}: {error}; no update was made") from error
-        total = gather_rows(total, prompts, self.accelerator)
-        return total, {n: gather_rows(p, prompts, self.accelerator) for n, p in parts.items()}
-
-    def _rollout_metrics(self, sampled: Scored) -> dict[str, float]:
-        return rollout_metrics(
-            sampled.rollout,
-            sampled.rewards,
-            sampled.parts,
-            normalized=sampled.normalized,
-            heldout=self.collect.mixture.heldout,
-        )
-
-    def _samples(self, step: int) -> int:
-        """Images sampled since the start."""
+    def _counted(self, step: int, sampled: Scored) -> dict[str, float]:
+        """Images sampled since the start, and what the step took."""
         prompts = step * self.config.prompts.per_step + self.collect.refills
-        return prompts * self.config.rollout.group_size
-
-    def _keeps(self, step: int) -> bool:
-        """Whether the run folder keeps samples of the step."""
-        every, total = self.config.log.samples_every, self.config.train.steps
-        return step == 1 or step % every == 0 or step == total
-
-    def _write_samples(self, step: int, trained: Scored) -> dict[str, float]:
-        """Keeps some groups of the step, and the probes: the same prompts and noise at every kept step.
-
-        Returns where their credit lies, if objects are known."""
-        size = trained.rollout.group_size
-        groups = len(trained.rollout) // size
-        wanted = min(self.config.log.groups, groups)
-        turn = step // self.config.log.samples_every * wanted  # so that all tasks have their turn
-        places = [(turn + i) % groups * size + k for i in range(wanted) for k in range(size)]
-        scored = trained.select(torch.tensor(places, device=trained.target.device))
-        if self.probes:
-            probes = self._sample(self.probes, derive_seed(PROBE, self.config.train.seed))
-            scored = scored.joined(self.collect.scored(step, probes, learn=False))
-        kept = scored.rollout
-        advantages = self.advantage(scored.target, size)
-        credit = self.update.credit_of(kept, advantages)
-        raw = None
-        if kept.negative_logprobs is not None:
-            chosen = self.config.credit
-            measured = chosen.name == "guidance_contrast"
-            kind: Any = chosen.params.get("kind", "k3") if measured else "k3"
-            raw = contrast(
-                kept.logprobs,
-                kept.negative_logprobs,
-                kept.mask,
-                kind=kind,
-                full_kl=kept.full_kl,
-            )
-        objects = self.describe(kept) if self.describe else None
-        self.run.write_step(
-            step,
-            kept,
-            grid=self.sampler.grid,
-            codebook_size=self.sampler.codebook_size,
-            rewards=scored.rewards,
-            reward_parts=scored.parts,
-            reward_normalized=scored.normalized,
-            advantages=advantages,
-            credit=credit,
-            token_advantages=token_advantages(advantages, credit),
-            contrast=raw,
-            objects=objects,
-            probes=len(self.probes) * size,
-        )
-        if objects is None:
-            return {}
-        height, width = kept.images.shape[-2:]
-        return live_localisation(credit, objects, self.sampler.grid, (height, width))
-
-    def _track(self, step: int, metrics: Mapping[str, float]) -> None:
-        try:
-            self.accelerator.log(dict(metrics), step=step)
-        except OSError as error:
-            reason = error.strerror or error
-            raise RunError(f"{self.run.path}: trackers cannot be written: {reason}") from error
-
-    def _watch_heldout(self, step: int, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The metric, and a warning when a held-out reward begins to fall while the trained one rises."""
-        parts = {name: metrics[f"heldout/{name}"] for name in self.collect.mixture.heldout}
-        if not parts:
-            return {}
-        if line := self.watch(metrics["reward"], parts):
-            self.warn(f"step {step}: {line}")
-        return {"heldout_falls": float(self.watch.fallen)}
-
-    def _warn_of_silence(self, step: int, metrics: Mapping[str, float], trained: Scored) -> None:
-        """Says so when nothing can be learned."""
-        flat = zero_spread_groups(trained.target, trained.rollout.group_size)
-        self.silent = self.silent + 1 if bool(flat.all()) else 0
-        if self.silent and self.silent % SILENT_STEPS == 0:
-            level = f"equal within every group (mean {metrics['reward']:.3g})"
-            level = "zero" if metrics["reward"] == 0 else level
-            self.warn(
-                f"step {step}: all rewards of the last {self.silent} steps are {level}; nothing is learned"
-            )
+        seconds = self.clock.seconds
+        return {
+            "samples": prompts * self.config.rollout.group_size,
+            **{f"time/{name}": spent for name, spent in seconds.items()},
+            "time/tokens_per_second": sampled.rollout.tokens.numel() / seconds["step"],
+        }
 
     # Checkpoints
 
@@ -309,7 +189,7 @@ class Trainer:
             step,
             model_state=trained,
             optimizer=optimizer,
-            extra={"collect": self.collect.state(), "watch": self.watch.state(), **averaged},
+            extra={"collect": self.collect.state(), "watch": self.record.watch.state(), **averaged},
             keep=self.config.train.keep_checkpoints,
         )
 
@@ -332,24 +212,9 @@ class Trainer:
         if "collect" not in saved.extra:
             raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
         self.collect.load(saved.extra["collect"])
-        self.watch.load(saved.extra["watch"])
+        self.record.watch.load(saved.extra["watch"])
         self.accelerator.wait_for_everyone()
         # one process killed between saving and pruning leaves one checkpoint too many
         if self.accelerator.is_main_process:
             prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
         return saved.step
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-
-    def _timed_call(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """`work`, which adds its time to that of the step's other calls under this name."""
-
-        def timed(*args: Any) -> Any:
-            with self._timed(name):
-                return work(*args)
-
-        return timed

@@ -21,7 +21,7 @@ from ..errors import TrainingError
 from ..interfaces import Rollout
 from ..losses import policy_loss
 from .metrics import credit_metrics
-from .policy import POLICY_STATISTICS, both_branches, owners_of, samples_in_a_pass
+from .policy import Policy, samples_in_a_pass
 from .processes import (
     gather_rows,
     micro_batches,
@@ -58,21 +58,21 @@ class PolicyUpdate:
         optimizer: torch.optim.Optimizer,
         accelerator: Accelerator,
     ) -> None:
-        self.config, self.model, self.sampler, self.reference = config, model, sampler, reference
+        self.config, self.model, self.sampler = config, model, sampler
         self.credit_entry, self.optimizer, self.accelerator = credit, optimizer, accelerator
+        self.policy = Policy.of(
+            config, model, reference, sampler=sampler, rounding=accelerator.autocast
+        )
         self.needs = credit.fields_needed(**config.credit.params)
-        policy = config.loss.policy
-        self.policy_name = "guided_logprobs" if policy == "guided" else "logprobs"
-        self.both_branches = both_branches(config)
         self.held = config.loss.kl_coef > 0 or "ref_logprobs" in self.needs
         refresh = config.credit.refresh
         self.renews = refresh or bool(self.needs & UPDATE_FIELDS)
         # the credit's fields that the model computes anew at each update, and its names for them; what takes a branch
         # that the policy has not is computed apart, so that no gradient runs through it
-        names = POLICY_STATISTICS[policy] | {"policy_logprobs": self.policy_name}
+        names = self.policy.statistics
         renewed = (self.needs if refresh else self.needs & UPDATE_FIELDS) - GROUP_FIELDS
         fresh = {name: names.get(name, name) for name in sorted(renewed - {"ref_logprobs"})}
-        self.apart = {n: s for n, s in fresh.items() if self._takes_another_branch(s)}
+        self.apart = {n: s for n, s in fresh.items() if self.policy.takes_another_branch(s)}
         self.in_pass = {n: s for n, s in fresh.items() if n not in self.apart}
 
     def __call__(self, step: int, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
@@ -84,7 +84,7 @@ class PolicyUpdate:
         """
         settings = self.config.loss
         updates = settings.updates_per_rollout
-        stored = getattr(rollout, self.policy_name)
+        stored = getattr(rollout, self.policy.logprobs)
         old = stored
         if updates > 1 and settings.old == "recompute":
             old = self._recomputed(rollout, stored)
@@ -100,7 +100,9 @@ class PolicyUpdate:
             differences = []
             for rows, final, spare in self._my_micro_batches(rollout):
                 with nullcontext() if final else self.accelerator.no_sync(self.model):
-                    found = self._pass(rollout, rows, {"policy": self.policy_name} | self.in_pass)
+                    found = self.policy.ask(
+                        rollout, rows, {"policy": self.policy.logprobs} | self.in_pass
+                    )
                     logprobs = found.pop("policy")
                     if not spare:
                         differences.append((logprobs.detach() - stored[rows]).abs())
@@ -142,7 +144,7 @@ class PolicyUpdate:
         asks = "ref_logprobs" in self.needs
         parts = []
         for rows in self._micro_batches(rollout):
-            found = self._pass(rollout, rows, self.in_pass)
+            found = self.policy.ask(rollout, rows, self.in_pass)
             parts.append(self._fields(rollout, rows, known, found, reference=asks))
         fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
         return self._assign(rollout, fields, advantages)
@@ -173,10 +175,10 @@ class PolicyUpdate:
         """{name: (N, T)} of the samples at `rows`: what was known, what the policy's pass found, and the rest."""
         fields = {name: value[rows] for name, value in known.items()}
         fields |= {name: value.detach() for name, value in found.items()}
-        fields |= self._pass(rollout, rows, self.apart)
+        fields |= self.policy.ask(rollout, rows, self.apart)
         if reference:
-            names = {"ref_logprobs": self.policy_name}
-            fields |= self._pass(rollout, rows, names, self.reference)
+            names = {"ref_logprobs": self.policy.logprobs}
+            fields |= self.policy.ask(rollout, rows, names, of_reference=True)
         return fields
 
     def _assign(
@@ -190,47 +192,6 @@ class PolicyUpdate:
         needed = {name: fields[name] for name in self.needs}
         assign, params = self.credit_entry.assign, self.config.credit.params
         return assign(needed, rollout.mask[rows], advantages[rows], **params)
-
-    def _takes_another_branch(self, statistic: str) -> bool:
-        """Whether the model runs a branch for it that the policy has not."""
-        guided = statistic.startswith("guided_") and self.config.rollout.cfg_scale != 1
-        both = guided or statistic in ("negative_logprobs", "full_kl", "code_shift")
-        return both and not self.both_branches
-
-    def _pass(
-        self, rollout: Rollout, rows: Tensor, names: Mapping[str, str], model: Any = None
-    ) -> dict[str, Tensor]:
-        """A pass over the tokens of the samples at `rows`: {field: (N, T)} for {field: the model's statistic}."""
-        if not names:
-            return {}
-        size = rollout.group_size
-        owners = owners_of(rows, size)
-        prompts = rollout.prompts[::size]
-        texts, negatives = [p.text for p in prompts], [p.negative for p in prompts]
-        condition = self.sampler.condition(texts, negatives).select(owners)
-        tokens = rollout.tokens[rows]
-        frozen = None
-        if "hellinger" in names and self.reference is not None:
-            seen = condition
-            if not self.both_branches:  # a frozen model's negative branch would run for nothing
-                seen = self.sampler.condition(texts, None).select(owners)
-            with self.accelerator.autocast():
-                frozen = self.reference.reference(seen, tokens)
-        # accelerate rounds in the trained model's own forward; a reference must round alike
-        with self.accelerator.autocast() if model else nullcontext():
-            found = (model or self.model)(
-                condition,
-                tokens,
-                want=list(dict.fromkeys(names.values())),
-                reference=frozen,
-                cfg_scale=self.config.rollout.cfg_scale,
-                temperature=self.config.rollout.temperature,
-            )
-        fields = {field: found[statistic] for field, statistic in names.items()}
-        if "normalized_entropy" in fields:
-            largest = math.log(self.sampler.codebook_size)
-            fields["normalized_entropy"] = fields["normalized_entropy"] / largest
-        return fields
 
     def _loss(
         self,
@@ -266,9 +227,9 @@ class PolicyUpdate:
     @torch.no_grad()
     def _recomputed(self, rollout: Rollout, stored: Tensor) -> Tensor:
         """(B, T) log-probs of the policy before the first update, by a training pass; of other processes' samples as stored."""
-        old, names = stored.clone(), {"policy": self.policy_name}
+        old, names = stored.clone(), {"policy": self.policy.logprobs}
         for rows, _, _ in self._my_micro_batches(rollout):
-            old[rows] = self._pass(rollout, rows, names)["policy"]
+            old[rows] = self.policy.ask(rollout, rows, names)["policy"]
         return old
 
     def _my_micro_batches(self, rollout: Rollout) -> Iterator[tuple[Tensor, bool, bool]]:

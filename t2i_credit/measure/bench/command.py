@@ -24,14 +24,12 @@ from ...training.policy import mixed_precision
 from .janus import against_transformers, bench_config, is_janus, random_janus
 from .memory import MemorySize, can_measure
 from .rewards import reward_rows
-from .rollout import _sampling
-from .step import _training
+from .rollout import sampling_rows
+from .step import step_rows
 from .timing import Row, cpu_threads
 from .update import memory_rows, pass_row
 
 REWARDS = ("geneval", "clip", "aesthetic")  # those that need no download
-
-
 PARTS = ("rollout", "update", "step", "rewards")
 
 
@@ -93,11 +91,11 @@ def run(
                 rows.append(pass_row(config, model, prompts, repeats, done))
         if "rollout" in parts:
             with mixed_precision(config, model.device):
-                rows += _sampling(config, model, prompts, repeats, done)
+                rows += sampling_rows(config, model, prompts, repeats, done)
         if "rollout" in parts and janus:
             rows.append(against_transformers(config, model, prompts[0], repeats, done))
         if "step" in parts:
-            steps, passes = _training(
+            steps, passes = step_rows(
                 config, model, reference, reward, advantage, prompts, repeats, done
             )
             rows += steps
@@ -148,14 +146,14 @@ def bench_of(
     """Measures a model.
 
     Args:
-        model: name, model folder or run; with `random_init` an architecture of `bench_janus.SIZES`.
+        model: name, model folder or run; with `random_init` an architecture of `janus.SIZES`.
         words: parts to measure (none = all) and overrides of the configuration, such as rollout.group_size=32.
         random_init: random weights, no download.
         repeats: of every variant.
         progress: called with (repeats done, of).
 
     Returns:
-        see `bench.run`.
+        see `run`.
 
     Raises:
         UserError: whatever is wrong, in one line.

@@ -1,4 +1,4 @@
-"""The least time that decoding can take: every step reads the transformer's weights and its cache. Samples nothing."""
+"""Sampling: what keeping log-probs costs, and the least time that decoding can take, which reads weights and cache."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from ...rollout.captured import eager_reason
 from ...rollout.sampling import BENCH, decode_batch, derive_seed, sampling_noise
 from .timing import Row, compared, interleaved, seconds
 
-COPIED = (
-    2**30
-)  # bytes of a copy on a GPU; a CPU's caches hold less than the sixteenth that it copies
+# bytes of a copy on a GPU; a CPU's caches hold less than the sixteenth that it copies
+COPIED = 2**30
 COPIES = 10
 
 
@@ -66,7 +65,7 @@ def reading_time(model: Any, rows: int) -> Limit:
 
 
 @torch.no_grad()
-def _sampling(
+def sampling_rows(
     config: Config,
     model: Any,
     prompts: Sequence[Prompt],

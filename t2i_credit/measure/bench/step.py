@@ -1,9 +1,8 @@
-"""XXX."""
+"""Whole training steps: GCPO against GRPO, the rates of their parts, the passes that they run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
@@ -14,6 +13,7 @@ from ...config.plugins import CreditConfig
 from ...config.schema import Config
 from ...credit.table import CREDIT
 from ...interfaces import Prompt
+from ...training.metrics import StepClock
 from ...training.policy import PassCounter, passes_needed
 from ...training.trainer import Trainer
 from .timing import Row, alone, compared, interleaved, seconds, synchronize
@@ -23,7 +23,7 @@ GRPO, GCPO = "uniform", "guidance_contrast"
 FIRST_STEP, LAST_STEP = 2, 10**9
 
 
-def _training(
+def step_rows(
     config: Config,
     model: Any,
     reference: Any | None,
@@ -39,7 +39,7 @@ def _training(
         cpu=model.device.type == "cpu", mixed_precision=config.train.precision
     )
     trainers = {
-        name: _TimedTrainer(
+        name: Trainer(
             _step_config(config, name),
             model=model,
             reference=reference,
@@ -50,6 +50,7 @@ def _training(
             run=_Unwritten(),  # type: ignore[arg-type]
             accelerator=accelerator,
             warn=lambda line: None,
+            clock=StepClock(lambda: synchronize(model.device)),
         )
         for name in (GCPO, GRPO)
     }
@@ -60,7 +61,7 @@ def _training(
         spent = seconds(model.device, lambda: trainer.step(FIRST_STEP + repeat))
         if name == GCPO:
             for part, values in parts.items():
-                values.append(trainer.seconds[part])
+                values.append(trainer.clock.seconds[part])
         return spent
 
     counter = PassCounter(model)
@@ -109,16 +110,6 @@ def _step_config(config: Config, credit: str) -> Config:
             "log": config.log.model_copy(update={"samples_every": LAST_STEP, "probes": 0}),
         }
     )
-
-
-class _TimedTrainer(Trainer):
-    """A trainer whose times are those of the device, which may lag behind Python."""
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        with super()._timed(name):
-            yield
-            synchronize(self.sampler.device)
 
 
 class _Unwritten:

@@ -1,4 +1,4 @@
-"""Makes the embedded generator from nothing, measures it, and writes its model card. The training is pretrain.py's."""
+"""Makes the embedded generator from nothing, measures it, and writes its model card. The training is worlds/pretrain/generator.py's."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def _story(plan: PretrainPlan, minutes: float) -> str:
 
 DATA = (
     "Each word of a caption is wrong with its own probability, for some words more often than not (`CONFUSIONS` in "
-    "t2i_credit/shapes/grammar.py). Held-out compositions occur in no scene and in no caption."
+    "t2i_credit/worlds/shapes/mistakes.py). Held-out compositions occur in no scene and in no caption."
 )
 
 

@@ -1,5 +1,5 @@
 """Makes the embedded reward models, measures them on scenes drawn afresh, and writes their model card. The training is
-pretrain_rewards.py's."""
+worlds/pretrain/rewards.py's."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _story(plan: RewardsPlan, minutes: float) -> str:
         f"```\nt2i-credit pretrain shapes --only rewards --seed {plan.seed}\n```\n\n"
         f"CLIP: {plan.clip_steps:,} steps of {plan.clip_batch} scenes, rendered afresh for every step, with true captions; a "
         "caption that is true of another image of its batch does not count as wrong for it. "
-        f"{plan.flawed_share:.0%} of the scenes are spoiled (t2i_credit/shapes/spoil.py) and their captions say so ({flaws}). "
+        f"{plan.flawed_share:.0%} of the scenes are spoiled (t2i_credit/worlds/shapes/examples.py) and their captions say so ({flaws}). "
         f"Head: {plan.head_steps:,} steps of {plan.head_batch} out of {plan.head_scenes:,} scenes over the frozen CLIP, "
         "least squares against 10 - 9 x strength. Held-out compositions occur in no scene and in no caption. "
         f"The last start of the command took {minutes:.0f} minutes."

@@ -1,5 +1,5 @@
 """Makes the embedded text model, measures what was written, and writes its model card. The training is
-pretrain_arithmetic.py's."""
+worlds/pretrain/text.py's."""
 
 from __future__ import annotations
 

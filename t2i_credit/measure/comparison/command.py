@@ -1,4 +1,4 @@
-"""A comparison by name: recipes, seeds and a base model to runs, their plan, their results. The numbers are compare.py's."""
+"""A comparison by name: recipes, seeds and a base model to runs, their plan, their results. The numbers are results.py's."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def compare(
         forward_passes: {method: per token and step}.
         workers: runs at a time.
         say: called with a line after each run.
-        searched: what a search before it found, which is kept beside the rest (see compare_search.py).
+        searched: what a search before it found, which is kept beside the rest (see search.py).
 
     Returns:
         the content of comparison.json.

@@ -1,4 +1,4 @@
-"""Comparisons of recipes for images: how their runs are trained, evaluated and counted. See compare_kinds.py."""
+"""Comparisons of recipes for images: how their runs are trained, evaluated and counted. See kind.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any
 
 from ...api.launch import run_training
 from ...api.parts import build_reward, load_prompt_set, prepare
-from ...config.plugins import find_plugin
 from ...config.schema import Config
 from ...config.values import with_section
-from ...credit.entry import as_entry
-from ...credit.table import CREDIT
 from ...errors import ConfigError, UserError
 from ...interfaces import Prompt
 from ...prompts.files import load_prompts
@@ -59,7 +56,7 @@ class ImagePlan:
         return evaluation_prompts(split, self.prompts)
 
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
-        """See `compare_kinds.EvaluationPlan`."""
+        """See `kind.EvaluationPlan`."""
         reader, settings = RunReader(run), self.protocol().to_dict()
         steps = reader.config()["train"]["steps"]
         source = self.source or split_name(split)
@@ -76,7 +73,7 @@ class ImagePlan:
         return None
 
     def evaluate(self, run: Path, split: str) -> None:
-        """See `compare_kinds.EvaluationPlan`."""
+        """See `kind.EvaluationPlan`."""
         settings: dict[str, Any] = self.protocol().to_dict()
         evaluate_model(str(run), split=split, source=self.source, per_task=self.prompts, **settings)
 
@@ -91,7 +88,7 @@ class ImagePlan:
 
 
 class Images:
-    """See `compare_kinds.Kind`."""
+    """See `kind.Kind`."""
 
     name = "images"
     figures: Sequence[str] = ()
@@ -120,8 +117,7 @@ class Images:
         return config.prompts.per_step * config.rollout.group_size
 
     def passes(self, config: Config) -> int:
-        entry = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
-        return passes_needed(config, entry).total
+        return passes_needed(config, config.credit.entry).total
 
     def alone(self, config: Config) -> Config:
         return with_section(config, "train", trackers=())

@@ -1,6 +1,6 @@
 """Methods compared over seeds: every run's numbers, paired differences with intervals, comparison.json, table, plots.
 
-Learns about training from the run folders alone; compare_runs.py makes them. The final score is that of an evaluation
+Learns about training from the run folders alone; runs.py makes them. The final score is that of an evaluation
 on prompts' noise that no training saw; curves are of the strict training reward.
 """
 

@@ -1,7 +1,7 @@
 """The runs of a comparison: which there are, whether they can be compared, and running those that are left.
 
 Each is an ordinary run folder, trained and evaluated in a process of its own. Says nothing about what came out: see
-compare.py.
+results.py.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _finish(run: Run, evaluation: EvaluationPlan | None, processes: _Processes) -> bool:
-    """Finishes one run in a process of its own (compare_worker.py), its output in its log; False if not begun."""
+    """Finishes one run in a process of its own (cli/worker.py), its output in its log; False if not begun."""
     # a user's own plug-ins are found as in this process
     found = os.pathsep.join(path for path in sys.path if path)
     plan = json.dumps(evaluation and asdict(evaluation))

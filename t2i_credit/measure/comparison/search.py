@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ...config.files import key_value
 from ...errors import ConfigError, RunError
 from ..intervals import area_under, up_to
 from .kind import Run, curve
@@ -50,9 +51,10 @@ class Search:
             ConfigError: it says no key, fewer than two values, one twice, a key that cannot be searched, or seeds of
                 the comparison.
         """
-        key, equals, values = (part.strip() for part in words.partition("="))
-        found = tuple(value.strip() for value in re.split(r",(?![^\[]*\])", values))
-        if not (key and equals and all(found)) or len(set(found)) != len(found) or len(found) < 2:
+        key, values = key_value(words)
+        key = key.strip()
+        found = tuple(value.strip() for value in re.split(r",(?![^\[]*\])", values or ""))
+        if not (key and all(found)) or len(set(found)) != len(found) or len(found) < 2:
             raise ConfigError(
                 f"--search: {words!r} is not allowed; KEY=VALUE,VALUE with at least two different values, as "
                 "optim.lr=2.5e-4,4e-4"

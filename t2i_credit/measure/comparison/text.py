@@ -1,4 +1,4 @@
-"""Comparisons of recipes for text: how their runs are trained, evaluated and counted. See compare_kinds.py.
+"""Comparisons of recipes for text: how their runs are trained, evaluated and counted. See kind.py.
 
 A seed decides the problems, their order and all noise of training, for every method alike. A method with several updates
 per rollout takes them all in one step, so that each sees the same problems at the same step.
@@ -39,7 +39,7 @@ class TextPlan:
         return SPLITS
 
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
-        """See `compare_kinds.EvaluationPlan`."""
+        """See `kind.EvaluationPlan`."""
         reader, asked = RunReader(run), TextProtocol(split=split, **asdict(self))
         steps = reader.config()["train"]["steps"]
         for name in reader.evaluations():
@@ -50,12 +50,12 @@ class TextPlan:
         return None
 
     def evaluate(self, run: Path, split: str) -> None:
-        """See `compare_kinds.EvaluationPlan`."""
+        """See `kind.EvaluationPlan`."""
         evaluate_text_model(str(run), TextProtocol(split=split, **asdict(self)))
 
 
 class Text:
-    """See `compare_kinds.Kind`.
+    """See `kind.Kind`.
 
     Args:
         origin: dotted key -> what to call the place that set it, for messages.

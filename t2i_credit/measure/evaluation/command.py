@@ -1,5 +1,5 @@
-"""Evaluation by name: a model or a folder of images, its prompts and its detector. The statistics are evaluation.py's,
-the loop is evaluate.py's, the files are judging_work.py's."""
+"""Evaluation by name: a model or a folder of images, its prompts and its detector. The statistics are scores.py's,
+the loop is evaluate.py's, the files are store.py's."""
 
 from __future__ import annotations
 

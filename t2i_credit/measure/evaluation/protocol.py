@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ...config.files import key_value
 from ...errors import UserError
 
 SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p", "template", "seed")
@@ -134,8 +135,8 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     known = [field.name for field in fields(Protocol)]
     found: dict[str, Any] = {}
     for text in given:
-        key, equals, value = text.partition("=")
-        if not equals or key not in known:
+        key, value = key_value(text)
+        if value is None or key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(known)}"
             raise UserError(f"--protocol {text!r}: not a setting of the protocol=value{hint}")

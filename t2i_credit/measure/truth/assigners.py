@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config.files import parse_yaml
-from ...config.plugins import find_plugin
+from ...config.files import key_value, parse_yaml
 from ...config.schema import parse_config
-from ...credit.entry import CreditEntry, as_entry
+from ...credit.entry import CreditEntry
 from ...credit.fields import GROUP_FIELDS, UPDATE_FIELDS, group_fields
 from ...credit.table import CREDIT
 from ...errors import ConfigError
@@ -44,7 +43,7 @@ class Assigner:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The fields that it reads, see credit.py."""
+        """The fields that it reads, see credit/fields.py."""
         return self.entry.fields_needed(**self.params)
 
     def __call__(self, rollout: Rollout, advantages: Tensor, policy: Policy) -> Tensor:
@@ -77,12 +76,12 @@ def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
     name, *rest = text.split(",")
     section: dict[str, Any] = {"name": name}
     for part in rest:
-        key, equals, value = part.partition("=")
-        if not equals:
+        key, value = key_value(part)
+        if value is None:
             raise ConfigError(f"{where}: {part!r}: write key=value, such as kind=gain")
         section[key] = parse_yaml(value.encode(), where)
     credit = parse_config({"credit": section}, where=where).credit
-    assigner = Assigner(text, as_entry(find_plugin(name, CREDIT, where)), credit.params)
+    assigner = Assigner(text, credit.entry, credit.params)
     if problem := _unmeasurable(assigner, has_left):
         raise ConfigError(f"{where}: {problem}")
     return assigner
@@ -92,7 +91,7 @@ def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[s
     """Every entry of the credit table but `uniform`, once for each choice of its `kind`; and those left out: why."""
     found, left_out = [], {}
     for name, entry in CREDIT.items():
-        if name == "uniform":
+        if entry.even:
             continue
         for kind in typing.get_args(typing.get_type_hints(entry.assign).get("kind")) or (None,):
             params = {} if kind is None else {"kind": kind}

@@ -1,4 +1,4 @@
-"""Credit truth of a model by name: its configuration, its parts, reports on disk. The measures are truth.py's."""
+"""Credit truth of a model by name: its configuration, its parts, reports on disk. The measures are those of measures.py and, of text, text.py."""
 
 from __future__ import annotations
 

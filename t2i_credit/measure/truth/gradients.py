@@ -19,7 +19,7 @@ from ...credit.entry import token_advantages
 from ...credit.weights import power_rank
 from ...interfaces import Rollout
 from ...losses import policy_loss
-from ...training.policy import Policy, owners_of, samples_in_a_pass
+from ...training.policy import Policy, samples_in_a_pass
 from ...training.processes import micro_batches
 from ...training.update import denominators
 from ..intervals import LEVEL, Interval, Numbers
@@ -74,19 +74,20 @@ def credits_of(
 
 
 def policy_gradients(
-    model: Any, rollout: Rollout, advantages: Tensor, credits: Credits, config: Config
+    policy: Policy, rollout: Rollout, advantages: Tensor, credits: Credits, config: Config
 ) -> dict[str, Tensor]:
     """{name: (D,)}: the gradient of the configured policy loss at ratio 1, without KL term, under each credit.
 
     Micro-batch by micro-batch as in training; one forward pass of each serves all credits.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    most = samples_in_a_pass(config, model.grid, len(rollout))
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    most = samples_in_a_pass(config, policy.model.grid, len(rollout))
     denominator = denominators(rollout)[config.loss.aggregate]
     found: dict[str, Tensor] = {}
     for rows in micro_batches(range(len(rollout)), most, rollout.group_size):
         part = slice(rows.start, rows.stop)
-        logprobs = _logprobs(model, rollout, rows, config)
+        places = torch.arange(rows.start, rows.stop, device=rollout.tokens.device)
+        logprobs = policy.ask(rollout, places, {"policy": policy.logprobs})["policy"]
         for i, (name, credit) in enumerate(credits.items()):
             loss, _ = policy_loss(
                 logprobs,
@@ -105,22 +106,6 @@ def policy_gradients(
             )
             whole = _flat(gradients, parameters)
             found[name] = found[name] + whole if name in found else whole
-    return found
-
-
-def _logprobs(model: Any, rollout: Rollout, rows: range, config: Config) -> Tensor:
-    """(N, T) of the samples at `rows` in the policy's form, with a gradient; of whole groups each prompt runs once."""
-    prompts = rollout.prompts[:: rollout.group_size]
-    condition = model.condition([p.text for p in prompts], [p.negative for p in prompts])
-    places = torch.arange(rows.start, rows.stop, device=rollout.tokens.device)
-    name = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
-    found: Tensor = model(
-        condition.select(owners_of(places, rollout.group_size)),
-        rollout.tokens[rows.start : rows.stop],
-        want=[name],
-        cfg_scale=config.rollout.cfg_scale,
-        temperature=config.rollout.temperature,
-    )[name]
     return found
 
 
@@ -161,7 +146,7 @@ def gradient_agreement(
     store, samples, count, coordinates = GradientStore(), 0, 0, 0
     for number, (rollout, advantages) in enumerate(batches):
         credits = credits_of(rollout, advantages, assigners, policy, seed + number)
-        gradients = policy_gradients(policy.model, rollout, advantages, credits, config)
+        gradients = policy_gradients(policy, rollout, advantages, credits, config)
         for name, gradient in gradients.items():
             store.add(name, gradient)
             coordinates = len(gradient)

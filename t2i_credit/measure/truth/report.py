@@ -182,7 +182,7 @@ def write_text_report(found: Mapping[str, Any], folder: Path, *, model: str) -> 
     """Writes both files, the JSON last.
 
     Args:
-        found: see `truth_text.truth_of_text`.
+        found: see `text.truth_of_text`.
         folder: made if it is not there.
         model: what was measured, as the reader calls it.
 

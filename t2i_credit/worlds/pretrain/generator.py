@@ -1,4 +1,4 @@
-"""Trains the embedded generator from nothing: image tokenizer, then transformer. Measures nothing: see evaluate.py.
+"""Trains the embedded generator from nothing: image tokenizer, then transformer. Measures nothing: see measure/cards/generator.py.
 
 Three stages, each resumable from its own checkpoints in the work folder: "tokenizer" (scenes rendered afresh for
 every step), "corpus" (scenes with noisy captions, as image tokens), "transformer" (next image token).

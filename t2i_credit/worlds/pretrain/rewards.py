@@ -1,4 +1,4 @@
-"""Trains the embedded reward models from nothing: a small CLIP, then an aesthetic head on it. Measures: reward_card.py.
+"""Trains the embedded reward models from nothing: a small CLIP, then an aesthetic head on it. Measures: measure/cards/rewards.py.
 
 Two stages, each resumable from its own checkpoints in the work folder: "clip" (rendered scenes and true captions, a share
 of them spoiled, and said to be) and "head" (ratings of spoiled scenes over the frozen image embedding).

@@ -1,4 +1,4 @@
-"""Trains the embedded text model from nothing on noisy worked chains. Measures nothing: see arithmetic_card.py.
+"""Trains the embedded text model from nothing on noisy worked chains. Measures nothing: see measure/cards/text.py.
 
 One stage, resumable from its checkpoints: the next character of a chain, first of right ones, then of noisy ones.
 Every example is drawn afresh. Shapes: B examples, T characters of the longest of them.
