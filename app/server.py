@@ -9,18 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 
-APP_PORT = 7860
-
 BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app is not to outlive
-
-
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
@@ -94,10 +90,19 @@ def start(
 
 
 def serve(
-    runs: Path | str, *, host: str = "127.0.0.1", port: int = PORT, login: str | None = None
+    runs: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    login: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """`start`, and wait until interrupted, or until the process that `console.app_beside` belongs to is gone."""
-    from ..cli.console import say
+    """`start`, and wait until interrupted, or until the process that `app_beside` belongs to is gone.
+
+    Args:
+        runs, host, port, login: see `start`.
+        say: called with a line that tells the address.
+    """
     from ..run_folder.status import alive
 
     page = start(runs, host=host, port=port, login=login)
@@ -164,7 +169,7 @@ def app_beside(runs: str, *, wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    port = str(APP_PORT if _is_free(APP_PORT) else 0)
+    port = str(PORT if _is_free(PORT) else 0)
     command = [sys.executable, "-m", "t2i_credit.cli", "app", str(runs), "--port", port]
     # a process that is killed cannot end its children: the app looks for itself
     process = subprocess.Popen(command, env={**os.environ, BESIDE_VARIABLE: str(os.getpid())})

@@ -1,4 +1,11 @@
-"""Between images in [0, 1] and the pixel scale of an image tokenizer. Resizes nothing."""
+"""Between images in [0, 1] and image tokens: pixel scales, and codes of transformers' JanusVQVAE. Trains nothing.
+
+JanusVQVAE is the image tokenizer of Janus and LlamaGen. Its codes are compared by direction: decoding normalises code
+vectors, so encoding normalises latents and codes before the nearest-code search (`JanusVQVAE.encode` searches without,
+and finds other codes).
+
+Shapes: B images, T = H*W tokens in raster order, V codes, C code width.
+"""
 
 from __future__ import annotations
 

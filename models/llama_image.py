@@ -29,7 +29,7 @@ class LlamaImageModel(nn.Module):
 
     Attributes:
         recompute: layers are recomputed in the backward pass, which saves their activations' memory.
-        capturable: see `CapturableModel`.
+        capturable: False where steps of fixed shapes were tried and failed, or where somebody must see every step.
     """
 
     grid: tuple[int, int]

@@ -225,6 +225,9 @@ class LlamaGenModel(LlamaImageModel):
         Raises:
             ModelError: a file is missing or damaged, or does not fit; the message names it.
         """
-        from .llamagen_files import read
+        from .llamagen_files import fill, read
 
-        return read(Path(folder), cls)
+        parts = read(Path(folder))
+        model = cls(parts.backbone, parts.side, parts.caption, parts.vq, parts.t5, parts.tokenizer)
+        fill(model, parts)
+        return model.eval()

@@ -1,7 +1,7 @@
 """CLIP-like models as two cached functions: images to embeddings, once per batch, and texts, once per prompt.
 
-Rewards that name the same model share one tower in memory. Knows the formats of open_clip and transformers, and
-scores nothing.
+Rewards that name the same model share one tower in memory. Knows the formats of open_clip and transformers, what a
+configuration's words mean to open_clip, and one line for what is missing; scores nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ EMBEDDED = Path(__file__).parent / "embedded" / "shapes"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 OFFLINE = "; without a network, name a file or folder that was downloaded before"
 HUB, LOCAL = "hf-hub:", "local-dir:"  # what open_clip's names may begin with
-
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _OPEN_CLIP_PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}

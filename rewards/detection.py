@@ -1,4 +1,4 @@
-"""What detectors have in common."""
+"""What detectors have in common: what they find, how their files are read. Looks at no image."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from ..errors import ModelError
 from ..geneval import Detection
 
 Found = dict[str, list[Detection]]
-FLOOR = (
-    0.05  # less confident objects are dropped at once, so no threshold of a verdict may lie below
-)
+# less confident objects are dropped at once, so no threshold of a verdict may lie below
+FLOOR = 0.05
 
 
 class Detector(Protocol):

@@ -1,4 +1,4 @@
-"""Who finds the objects for GenEval: the table of detectors, and what they have in common. Judges no image.
+"""Who finds the objects for GenEval: the table of detectors. Judges no image.
 
 A detector is built by a function that takes `model` (a hub id, a folder, or None), `device` and `batch_size`, and is
 called with images (B, 3, h, w) in [0, 1] and, for each image, the class names that are wanted. It may look for no

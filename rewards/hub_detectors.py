@@ -1,7 +1,12 @@
-"""OWLv2 and Grounding DINO: they look for whatever class names a prompt's record holds. No masks, no colours.
+"""Detectors of the Hugging Face hub: Mask2Former as GenEval uses it, OWLv2 and Grounding DINO. No colours.
 
-Their confidences are not on the scale of GenEval's thresholds (0.3, and 0.9 for counting), which were set for
-Mask2Former: choose `threshold` and `counting_threshold` of the reward with them.
+Mask2Former segments the 80 classes of COCO, under GenEval's names. The official evaluator runs mmdet's weights of the
+same network (Swin-S) and binarises masks at the image's own size; here they have the 384 x 384 points of transformers'
+post-processing, so boxes may differ by a pixel or two.
+
+The other two look for whatever class names a prompt's record holds, and give no masks. Their confidences are not on the
+scale of GenEval's thresholds (0.3, and 0.9 for counting), which were set for Mask2Former: choose `threshold` and
+`counting_threshold` of the reward with them.
 """
 
 from __future__ import annotations

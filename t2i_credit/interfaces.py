@@ -160,20 +160,6 @@ class FixedSteps(Protocol):
         ...
 
 
-class CapturableModel(ImageTokenModel, Protocol):
-    """A generator that a GPU need not be told every step of anew; none has to be one.
-
-    Attributes:
-        capturable: False where it was tried and failed, or where somebody must see every step.
-    """
-
-    capturable: bool
-
-    def fixed_steps(self, state: Any, group_size: int) -> FixedSteps:
-        """As `expand`, for steps of fixed shapes."""
-        ...
-
-
 @dataclass(frozen=True)
 class Rollout:
     """A batch of sampled token grids with everything that sampling knew about them.

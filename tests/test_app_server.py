@@ -285,8 +285,8 @@ def test_the_app_beside_a_training_ends_with_it(tmp_path):
 def test_the_app_beside_a_training_that_was_killed_ends_by_itself(tmp_path):
     script = (
         "import os, sys, psutil\n"
-        "from t2i_credit import console\n"
-        "with console.app_beside(sys.argv[1], wanted=True):\n"
+        "from t2i_credit.app.server import app_beside\n"
+        "with app_beside(sys.argv[1], wanted=True):\n"
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )

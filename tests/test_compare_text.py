@@ -25,7 +25,6 @@ from t2i_credit.measure.comparison.kind import Run, curve
 from t2i_credit.measure.comparison.runs import load_recipe, plan_runs
 from t2i_credit.measure.comparison.text import TextPlan
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.text import arguments
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -96,9 +95,8 @@ def test_without_trl_a_comparison_says_how_to_get_it(
     def missing(name: str) -> str:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(arguments, "version", missing)
-    for name in [name for name in sys.modules if name.startswith("t2i_credit.text.arguments")]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    monkeypatch.delitem(sys.modules, "t2i_credit.text.arguments", raising=False)
     monkeypatch.setitem(sys.modules, "trl", None)  # as if it were not installed
     with pytest.raises(
         UserError, match=r"^trl is not installed; .*: pip install 't2i-credit\[text"

@@ -12,6 +12,7 @@ from t2i_credit.measure.cards import generator
 from t2i_credit.measure.cards.generator import make_world
 from t2i_credit.measure.cards.rewards import card_text, measure, neighbour_pairs, retrieval_round
 from t2i_credit.prompts.records import TASKS
+from t2i_credit.rewards.aesthetic import AestheticHead
 from t2i_credit.worlds.pretrain.generator import rng_for
 from t2i_credit.worlds.pretrain.rewards import (
     CLIP_CONFIG,
@@ -58,7 +59,7 @@ def files(folder):
 def made(tmp_path_factory):
     """The folder that a very short pretraining writes."""
     root = tmp_path_factory.mktemp("rewards")
-    pretrain_rewards(root / "out", root / "work", PLAN, quiet)
+    pretrain_rewards(root / "out", root / "work", PLAN, quiet, AestheticHead)
     return root / "out"
 
 
@@ -68,9 +69,9 @@ def test_a_killed_pretraining_writes_what_an_undisturbed_one_writes(made, tmp_pa
             raise Killed
 
     with pytest.raises(Killed):
-        pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, killer)
+        pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, killer, AestheticHead)
     assert not (tmp_path / "out").exists()
-    pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, quiet)
+    pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, quiet, AestheticHead)
     assert files(tmp_path / "out") == files(made)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -573,6 +575,15 @@ def test_another_trl_is_refused(monkeypatch: pytest.MonkeyPatch, found: str) -> 
     monkeypatch.setattr(arguments, "version", lambda name: found)
     with pytest.raises(UserError, match=rf"^trl {found} is installed; .* trl >=1\.16,<1\.17: pip"):
         arguments.require_tested_trl()
+
+
+def test_the_old_place_hands_on_the_public_names_with_a_warning() -> None:
+    sys.modules.pop("t2i_credit.integrations.trl", None)
+    with pytest.warns(FutureWarning, match="is t2i_credit.text now"):
+        old = importlib.import_module("t2i_credit.integrations.trl")
+    assert old.CreditGRPOTrainer is CreditGRPOTrainer
+    assert old.PUBLISHED_NEGATIVE == PUBLISHED_NEGATIVE
+    assert all(hasattr(old, name) for name in old.__all__)
 
 
 def test_the_tested_range_is_that_of_the_package() -> None:

@@ -1,4 +1,6 @@
-"""What surrounds a training run: its folder, its trackers, what it ran on, and errors in words. Trains nothing."""
+"""From a configuration to a trained run, and what surrounds it: its folder, its trackers, what it ran on. The loop is the
+trainer's.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How much memory a run will take, from the sizes of the model, before anything is tried. Measures nothing.
+"""How much memory a run will take, from the sizes of the model, before anything is tried; and its end in words.
 
-Shapes: N rows of a pass (both branches counted), S positions of a row (prompt and image), D hidden size.
+Measures nothing. Shapes: N rows of a pass (both branches counted), S positions of a row (prompt and image), D hidden size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Introduces models, rewards and worlds to the core: from a configuration to a model, a reward, a trained run.
-
-It computes nothing itself.
-"""
+"""What a run is made of, from its configuration: prompts, reward, model, advantage, credit. Computes nothing itself."""
 
 from __future__ import annotations
 

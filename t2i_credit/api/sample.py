@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..cli import console
 from ..heatmap.draw import (
     CONTRAST,
     QUIET,
@@ -42,17 +41,19 @@ def sample_to_folder(
     temperature: float,
     seed: int,
     out: Path,
+    warn: Callable[[str], None] = print,
 ) -> list[Path]:
     """Samples `count` images of one prompt and writes them, samples.json, and sheet.png.
 
-    The sheet has each image over its signed contrast log p(token | positive) - log p(token | negative), in nats.
+    `warn` is called with a line about words that the model does not know. The sheet has each image over its signed contrast log p(token | positive) - log p(token | negative), in nats.
 
     Raises:
         UserError: a setting out of range, no such model, or the folder cannot be written.
     """
     cfg_scale = usual_cfg_scale(model) if cfg_scale is None else cfg_scale
     loaded = load_model(model)
-    warn_of_unknown_words(loaded, [prompt, negative or ""])
+    if unknown := unknown_words(loaded, [prompt, negative or ""]):
+        warn(f"the model has never seen {', '.join(unknown)}")
     rollout = sample_rollout(
         loaded,
         [Prompt(prompt, negative)],
@@ -85,12 +86,11 @@ def sample_to_folder(
     return files
 
 
-def warn_of_unknown_words(model: Any, texts: Sequence[str]) -> None:
-    """Says which words the model has never seen, if it can tell."""
-    if hasattr(model, "unknown_words"):
-        words = [word for text in texts for word in model.unknown_words(text)]
-        if words:
-            console.say(f"warning: the model has never seen {', '.join(dict.fromkeys(words))}")
+def unknown_words(model: Any, texts: Sequence[str]) -> list[str]:
+    """The words that the model has never seen, if it can tell."""
+    if not hasattr(model, "unknown_words"):
+        return []
+    return list(dict.fromkeys(word for text in texts for word in model.unknown_words(text)))
 
 
 def contrast_sheet(

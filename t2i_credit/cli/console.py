@@ -23,7 +23,6 @@ from rich.table import Table
 # a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
-
 LINE_EVERY = 60.0  # seconds; a long step is told when it is over
 
 

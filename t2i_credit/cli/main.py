@@ -1,4 +1,4 @@
-"""The command line: verbs over api.py. Computes nothing; heavy imports happen inside the commands (cli_*.py)."""
+"""Where the commands meet, and how they end: a user's error is one line and exit code 2. Registers no command itself."""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ..app.server import APP_PORT
-from ..config.text import load_text_config
+from ..app.server import PORT
 from .app import ConfigArg, ModelArg, Overrides, app
 
 
@@ -27,13 +26,12 @@ def train(
     Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
     """
     from ..api import launch
-    from ..api.launch import run_training
     from ..api.parts import prepare
     from ..app.server import app_beside
     from ..config.schema import load_config
     from ..measure.bench.plan import plan
     from ..training.processes import rank
-    from .console import say, table, training
+    from . import console
 
     if _train_text(config, overrides or [], resume=resume, dry_run=dry_run, app=app):
         return
@@ -43,17 +41,19 @@ def train(
     launch.check_run_folder(settings, resume=resume)
     parts = prepare(settings)
     if dry_run:
-        table("Plan", plan(parts))
+        console.table("Plan", plan(parts))
         return
     if rank() > 0:
-        run_training(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
+        launch.run_training(
+            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
+        )
         return
     out = settings.train.out
-    with app_beside(out, wanted=app), training(parts.config) as progress:
-        path = run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
-    say(f"run folder: {path}")
-    say(f"pictures:   t2i-credit heatmap {path}")
-    say(f"the app:    t2i-credit app {out}")
+    with app_beside(out, wanted=app), console.training(parts.config) as progress:
+        path = launch.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
+    console.say(f"run folder: {path}")
+    console.say(f"pictures:   t2i-credit heatmap {path}")
+    console.say(f"the app:    t2i-credit app {out}")
 
 
 @app.command()
@@ -76,7 +76,7 @@ def sample(
     Example: t2i-credit sample shapes "a photo of a red circle and a blue square" --count 4
     """
     from ..api.sample import sample_to_folder
-    from .console import say
+    from . import console
 
     files = sample_to_folder(
         model,
@@ -87,8 +87,9 @@ def sample(
         temperature=temperature,
         seed=seed,
         out=out,
+        warn=lambda line: console.say(f"warning: {line}"),
     )
-    say(f"{len(files)} files in {out}")
+    console.say(f"{len(files)} files in {out}")
 
 
 @app.command()
@@ -105,18 +106,18 @@ def heatmap(
     from ..heatmap.files import write_animation, write_heatmaps
     from ..heatmap.text import write_text_heatmap
     from ..run_folder.reader import RunReader
-    from .console import say
+    from . import console
 
     if RunReader(run).is_text():
-        say(f"tokens: {write_text_heatmap(run, step, out)}")
+        console.say(f"tokens: {write_text_heatmap(run, step, out)}")
         return
     files = write_heatmaps(run, step, out)
-    say(f"contact sheet: {files[0]}")
-    say(f"panels:        {len(files) - 1} beside it")
+    console.say(f"contact sheet: {files[0]}")
+    console.say(f"panels:        {len(files) - 1} beside it")
     try:
-        say(f"film:          {write_animation(run)}")
+        console.say(f"film:          {write_animation(run)}")
     except RunError as error:  # a run of one recorded step has pictures, but no film
-        say(f"no film: {error}")
+        console.say(f"no film: {error}")
 
 
 @app.command("app")
@@ -127,7 +128,7 @@ def serve_app(
     host: Annotated[
         str, typer.Option(help="any but a loopback address demands --login")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = APP_PORT,
+    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = PORT,
     login: Annotated[
         str | None, typer.Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
     ] = None,
@@ -140,8 +141,9 @@ def serve_app(
     # other on shared cores (docs/performance.md); ours give way. GNU's library reads this when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from ..app.server import serve
+    from . import console
 
-    serve(runs, host=host, port=port, login=login)
+    serve(runs, host=host, port=port, login=login, say=console.say)
 
 
 @app.command()
@@ -155,9 +157,9 @@ def export(
     Example: t2i-credit export runs/shapes-gcpo my-model
     """
     from ..api.export import export as write
-    from .console import say
+    from . import console
 
-    say(f"model: {write(run, out, push=push)}")
+    console.say(f"model: {write(run, out, push=push)}")
 
 
 @app.command()
@@ -190,16 +192,16 @@ def config(
     from ..config.schema import load_config, to_yaml
     from ..config.text import load_text_config
     from ..rewards import REWARDS
-    from .console import plain
+    from . import console
 
     if name is not None:
         text = load_text_config(name, overrides or [])
-        plain(to_yaml(text[0] if text else load_config(name, overrides or [])))
+        console.plain(to_yaml(text[0] if text else load_config(name, overrides or [])))
         return
     for row in describe(REWARDS):
-        plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
-    plain(f"recipes: {', '.join(list_recipes())}")
-    plain(f"recipes for text: {', '.join(list_recipes(text=True))}")
+        console.plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
+    console.plain(f"recipes: {', '.join(list_recipes())}")
+    console.plain(f"recipes for text: {', '.join(list_recipes(text=True))}")
 
 
 def _train_text(
@@ -210,13 +212,15 @@ def _train_text(
     Raises:
         UserError: one line.
     """
+    from ..config.text import load_text_config
+
     loaded = load_text_config(name, overrides)
     if loaded is None:
         return False
     from ..api import launch
     from ..app.server import app_beside
     from ..training.processes import rank
-    from .console import say, table, training
+    from . import console
 
     config, origin = loaded
     if dry_run and rank() > 0:  # of several processes the first one speaks
@@ -226,14 +230,14 @@ def _train_text(
 
     parts = prepare_text(config, origin)
     if dry_run:
-        table("Plan", plan_text(parts))
+        console.table("Plan", plan_text(parts))
         return True
     if rank() > 0:
         run_text(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
         return True
-    with app_beside(config.train.out, wanted=app), training(config) as progress:
+    with app_beside(config.train.out, wanted=app), console.training(config) as progress:
         path = run_text(parts, resume=resume, report=progress.report, warn=progress.warn)
-    say(f"run folder: {path}")
-    say(f"the model:  {path / 'model'}")
-    say(f"the credit: t2i-credit heatmap {path}")
+    console.say(f"run folder: {path}")
+    console.say(f"the model:  {path / 'model'}")
+    console.say(f"the credit: t2i-credit heatmap {path}")
     return True

@@ -1,4 +1,4 @@
-"""Finishes one run of a comparison in a process of its own: `python -m t2i_credit.compare_worker CONFIG EVALUATION`.
+"""Finishes one run of a comparison in a process of its own: `python -m t2i_credit.cli.worker CONFIG EVALUATION`.
 
 CONFIG is the resolved configuration, EVALUATION an evaluation plan as JSON, or null. Trains or resumes, then evaluates
 what is not evaluated yet; compares nothing.

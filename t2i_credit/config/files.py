@@ -1,6 +1,6 @@
 """Where a configuration comes from: files, shipped recipes, their bases, and key=value overrides, merged into one tree.
 
-It validates no value; schema.py makes a `Config` of the tree.
+YAML is read in its safe subset, less what surprises. It validates no value; schema.py makes a `Config` of the tree.
 """
 
 from __future__ import annotations

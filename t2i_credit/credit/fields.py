@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
+from ..interfaces import Rollout
 from .critical import entropy_gradient, group_similarity
 from .stage import opposed_similarity
 from .visual import figure_distance
@@ -31,6 +32,34 @@ GROUP_FIELDS = frozenset(
     {"group_similarity", "opposed_similarity", "entropy_gradient", "figure_distance"}
 )
 UPDATE_FIELDS = frozenset({"hellinger", "normalized_entropy", "policy_logprobs", "ref_logprobs"})
+
+
+def rollout_fields(
+    needs: frozenset[str],
+    rollout: Rollout,
+    advantages: Tensor,
+    *,
+    codebook: Tensor,
+    grid: tuple[int, int],
+) -> dict[str, Tensor]:
+    """{name: (B, T)} of those among `needs` that no update changes: as the rollout kept them, or its groups have them.
+
+    Args:
+        needs: what a method reads.
+        rollout: whole groups.
+        advantages: (B,).
+        codebook, grid: of the model.
+    """
+    kept = {name: getattr(rollout, name) for name in needs - GROUP_FIELDS - UPDATE_FIELDS}
+    return kept | group_fields(
+        needs & GROUP_FIELDS,
+        tokens=rollout.tokens,
+        codebook=codebook,
+        grid=grid,
+        group_size=rollout.group_size,
+        advantages=advantages,
+        guided_entropy=rollout.guided_entropy,
+    )
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ def _fields(parameters: Mapping[str, Any]) -> frozenset[str]:
 
 def shown_kind(parameters: Mapping[str, Any], full_kl: Tensor | None) -> ContrastKind:
     """The kind of contrast that a run shows: that of its credit's parameters if it can be had, or the published one."""
-    kind = parameters.get("kind")
+    kind: Any = parameters.get("kind")
     known = kind in get_args(ContrastKind) and not (kind == "full_kl" and full_kl is None)
     return kind if known else "k3"
 

@@ -1,6 +1,7 @@
-"""Drawing primitives of the heatmaps: texts, frames, colour bars, titled cells, token maps. Knows no sample.
+"""From numbers to colours, and drawing: palettes, maps at the size of a picture, texts, frames, bars, cells. Knows no sample.
 
-Places and sizes in pixels; PIL's sizes are (width, height).
+Shapes: token maps (H, W) = (rows, columns), images (h, w); sizes of maps are (height, width). Places and sizes of what is
+drawn are in pixels, and PIL's sizes (width, height).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     Array = np.ndarray | Tensor | Sequence[Any]
 
 CREDIT, CONTRAST, ADVANTAGE = "magma", "PuOr", "RdBu"  # matplotlib's names
-
 
 PAPER, INK, QUIET, HAIRLINE, GOLD = "#fcfbf9", "#1c2230", "#747b8a", "#d8d6d0", "#a87908"
 CELL = 288  # pixels

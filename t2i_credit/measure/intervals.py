@@ -1,12 +1,13 @@
-"""Is a score right about where the objects are, and how sure is that? Pure functions on numbers; samples nothing.
+"""How sure is a number? Intervals over prompts, repeats and seeds, and what the curves of several seeds show.
 
-Shapes: P prompts, G samples of each, B = P*G samples, T = H*W image tokens in raster order, N batches.
+Pure functions on numbers. A seed decides prompts and noise, so runs of one seed under two methods are a pair.
+Shapes: P prompts, G samples of each, B = P*G samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -16,19 +17,13 @@ from scipy.special import stdtrit
 
 from ..errors import UserError
 
-MEDIAN_RESAMPLES = 10_000
-
-NO_DIFFERENCE = "no difference shown"
-
-
-RESAMPLES = 2000
 LEVEL = 0.95
+RESAMPLES = 2000
+MEDIAN_RESAMPLES = 10_000  # a median takes few values, and so moves in jumps
+NO_DIFFERENCE = "no difference shown"
 
 Numbers = NDArray[np.float64]
 Interval = list[float]  # [estimate, low, high]; nan where there is no such number
-
-
-# ---- intervals over prompts ----
 
 
 def per_prompt(values: NDArray[Any], group_size: int) -> Numbers:
@@ -65,19 +60,56 @@ def statistic_interval(statistic: Callable[..., Numbers], *columns: Numbers) -> 
     rows = rows[:, np.isfinite(rows).all(0)]
     if not rows.shape[1]:
         return [math.nan] * 3
-    picks = np.random.default_rng(0).integers(rows.shape[1], size=(RESAMPLES, rows.shape[1]))
-    tail = (1 - LEVEL) / 2
-    drawn = statistic(*rows[:, picks])
-    ends = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
-    return [float(statistic(*rows)), float(ends[0]), float(ends[1])]
+    drawn = statistic(*rows[:, _picks(np.random.default_rng(0), rows.shape[1], RESAMPLES)])
+    return [float(statistic(*rows)), *_ends(drawn, method="inverted_cdf")]
 
 
 def median_interval(values: Sequence[float]) -> list[float]:
     """95% percentile bootstrap interval of the median: [low, high]. The same values give the same interval."""
     given = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(0).integers(len(given), size=(MEDIAN_RESAMPLES, len(given)))
-    low, high = np.percentile(np.median(given[drawn], axis=1), [2.5, 97.5])
-    return [float(low), float(high)]
+    picks = _picks(np.random.default_rng(0), len(given), MEDIAN_RESAMPLES)
+    return [*_ends(np.median(given[picks], axis=1))]
+
+
+def task_intervals(
+    values: Mapping[str, Numbers], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """(mean, low, high) of every task and of "overall", the mean over tasks, by bootstrap over prompts.
+
+    Prompts are resampled within each task, and "overall" is the mean of the tasks' resampled means, draw by draw.
+    Low and high are the 2.5% and 97.5% quantiles. Where all prompts of a task have one value the interval has no
+    width: resampling cannot tell what more prompts would show.
+
+    Args:
+        values: {task: one number per prompt}.
+        resamples: how many draws.
+        seed: of the draws; those of a task do not depend on the other tasks.
+    """
+    means = task_means(values)
+    draws = {}
+    for task, numbers in values.items():
+        rng = np.random.default_rng([seed, *task.encode()])
+        draws[task] = numbers[_picks(rng, len(numbers), resamples)].mean(1)
+    draws["overall"] = np.mean(list(draws.values()), axis=0)
+    return {task: (means[task], *_ends(drawn)) for task, drawn in draws.items()}
+
+
+def task_means(values: Mapping[str, Numbers]) -> dict[str, float]:
+    """The mean of every task and, as "overall", the mean over tasks."""
+    means = {task: float(numbers.mean()) for task, numbers in values.items()}
+    return {**means, "overall": sum(means.values()) / len(means)}
+
+
+def _picks(rng: np.random.Generator, count: int, resamples: int) -> NDArray[np.int64]:
+    """(resamples, count) places, drawn with replacement."""
+    return rng.integers(count, size=(resamples, count))
+
+
+def _ends(drawn: Numbers, method: Any = "linear") -> tuple[float, float]:
+    """(low, high): what a share LEVEL of the resampled figures lies between."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], method=method)
+    return float(low), float(high)
 
 
 class Difference(NamedTuple):

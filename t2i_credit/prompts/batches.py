@@ -1,4 +1,4 @@
-"""Seeded batches without end."""
+"""Seeded batches of prompts without end, probes spread over the tasks, prompts that two sets share. Reads no file."""
 
 from __future__ import annotations
 

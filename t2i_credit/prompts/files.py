@@ -1,4 +1,4 @@
-"""Prompt sets: JSONL files in and out, seeded batches, overlaps. It writes no prompts of its own and judges no image.
+"""Prompt sets: JSONL files in and out, checked line by line. It makes up no prompts and judges no image.
 
 One line is one JSON object:
     {"text": "a red circle", "negative": "blurry", "spec": {"tag": ..., "include": [...]}, "reference": "gold/0.png"}
@@ -22,7 +22,6 @@ from .records import validate_spec
 
 if TYPE_CHECKING:
     from ..interfaces import Prompt
-
 
 HUB = "hf://datasets/"
 KEYS = ("text", "prompt", "negative", "spec", "reference", "tag", "include", "exclude")
@@ -85,6 +84,15 @@ def save_prompts(prompts: Iterable[Prompt], path: str | os.PathLike[str]) -> Non
                 prompt.reference if absolute else os.path.relpath(prompt.reference, folder)
             )
         lines.append(json.dumps(line) + "\n")
+    write_lines(lines, path)
+
+
+def write_lines(lines: Iterable[str], path: str | os.PathLike[str]) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        PromptError: the disk refuses.
+    """
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
     try:
         temporary.write_text("".join(lines), encoding="utf-8")

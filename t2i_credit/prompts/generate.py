@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PromptError
-from ..run_folder.atomic import write_atomic
-from .files import load_prompts
+from .files import load_prompts, write_lines
 from .records import COCO_NAMES, RELATIONS, TASKS
 
 if TYPE_CHECKING:
@@ -177,8 +176,7 @@ def write_prompt_file(
         per_task, seed, tasks, colors, relations: see `generate`.
 
     Raises:
-        PromptError: a file or word is wrong, or not a single prompt is left.
-        RunError: the disk refuses.
+        PromptError: a file or word is wrong, not a single prompt is left, or the disk refuses.
     """
     sources = [*map(Path, not_in), *([names] if names else [])]
     for source in sources:
@@ -189,7 +187,7 @@ def write_prompt_file(
     records = generate(per_task, seed=seed, tasks=tasks, words=words, not_in=avoided)
     if not records:
         raise PromptError(f"{out}: no prompt is left of these words and tasks; give more names")
-    write_atomic(out, "".join(json.dumps(record) + "\n" for record in records).encode())
+    write_lines((json.dumps(record) + "\n" for record in records), out)
     held = Counter(record["tag"] for record in records)
     return {task: held[task] for task in tasks}
 

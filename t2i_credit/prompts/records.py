@@ -1,4 +1,7 @@
-"""What a GenEval record must look like, and the error that says what is wrong with one. Judges no image."""
+"""What a GenEval record must look like: tasks, relations, class names, and the error that says what is wrong with one.
+
+Judges no image.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ COCO_NAMES = (
 )
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-
 
 RELATIONS = ("left of", "right of", "above", "below")
 

@@ -1,4 +1,4 @@
-"""Images between tensors, arrays and files: the one place where [0, 1] becomes 0..255. Resizes nothing."""
+"""Images between tensors and arrays: the one place where [0, 1] becomes 0..255. Resizes nothing."""
 
 from __future__ import annotations
 

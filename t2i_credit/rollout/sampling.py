@@ -6,7 +6,7 @@ Shapes: P prompts, G samples each, B = P*G, T = H*W image tokens in raster order
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,13 @@ from .logprobs import code_spread as code_spread_of
 from .logprobs import full_kl as full_kl_of
 from .logprobs import guided_logits
 
-BENCH = 4  # purpose of a derived seed
-
-TRAINING, PROBE, GOLD = 1, 2, 3  # purposes of a derived seed; evaluation has its own
-
-EVALUATION_DOMAIN = 0x6576616C  # "eval": seeds derived under it are no seeds of training
-
-ESTIMATE = 5  # purpose of a derived seed
-TRUTH = 5  # purpose of a derived seed
-REDRAW = 6  # purpose of a derived seed
-
-TIES = 7  # purpose of a derived seed
+# What a derived seed is for: the first number of its key, so that no use has the noise of another.
+TRAINING, PROBE, GOLD = 1, 2, 3
+BENCH = 4
+ESTIMATE = 5  # the whole key
+TRUTH = 5  # the first of several numbers, which gives other seeds
+REDRAW, TIES = 6, 7
+EVALUATION_DOMAIN = 0x6576616C  # "eval"
 
 
 def derive_seed(*key: int) -> int:
@@ -39,6 +35,12 @@ def derive_seed(*key: int) -> int:
     # both halves of every number, and how many there are: numpy pads short keys with zeros
     words = [len(key), *(word for k in key for word in (k & 0xFFFFFFFF, k >> 32))]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+def keeping(fields: Collection[str]) -> dict[str, bool]:
+    """The arguments of `sample_rollout` under which it keeps these fields, beside those that it always keeps."""
+    optional = ("full_kl", "guided_entropy", "code_spread", "code_shift")
+    return {name: name in fields for name in optional}
 
 
 def sampling_noise(seed: int, first_sample: int, samples: int, tokens: int) -> Tensor:

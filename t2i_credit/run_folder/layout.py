@@ -1,4 +1,7 @@
-"""Masks of objects as JSON: the lengths of their runs. Knows no files."""
+"""What writer and reader of the run folder agree on: its format, the names in it, masks as JSON. Opens no file.
+
+Names of steps and checkpoints have six digits. A mask is written as the lengths of its runs.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from ..interfaces import Rollout
 
-
 HEARTBEAT_EVERY = 5.0  # seconds: heartbeats that bring no new step are written at most this often
 EndState = Literal["finished", "failed", "stopped"]
 

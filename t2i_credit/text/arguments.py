@@ -1,4 +1,7 @@
-"""The `grpo` section of a text configuration: keys and values of trl's GRPOConfig, checked before anything is loaded."""
+"""The `grpo` section of a text configuration: keys and values of trl's GRPOConfig, checked before anything is loaded.
+
+The trainer overrides methods of trl that no promise covers, so only tested versions of it are taken.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A run on an embedded text world: from a text configuration to a trained model in a run folder. Computes nothing itself."""
+"""A run on an embedded text world: from a text configuration to a trained model in a run folder, and the plan of one.
+
+Computes nothing itself.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Samples completions from a causal language model of transformers. Judges none.
+"""Samples completions from a causal language model of transformers, with what both prompts think of them. Judges none.
 
-Token ids go in and come out as lists, one of each length; padding exists only in between.
+Token ids go in and come out as lists, one of each length; padding exists only in between. Shapes: B completions, T
+tokens of the longest.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from ..worlds.arithmetic.questions import read
 LONGEST = (
     112  # characters of a completion; the longest chain of four steps with every filler word has 69
 )
-
 
 Done = Callable[[int, int], None]  # rows so far, of
 

@@ -1,7 +1,8 @@
 """What both prompts and the frozen reference think of given completions, chunk by chunk. Assigns no credit.
 
-Shapes: B completions, T tokens of the longest, L tokens of the longest prompt, V of the vocabulary, D features.
-The statistics are those of rollout/logprobs.py, at temperature 1, with dropout off: logits of all positions never exist together.
+The reference is the model with its adapter off, or a frozen copy. Shapes: B completions, T tokens of the longest, L
+tokens of the longest prompt, V of the vocabulary, D features. The statistics are those of rollout/logprobs.py, at
+temperature 1, with dropout off: logits of all positions never exist together.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from ..interfaces import Reference
 from ..rollout.logprobs import Head, token_statistics
 
 ADAPTER = "ref"  # trl's name of the copy of an adapter that was trained before
-
 
 Backbone = Callable[..., Any]
 

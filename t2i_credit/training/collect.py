@@ -21,7 +21,7 @@ from ..config.schema import Config
 from ..errors import TrainingError
 from ..interfaces import Prompt, Rollout
 from ..prompts.batches import PromptBatches
-from ..rollout.sampling import GOLD, TRAINING, derive_seed, sample_rollout
+from ..rollout.sampling import GOLD, TRAINING, derive_seed, keeping, sample_rollout
 from .gold import failed_groups
 from .metrics import StepClock
 from .mixture import Mixture
@@ -57,10 +57,7 @@ def sample_together(
             **settings.sampling,
             seed=seed,
             batch_size=settings.batch_size,
-            full_kl="full_kl" in needs,
-            guided_entropy="guided_entropy" in needs,
-            code_spread="code_spread" in needs,
-            code_shift="code_shift" in needs,
+            **keeping(needs),
             negative_branch=not {"negative_logprobs", "full_kl"}.isdisjoint(needs),
             first_sample=mine.start * settings.group_size,
         )

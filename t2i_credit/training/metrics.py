@@ -25,7 +25,6 @@ COVERAGE = 0.25  # a token lies on an object if the objects cover at least this 
 
 Objects = Sequence[Sequence[Mapping[str, Any]]]  # per sample, as the run folder keeps them
 
-
 # Names as they stand in metrics.jsonl. Keys under time/ are seconds or rates and differ from run to run.
 METRICS = {
     "reward": "mean total reward of the step's images",

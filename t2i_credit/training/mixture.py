@@ -1,4 +1,4 @@
-"""From the parts of a reward to the number that advantages are made of, and a watch on parts that are held out.
+"""From the parts of a reward to the number that advantages are made of.
 
 A part is taken as it is, as a z-score over all images so far, or as a z-score within its group, then weighted. Scores
 no image. Shapes: P prompts, G samples each, B = P*G samples (sample b belongs to prompt b // G).
@@ -17,7 +17,6 @@ from ..advantages import group_normalized
 
 if TYPE_CHECKING:
     from ..config.sections import RewardConfig
-
 
 EPS = 1e-4  # added to a standard deviation, as in group_normalized
 

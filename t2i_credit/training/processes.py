@@ -2,6 +2,11 @@
 
 Sampling, rewards and gradients are shared out by prompts, groups whole. Everything else (advantages, credit, metrics) each
 process does on the whole step, so that it comes out as in one process. One process writes the run folder.
+
+Parameters, gradients and optimizer state may lie in parts, one for each process: torch's `fully_shard` (FSDP2). A
+transformer layer is gathered for its pass and let go again; sampling gathers all of them once. What a model keeps frozen
+outside its `language_model` (image tokenizer, text encoder, unused heads) stays whole in every process, because it is used
+between passes. All processes gather together, so each must run as many passes as the others.
 """
 
 from __future__ import annotations

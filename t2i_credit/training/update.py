@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..credit.entry import CreditEntry, token_advantages
-from ..credit.fields import GROUP_FIELDS, UPDATE_FIELDS, group_fields
+from ..credit.fields import GROUP_FIELDS, UPDATE_FIELDS, rollout_fields
 from ..errors import TrainingError
 from ..interfaces import Rollout
 from ..losses import policy_loss
@@ -150,17 +150,9 @@ class PolicyUpdate:
         return self._assign(rollout, fields, advantages)
 
     def _known(self, rollout: Rollout, advantages: Tensor) -> dict[str, Tensor]:
-        """{name: (B, T)} of the credit's fields, as the rollout kept them or its groups have them."""
-        kept = {n: getattr(rollout, n) for n in self.needs - GROUP_FIELDS - UPDATE_FIELDS}
-        return kept | group_fields(
-            self.needs & GROUP_FIELDS,
-            tokens=rollout.tokens,
-            codebook=self.sampler.codebook,
-            grid=self.sampler.grid,
-            group_size=rollout.group_size,
-            advantages=advantages,
-            guided_entropy=rollout.guided_entropy,
-        )
+        """{name: (B, T)} of the credit's fields that no update changes."""
+        codebook, grid = self.sampler.codebook, self.sampler.grid
+        return rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
 
     @torch.no_grad()
     def _fields(

@@ -1,6 +1,6 @@
 """Peak memory of the log-probs of given tokens and of their gradients, and the time that both take, two ways. Judges nothing.
 
-`peak` starts a process for each measurement (`python -m t2i_credit.bench_memory JSON`), because memory that was
+`peak` starts a process for each measurement (`python -m t2i_credit.measure.bench.memory JSON`), because memory that was
 freed stays with a process. Measures a GPU's memory where there is one, else needs Linux: see `can_measure`.
 """
 

@@ -1,7 +1,8 @@
-"""About how long a training step will take, from slices of its work that are run on this device. Trains nothing.
+"""What a run will do, how much memory it takes and about how long, before it runs. Trains nothing.
 
-A slice grows until it takes a while, or is the whole of what runs at once; its time is scaled. Left out: the optimizer's
-own step, talk between processes, further rounds of dynamic sampling, golden references.
+Seconds come from slices of a step's work that are run on this device. A slice grows until it takes a while, or is the
+whole of what runs at once; its time is scaled. Left out: the optimizer's own step, talk between processes, further rounds
+of dynamic sampling, golden references.
 Shapes: P prompts, G samples each, T image tokens.
 """
 

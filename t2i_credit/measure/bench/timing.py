@@ -1,4 +1,4 @@
-"""Variants measured in turn, and what their numbers say: medians, paired ratios, intervals. Takes no time itself."""
+"""Variants measured in turn: seconds on a device that may lag behind Python, medians, paired ratios, rows. Judges nothing."""
 
 from __future__ import annotations
 

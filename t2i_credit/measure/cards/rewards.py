@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ...interfaces import Prompt
+from ...rewards.aesthetic import AestheticHead
 from ...rollout.images import from_uint8
 from ...run_folder.atomic import write_atomic, write_folder_atomic, write_json
 from ...worlds.pretrain.generator import rng_for
@@ -46,7 +47,7 @@ def make_rewards(out: Path, work: Path, *, scale: float, seed: int, progress: Pr
         head_steps=max(5, round(plan.head_steps * scale)),
     )
     began = time.perf_counter()
-    pretrain_rewards(work / "written", work, plan, progress)
+    pretrain_rewards(work / "written", work, plan, progress, AestheticHead)
     minutes = (time.perf_counter() - began) / 60
     scores = measure(work / "written", progress)
     with write_folder_atomic(out, replace=False) as draft:

@@ -13,7 +13,7 @@ from ...run_folder.atomic import make_folder, write_atomic, write_json
 from ..intervals import require_seeds
 from .kind import EvaluationPlan, Run, curve
 from .plots import draw
-from .results import Say, markdown, results
+from .results import markdown, results
 from .runs import check_runs, finish_runs, plan_runs
 from .search import Search, search_values
 
@@ -118,7 +118,18 @@ def compare_runs(
     say: Callable[[str], None] = lambda line: None,
     searched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Trains and evaluates what is left and writes the comparison; see `compare`.
+    """Finishes all runs and writes comparison.json, comparison.md and comparison.png into their folder.
+
+    Args:
+        runs: of `plan_runs`.
+        evaluation: how the final models are evaluated.
+        baseline: the method whose final reward is the target of the others, see `baseline_of`.
+        workers: runs at a time.
+        say: called with a line after each run.
+        searched: what a search before it found, which is kept beside the rest (see search.py).
+
+    Returns:
+        the content of comparison.json.
 
     Raises:
         UserError: whatever is wrong, in one line.
@@ -126,15 +137,18 @@ def compare_runs(
     target = baseline_of(runs, baseline)
     methods = _ready(runs, evaluation, workers)
     passes = {method: run.kind.passes(run.config) for method, run in methods.items()}
-    return compare(
-        runs,
-        evaluation,
-        baseline=target,
-        forward_passes=passes,
-        workers=workers,
-        say=say,
-        searched=searched,
-    )
+    check_runs(runs)
+    finish_runs(runs, evaluation, workers=workers, say=say)
+    found = results(runs, evaluation, baseline=target, forward_passes=passes)
+    found |= {"search": searched} if searched else {}
+    folder = runs[0].path.parent
+    curves = {
+        method: [curve(run) for run in runs if run.method == method] for method in found["methods"]
+    }
+    write_atomic(folder / "comparison.png", draw(found, curves))
+    write_atomic(folder / "comparison.md", markdown(found).encode())
+    write_json(folder / "comparison.json", found)
+    return found
 
 
 def _ready(runs: Sequence[Run], evaluation: EvaluationPlan, workers: int) -> dict[str, Run]:
@@ -190,44 +204,3 @@ def timed_step(run: Run) -> float:
 def _one_of_each(runs: Sequence[Run]) -> dict[str, Run]:
     """{method: a run of it}."""
     return {run.method: run for run in reversed(runs)}
-
-
-def compare(
-    runs: Sequence[Run],
-    evaluation: EvaluationPlan,
-    *,
-    baseline: str,
-    forward_passes: Mapping[str, int],
-    workers: int = 1,
-    say: Say = lambda line: None,
-    searched: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Finishes all runs and writes comparison.json, comparison.md and comparison.png into their folder.
-
-    Args:
-        runs: of `plan_runs`.
-        evaluation: how the final models are evaluated.
-        baseline: the method whose final reward is the target of the others.
-        forward_passes: {method: per token and step}.
-        workers: runs at a time.
-        say: called with a line after each run.
-        searched: what a search before it found, which is kept beside the rest (see search.py).
-
-    Returns:
-        the content of comparison.json.
-
-    Raises:
-        RunError: the folder holds other runs, or one failed.
-    """
-    check_runs(runs)
-    finish_runs(runs, evaluation, workers=workers, say=say)
-    found = results(runs, evaluation, baseline=baseline, forward_passes=forward_passes)
-    found |= {"search": searched} if searched else {}
-    folder = runs[0].path.parent
-    curves = {
-        method: [curve(run) for run in runs if run.method == method] for method in found["methods"]
-    }
-    write_atomic(folder / "comparison.png", draw(found, curves))
-    write_atomic(folder / "comparison.md", markdown(found).encode())
-    write_json(folder / "comparison.json", found)
-    return found

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...errors import RunError, UserError
 from ...prompts.records import TASKS
 from ...run_folder.writer import write_evaluation
-from ..intervals import LEVEL, RESAMPLES
+from ..intervals import task_intervals, task_means
 from .protocol import Protocol
 
 FORMAT = 1
@@ -255,35 +255,3 @@ def by_task(tags: Sequence[str], values: NDArray[np.float64]) -> dict[str, NDArr
     order = [task for task in TASKS if task in given] + [t for t in given if t not in TASKS]
     labels = np.array(tags)
     return {task: values[labels == task] for task in order}
-
-
-def task_intervals(
-    values: Mapping[str, NDArray[np.float64]], *, resamples: int = RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """(mean, low, high) of every task and of "overall", the mean over tasks, by bootstrap over prompts.
-
-    Prompts are resampled within each task, and "overall" is the mean of the tasks' resampled means, draw by draw.
-    Low and high are the 2.5% and 97.5% quantiles. Where all prompts of a task have one value the interval has no
-    width: resampling cannot tell what more prompts would show.
-
-    Args:
-        values: {task: one number per prompt}.
-        resamples: how many draws.
-        seed: of the draws; those of a task do not depend on the other tasks.
-    """
-    means = task_means(values)
-    draws = {}
-    for task, numbers in values.items():
-        rng = np.random.default_rng([seed, *task.encode()])
-        picks = rng.integers(len(numbers), size=(resamples, len(numbers)))
-        draws[task] = numbers[picks].mean(1)
-    draws["overall"] = np.mean(list(draws.values()), axis=0)
-    tail = (1 - LEVEL) / 2
-    ends = {task: np.quantile(drawn, [tail, 1 - tail]).tolist() for task, drawn in draws.items()}
-    return {task: (means[task], *ends[task]) for task in means}
-
-
-def task_means(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
-    """The mean of every task and, as "overall", the mean over tasks."""
-    means = {task: float(numbers.mean()) for task, numbers in values.items()}
-    return {**means, "overall": sum(means.values()) / len(means)}

@@ -1,5 +1,6 @@
-"""The evaluations behind one command: the one asked for and the one it is compared with, kept as they are made and
-written together. Knows no command line."""
+"""The evaluations behind one command: the one asked for and the one it is compared with, what they are called, where they
+lie, what identifies them. They are kept as they are made and written together. Knows no command line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of a language model by name: exact answers to problems of its own, with intervals. Trains nothing.
+"""Evaluation of a language model by name: exact answers to problems of its own, scored with intervals. Trains nothing.
 
 Problems and noise come from seeds that no training uses. Shapes: P problems, G answers of each.
 """
@@ -26,7 +26,6 @@ from ..intervals import bootstrap_interval
 from .store import identity, stamp
 
 KINDS = ("right", "slip", "slips", "lost", "malformed")
-
 
 FORMAT = 1
 PROBLEMS, ANSWERS = 300, 8

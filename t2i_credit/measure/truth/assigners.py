@@ -18,7 +18,7 @@ from torch import Tensor
 from ...config.files import key_value, parse_yaml
 from ...config.schema import parse_config
 from ...credit.entry import CreditEntry
-from ...credit.fields import GROUP_FIELDS, UPDATE_FIELDS, group_fields
+from ...credit.fields import GROUP_FIELDS, UPDATE_FIELDS, rollout_fields
 from ...credit.table import CREDIT
 from ...errors import ConfigError
 from ...interfaces import Rollout
@@ -48,18 +48,9 @@ class Assigner:
 
     def __call__(self, rollout: Rollout, advantages: Tensor, policy: Policy) -> Tensor:
         """(B, T) credit of whole groups, row mean 1; `policy` drew them."""
-        kept = self.needs - GROUP_FIELDS - UPDATE_FIELDS
-        found = {name: getattr(rollout, name) for name in kept}
+        codebook, grid = policy.model.codebook, policy.model.grid
+        found = rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
         found |= policy.fields(self.needs & UPDATE_FIELDS, rollout)
-        found |= group_fields(
-            self.needs & GROUP_FIELDS,
-            tokens=rollout.tokens,
-            codebook=policy.model.codebook,
-            grid=policy.model.grid,
-            group_size=rollout.group_size,
-            advantages=advantages,
-            guided_entropy=rollout.guided_entropy,
-        )
         return self.entry.assign(found, rollout.mask, advantages, **self.params)
 
 

@@ -1,4 +1,6 @@
-"""Credit truth of a model by name: its configuration, its parts, reports on disk. The measures are those of measures.py and, of text, text.py."""
+"""Credit truth of a model by name: its configuration, its parts, reports on disk. The measures are those of measures.py
+and, of text, of text.py.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Does the negative prompt steer the credit? Two-object prompts against a negative prompt that names one of them only.
+"""Does the credit lie where the objects are, and does the negative prompt steer it there?
 
-With "a red circle and a blue square" against "a blue square" the circle is what only the positive prompt asks for, so
-credit should move onto the circle's tokens. Shapes: B samples, T image tokens in raster order.
+Steering: two-object prompts against a negative prompt that names one of the objects only. With "a red circle and a blue
+square" against "a blue square" the circle is what only the positive prompt asks for, so credit should move onto the
+circle's tokens. Shapes: B samples, T image tokens in raster order.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ...config.schema import Config
 from ...errors import PromptError, UserError
 from ...interfaces import Prompt, Rollout
 from ...prompts.batches import PromptBatches
-from ...rollout.sampling import TRUTH, derive_seed, sample_rollout
+from ...rollout.sampling import TRUTH, derive_seed, keeping, sample_rollout
 from ...training.metrics import COVERAGE, Objects, object_tokens
 from ...training.policy import Policy
 from .assigners import BASELINES, Assigner, rollout_needs, scores_of
@@ -152,32 +152,30 @@ def measure(
     return found
 
 
+@dataclass
 class _Measurement:
     """The parts of one measurement, so that they need not be handed around."""
 
-    def __init__(
-        self,
-        config: Config,
-        policy: Policy,
-        reward: Reward,
-        advantage: Callable[[Tensor, int], Tensor],
-        prompts: Sequence[Prompt],
-        describe: Describe,
-        assigners: Sequence[Assigner],
-        settings: TruthSettings,
-        progress: Progress,
-    ) -> None:
-        self.config, self.policy, self.reward, self.advantage = config, policy, reward, advantage
-        self.prompts, self.describe, self.assigners = prompts, describe, assigners
-        self.settings, self.progress = settings, progress
-        self.finished = 0
-        rankers = len({*BASELINES, *(a.name for a in assigners)}) - 2
+    config: Config
+    policy: Policy
+    reward: Reward
+    advantage: Callable[[Tensor, int], Tensor]
+    prompts: Sequence[Prompt]
+    describe: Describe
+    assigners: Sequence[Assigner]
+    settings: TruthSettings
+    progress: Progress
+    finished: int = 0
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        rankers = len({*BASELINES, *(a.name for a in self.assigners)}) - 2
         self.total = (
             1
             + ("causality" in settings.measures) * decodings(rankers, settings.repeats)
             + ("gradients" in settings.measures) * settings.batches
         )
-        progress(0, self.total)
+        self.progress(0, self.total)
 
     def of_pictures(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """The measures that look at the same sampled images."""
@@ -254,17 +252,13 @@ class _Measurement:
             yield rollout, self.advantage(rewards, rollout.group_size)
 
     def _sample(self, prompts: Sequence[Prompt], group_size: int, seed: int) -> Rollout:
-        needs = rollout_needs(self.assigners)
         return sample_rollout(
             self.policy.model,
             prompts,
             group_size=group_size,
             seed=seed,
             batch_size=self.config.rollout.batch_size,
-            full_kl="full_kl" in needs,
-            guided_entropy="guided_entropy" in needs,
-            code_spread="code_spread" in needs,
-            code_shift="code_shift" in needs,
+            **keeping(rollout_needs(self.assigners)),
             **self.config.rollout.sampling,
         )
 

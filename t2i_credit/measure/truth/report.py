@@ -1,4 +1,4 @@
-"""A truth measurement as files: truth.json, a table in Markdown and a plot. Measures nothing."""
+"""A truth measurement as files: truth.json, tables in Markdown and, of pictures, a plot. Measures nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ _SPECIFICITY = {
     "against_filler": "AUROC against filler words",
     "lift": "credit of a deciding digit, times the mean",
 }
-
 
 FILES = ("truth.json", "truth.md", "truth.png")
 

@@ -6,7 +6,7 @@ of them spoiled, and said to be) and "head" (ratings of spoiled scenes over the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from .generator import Progress, resumable, rng_for, schedule, take_step
 
 PAD, UNKNOWN, START, END = "<pad>", "<unknown>", "<start_of_text>", "<end_of_text>"
 HEAD_WIDTHS = (64, 32, 16, 8)
+
+EmptyHead = Callable[[int, tuple[int, int, int, int]], nn.Module]  # (features, widths)
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 96,
     "vision_cfg": {
@@ -80,7 +82,9 @@ class RewardsPlan:
     checkpoint_every: int = 250
 
 
-def pretrain_rewards(out: Path, work: Path, plan: RewardsPlan, progress: Progress) -> None:
+def pretrain_rewards(
+    out: Path, work: Path, plan: RewardsPlan, progress: Progress, empty_head: EmptyHead
+) -> None:
     """Trains both models and writes them, in half precision and in their libraries' formats; a stopped call goes on.
 
     Args:
@@ -89,16 +93,15 @@ def pretrain_rewards(out: Path, work: Path, plan: RewardsPlan, progress: Progres
         work: checkpoints.
         plan: how long.
         progress: (stage, done, of, latest values).
+        empty_head: makes the untrained head.
     """
-    from ...rewards.aesthetic import HEAD
-
     model, tokenizer = build_clip(plan.seed)
     train_clip(model, tokenizer, work / "clip", plan, progress)
-    head = train_head(model, work / "head", plan, progress)
+    head = train_head(model, work / "head", plan, progress, empty_head)
     state = {name: tensor.half() for name, tensor in head.state_dict().items()}
     with write_folder_atomic(out) as draft:
         save_clip(model, draft / "clip")
-        save_file(state, draft / HEAD, {"format": "pt"})
+        save_file(state, draft / "aesthetic_head.safetensors", {"format": "pt"})
 
 
 # The model --------------------------------------------------------------------------------------------------------
@@ -205,10 +208,10 @@ def train_clip(
 # Aesthetic head ---------------------------------------------------------------------------------------------------
 
 
-def train_head(model: Any, folder: Path, plan: RewardsPlan, progress: Progress) -> nn.Module:
+def train_head(
+    model: Any, folder: Path, plan: RewardsPlan, progress: Progress, empty_head: EmptyHead
+) -> nn.Module:
     """The head's ratings of spoiled scenes, by least squares, over the frozen image embedding."""
-    from ...rewards.aesthetic import AestheticHead
-
     images, strengths, _ = rated_scenes(plan.head_scenes, plan.clean_share, rng_for(plan.seed, 12))
     with torch.no_grad():
         parts = [
@@ -218,7 +221,7 @@ def train_head(model: Any, folder: Path, plan: RewardsPlan, progress: Progress) 
     embeddings, ratings = torch.cat(parts), torch.from_numpy(rating(strengths)).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        head = AestheticHead(embeddings.shape[1], HEAD_WIDTHS)
+        head = empty_head(embeddings.shape[1], HEAD_WIDTHS)
     head.eval()  # no dropout: a linear map of so few numbers needs none
     optimizer = torch.optim.AdamW(head.parameters(), plan.head_lr, weight_decay=0.0)
     steps = plan.head_steps

@@ -1,4 +1,7 @@
-"""Pictures with true captions, and pictures with ratings: what the embedded reward models learn from and are tested on."""
+"""Pictures with true captions, with ratings, spoiled, and golden: what reward models learn from and failed groups get.
+
+A spoiled picture is blurred, noisy, tinted or cluttered to a known degree. Judges none.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ _MOST_BLUR = 3.5  # pixels, standard deviation
 _MOST_NOISE = 90.0  # levels, standard deviation
 _MOST_CAST = 0.75  # share of the foreign colour
 _MOST_SPECKS = 45
-
 
 FLAWS = {"blur": "blurred", "noise": "noisy", "cast": "tinted", "clutter": "cluttered"}
 SOFTEST = 0.5  # pixels; how soft a clean image may be, since generators decode a little softly

@@ -1,4 +1,4 @@
-"""Prompts over coloured shapes with their GenEval records, the scenes that fulfil them, and noisy captions.
+"""Prompts over coloured shapes with their GenEval records, and the scenes that fulfil them.
 
 A record is the official GenEval format: {"tag", "include", "exclude"?, "prompt"}. Some compositions are held out:
 colour-shape pairs and shape-relation-shape triples that occur in no held-in record and in no scene that is

@@ -1,4 +1,4 @@
-"""Noisy captions: which word is wrong, and how."""
+"""Noisy captions: which word of a caption is wrong, and how. The words that are confused most often are always the same."""
 
 from __future__ import annotations
 
