@@ -6,10 +6,11 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from ..config_plugins import PLUGIN
+from ..api.models import CFG_SCALE, run_of, usual_cfg_scale
+from ..config.plugins import PLUGIN
 from ..errors import RunError, UserError
-from ..loading import CFG_SCALE, run_of, usual_cfg_scale
-from ..run_reader import RunReader, require_within
+from ..run_folder.layout import require_within
+from ..run_folder.reader import RunReader
 from .runs import RunShelf
 from .texts import is_text
 

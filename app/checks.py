@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
-from ..run_reader import StepRecord
-from ..run_status import whole
+from ..run_folder.reader import StepRecord
+from ..run_folder.status import whole
 
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written
@@ -91,7 +91,7 @@ def _is_box(value: object) -> bool:
 
 
 def _is_mask(value: object) -> bool:
-    """Whether its runs fill its size; see masks.py."""
+    """Whether its runs fill its size; see run_folder/layout.py."""
     if not isinstance(value, Mapping):
         return False
     size: Any = value.get("size")
@@ -101,7 +101,7 @@ def _is_mask(value: object) -> bool:
     return len(size) == 2 and sum(counts) == size[0] * size[1]
 
 
-# of each sample, as run_folder.py writes them
+# of each sample, as run_folder/writer.py writes them
 _SAMPLE: dict[str, Callable[[Any], bool]] = {
     "image": _is_text,
     "prompt": _is_text,

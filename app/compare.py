@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RunError, UserError
-from ..heatmap import common_scale
-from ..run_reader import RunReader
+from ..heatmap.sample import common_scale
+from ..run_folder.reader import RunReader
 from . import components
 from .checks import check_record
 from .figures import Metrics, comparison_figure, task_bars

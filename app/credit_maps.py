@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RunError
-from ..heatmap import common_scale
-from ..run_reader import RunReader
+from ..heatmap.sample import common_scale
+from ..run_folder.reader import RunReader
 from . import components
 from .checks import check_record
 from .downloads import csv_file, gif_file, png_file

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import RunError
-from ..heatmap import common_scale, credit_animation, panel
-from ..heatmap_files import gif_bytes, sample_view
-from ..heatmap_text import spoken
-from ..run_reader import StepRecord
+from ..heatmap.files import gif_bytes, sample_view
+from ..heatmap.sample import common_scale
+from ..heatmap.sheets import credit_animation, panel
+from ..heatmap.text import spoken
+from ..run_folder.reader import StepRecord
 from .payload import view_of
 
 Made = tuple[str, str, str]

@@ -12,8 +12,8 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RunError, UserError
-from ..heatmap_text import printable
-from ..run_reader import RunReader
+from ..heatmap.text import printable
+from ..run_folder.reader import RunReader
 from . import components, words
 from .figures import task_bars
 from .payload import picture_url, plain

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..compare_statistics import t_interval
+from ..config.files import dotted
 from ..errors import RunError, UserError
-from ..run_reader import RunReader, dotted
+from ..measure.intervals import t_interval
+from ..run_folder.reader import RunReader
 
 # in which seeds of one method may differ
 SEED_KEYS = {

@@ -1,5 +1,5 @@
 """From a recorded step to what the browser draws: pictures, maps, numbers, outlines, one colour scale per group.
-Reads no file itself (see runs.py and run_reader.py).
+Reads no file itself (see runs.py and run_folder/reader.py).
 
 Shapes: N kept samples of a step, T = H*W image tokens in raster order, images h x w pixels.
 """
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import RunError
-from ..heatmap import SampleView, Scale, common_scale, diverging, sequential
-from ..heatmap_files import sample_view
-from ..heatmap_text import printable, spoken
-from ..masks import decode_mask
-from ..run_reader import StepRecord
+from ..heatmap.draw import diverging, sequential
+from ..heatmap.files import sample_view
+from ..heatmap.sample import SampleView, Scale, common_scale
+from ..heatmap.text import printable, spoken
+from ..run_folder.layout import decode_mask
+from ..run_folder.reader import StepRecord
 
 LONGEST = 512  # pixels of a picture on the page
 SHOWN = (

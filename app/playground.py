@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
+from ..api.models import CFG_SCALE
 from ..errors import UserError
-from ..loading import CFG_SCALE
 from . import components, words
 from .checkpoints import EMBEDDED, guidance
 from .runs import RunShelf, in_words, or_in_words

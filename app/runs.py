@@ -16,9 +16,10 @@ from sys import intern
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import RunError, UserError
-from ..heatmap_text import spoken
-from ..run_reader import RunReader, RunStatus, contained, list_runs
-from ..run_status import whole
+from ..heatmap.text import spoken
+from ..run_folder.layout import contained
+from ..run_folder.reader import RunReader, list_runs
+from ..run_folder.status import RunStatus, whole
 from .checks import is_number
 from .tail import MetricsTail
 

@@ -6,13 +6,17 @@ import errno
 import ipaddress
 import os
 import socket
+import subprocess
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 
+BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app is not to outlive
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
@@ -86,15 +90,24 @@ def start(
 
 
 def serve(
-    runs: Path | str, *, host: str = "127.0.0.1", port: int = PORT, login: str | None = None
+    runs: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    login: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
-    """`start`, and wait until interrupted, or until the process that `console.app_beside` belongs to is gone."""
-    from .. import console
-    from ..run_status import alive
+    """`start`, and wait until interrupted, or until the process that `app_beside` belongs to is gone.
+
+    Args:
+        runs, host, port, login: see `start`.
+        say: called with a line that tells the address.
+    """
+    from ..run_folder.status import alive
 
     page = start(runs, host=host, port=port, login=login)
-    console.say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
-    beside = os.environ.get(console.BESIDE_VARIABLE)
+    say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
+    beside = os.environ.get(BESIDE_VARIABLE)
     with suppress(KeyboardInterrupt):
         while beside is None or alive(int(beside)):
             time.sleep(LOOK_EVERY)
@@ -148,3 +161,26 @@ def free_port(host: str, port: int) -> int:
                 raise UserError(f"--port: {port} is in use; choose another one") from None
             raise UserError(f"{host}:{port}: cannot be served: {error.strerror}") from None
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def app_beside(runs: str, *, wanted: bool) -> Iterator[None]:
+    """The app in a process of its own while something else goes on, so that neither slows or ends the other."""
+    if not wanted:
+        yield
+        return
+    port = str(PORT if _is_free(PORT) else 0)
+    command = [sys.executable, "-m", "t2i_credit.cli", "app", str(runs), "--port", port]
+    # a process that is killed cannot end its children: the app looks for itself
+    process = subprocess.Popen(command, env={**os.environ, BESIDE_VARIABLE: str(os.getpid())})
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..run_reader import RunReader, StepRecord
+from ..run_folder.reader import RunReader, StepRecord
 from .checks import check_record
 from .payload import group_payload
 from .texts import TextStep, is_text, text_payload, text_step

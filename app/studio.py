@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..heatmap import robust_limit
+from ..heatmap.draw import robust_limit
 from .checkpoints import EMBEDDED, address, choices
 from .payload import encode, picture_url, plain
 from .runs import RunShelf, in_words
@@ -120,14 +120,14 @@ class Studio:
         Raises:
             UserError: it is none of them, or cannot be loaded.
         """
-        from .. import api
+        from ..api.models import load_model
 
         with self._loading:
             if name not in self._models:
                 found = address(self.shelf, name)
                 while len(self._models) >= KEPT_MODELS:  # before there is one more in memory
                     self._models.popitem(last=False)
-                self._models[name] = api.load_model(found)
+                self._models[name] = load_model(found)
             self._models.move_to_end(name)
             return self._models[name]
 
@@ -208,8 +208,8 @@ def check(takes: Sequence[Take], settings: Settings) -> None:
 def sampled(model: Any, take: Take, settings: Settings) -> dict[str, Any]:
     """One row of finished images, with the signed contrast of every token."""
     from ..interfaces import Prompt
-    from ..pixels import to_uint8
-    from ..rollout import sample_rollout
+    from ..rollout.images import to_uint8
+    from ..rollout.sampling import sample_rollout
 
     rollout = sample_rollout(
         model,
@@ -270,7 +270,7 @@ def forming(
         return Progress(share, says)
     import torch
 
-    from ..pixels import to_uint8
+    from ..rollout.images import to_uint8
 
     known = torch.stack(list(tokens), dim=1)
     blank = torch.zeros(len(known), rows * columns - known.shape[1], dtype=known.dtype)

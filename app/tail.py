@@ -6,7 +6,7 @@ import threading
 from sys import intern
 from typing import Any
 
-from ..run_reader import RunReader
+from ..run_folder.reader import RunReader
 
 
 class MetricsTail:

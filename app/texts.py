@@ -1,5 +1,5 @@
 """From a recorded step of a run on text to what the browser draws: the tokens of each answer, their numbers, one colour
-scale per group, all of them as CSV. Reads no file itself (see run_reader.py).
+scale per group, all of them as CSV. Reads no file itself (see run_folder/reader.py).
 
 Shapes: N kept answers of a step, T tokens, another number of them in each answer.
 """
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError
-from ..heatmap import SampleView, common_scale
-from ..heatmap_text import printable, spoken, visible
-from ..run_reader import RunReader
-from ..run_status import whole
+from ..heatmap.sample import SampleView, common_scale
+from ..heatmap.text import printable, spoken, visible
+from ..run_folder.reader import RunReader
+from ..run_folder.status import whole
 from .checks import is_number
 from .downloads import Made, cell
 from .payload import MISSING, scale_payload

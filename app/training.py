@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RunError, UserError
-from ..run_reader import RunReader
+from ..run_folder.reader import RunReader
 from . import components, words
 from .charts import training_figures
 from .payload import plain

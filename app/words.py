@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ..run_reader import RunStatus
+from ..run_folder.status import RunStatus
 from .figures import number
 from .runs import STATES
 

@@ -63,7 +63,7 @@ def load_pretrained(name_or_path: str) -> Any:
     Raises:
         ModelError: there is no such model, its architecture is not supported, or a file is missing or damaged.
     """
-    from .hub_files import snapshot
+    from .files import snapshot
 
     architecture = check_pretrained(name_or_path)
     folder = _folder(name_or_path)
@@ -76,7 +76,7 @@ def check_pretrained(name_or_path: str) -> str:
     Raises:
         ModelError: there is no such model, or its architecture is not supported.
     """
-    from .hub_files import HUB_ID, snapshot
+    from .files import HUB_ID, snapshot
 
     folder = _folder(name_or_path)
     if folder.is_dir():

@@ -1,7 +1,7 @@
 """The embedded generator: a diffusers VQModel as image tokenizer and a transformers LlamaModel over its codes.
 
 A folder of such a model holds config.json, vq/, transformer/, text_tokenizer/ and image_layers.safetensors, each
-in its library's own format. Nothing here trains: see t2i_credit/pretrain.py.
+in its library's own format. Nothing here trains: see t2i_credit/worlds/pretrain/generator.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from ..errors import ModelError
 from .decoding import PromptCondition, left_padded
+from .files import load_tensors, read_object, require_files, require_values
 from .llama_image import LlamaImageModel
-from .model_files import load_tensors, read_object, require_files, require_values
 
 MODEL_TYPE = "t2i_credit_embedded"
 PAD, BOS, IMAGE, UNKNOWN = "<pad>", "<bos>", "<image>", "<unknown>"

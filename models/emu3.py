@@ -20,10 +20,9 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from ..errors import ModelError
 from .decoding import PromptCondition, left_padded
-from .hub_files import load_processor, load_weights
-from .image_scale import ImageScale
+from .files import load_processor, load_weights, read_object
+from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
-from .model_files import read_object
 
 # call arguments of the processor that make the size of images; its own defaults where processor_config.json has none
 SIZE = ("ratio", "image_area")

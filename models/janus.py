@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..errors import ModelError
-from . import janus_vq
+from . import image_tokenizer
 from .decoding import PromptCondition, left_padded
-from .hub_files import load_processor, load_weights
-from .image_scale import ImageScale
+from .files import load_processor, load_weights
+from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
 
 
@@ -107,16 +107,18 @@ class JanusImageModel(LlamaImageModel):
     @property
     def image_size(self) -> tuple[int, int]:
         """(h, w) in pixels."""
-        return janus_vq.image_size(self.janus.model.vqmodel, self.grid)
+        return image_tokenizer.image_size(self.janus.model.vqmodel, self.grid)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to codes (B, T)."""
         vq = self.janus.model.vqmodel
-        return janus_vq.encode(vq, self.scale.to_pixels(images, self.image_size, vq.dtype))
+        return image_tokenizer.encode(vq, self.scale.to_pixels(images, self.image_size, vq.dtype))
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.scale.to_images(janus_vq.decode(self.janus.model.vqmodel, tokens, self.grid))
+        return self.scale.to_images(
+            image_tokenizer.decode(self.janus.model.vqmodel, tokens, self.grid)
+        )
 
     # Disk
 

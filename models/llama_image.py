@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from ..interfaces import Reference
-from ..logprobs import STATISTICS, token_statistics
+from ..rollout.logprobs import STATISTICS, token_statistics
 from .decoding import (
     DecodingState,
     PromptCondition,
@@ -36,7 +36,7 @@ class LlamaImageModel(nn.Module):
 
     Attributes:
         recompute: layers are recomputed in the backward pass, which saves their activations' memory.
-        capturable: see `CapturableModel`.
+        capturable: False where steps of fixed shapes were tried and failed, or where somebody must see every step.
     """
 
     grid: tuple[int, int]

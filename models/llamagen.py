@@ -24,9 +24,9 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTok
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from ..errors import ModelError
-from . import janus_vq
+from . import image_tokenizer
 from .decoding import PromptCondition
-from .image_scale import ImageScale
+from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
 
 
@@ -198,17 +198,17 @@ class LlamaGenModel(LlamaImageModel):
     @property
     def image_size(self) -> tuple[int, int]:
         """(h, w) in pixels."""
-        return janus_vq.image_size(self.vq, self.grid)
+        return image_tokenizer.image_size(self.vq, self.grid)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to codes (B, T)."""
-        return janus_vq.encode(
+        return image_tokenizer.encode(
             self.vq, self.scale.to_pixels(images, self.image_size, self.vq.dtype)
         )
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.scale.to_images(janus_vq.decode(self.vq, tokens, self.grid))
+        return self.scale.to_images(image_tokenizer.decode(self.vq, tokens, self.grid))
 
     # Disk
 
@@ -225,25 +225,9 @@ class LlamaGenModel(LlamaImageModel):
         Raises:
             ModelError: a file is missing or damaged, or does not fit; the message names it.
         """
-        from .llamagen_files import read
+        from .llamagen_files import fill, read
 
-        return read(Path(folder), cls)
-
-
-def backbone_config(
-    *, codes: int, hidden: int, inner: int, layers: int, heads: int, inputs: int
-) -> LlamaConfig:
-    """The transformer's sizes; `inputs` is the longest sequence."""
-    values: dict[str, Any] = {
-        "vocab_size": codes,
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "max_position_embeddings": inputs,
-        "rms_norm_eps": 1e-5,
-        "pad_token_id": None,
-        "bos_token_id": None,
-        "eos_token_id": None,
-    }
-    return LlamaConfig(**values)
+        parts = read(Path(folder))
+        model = cls(parts.backbone, parts.side, parts.caption, parts.vq, parts.t5, parts.tokenizer)
+        fill(model, parts)
+        return model.eval()

@@ -10,18 +10,17 @@ import json
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
 from ..errors import ModelError
-from .hub_files import TOKENIZER, load_part, load_weights, require_one
-from .llamagen import LlamaGenModel, backbone_config
-from .model_files import read_object
+from .files import TOKENIZER, load_part, load_weights, read_object, require_one
 
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
@@ -66,8 +65,31 @@ _VQ_BACK = tuple(_rule(ours, theirs) for theirs, ours in _VQ_NAMES)
 _UNUSED = {"quantize.codebook_used", "freqs_cis"}  # a record of training, and a table
 
 
-def read(root: Path, model_class: type[LlamaGenModel]) -> LlamaGenModel:
-    """The model of a folder; see models/llamagen.py for its config.json."""
+class Parts(NamedTuple):
+    """What the files of a folder hold.
+
+    Attributes:
+        backbone: sizes of the transformer.
+        side: of the grid of image tokens.
+        caption: positions and width of the text features.
+        vq: the image tokenizer.
+        t5, tokenizer: of the text encoder, or None.
+        gpt: the published tensors of the transformer.
+        gpt_path: where they lie.
+    """
+
+    backbone: LlamaConfig
+    side: int
+    caption: tuple[int, int]
+    vq: JanusVQVAE
+    t5: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase | None
+    gpt: dict[str, Tensor]
+    gpt_path: Path
+
+
+def read(root: Path) -> Parts:
+    """The parts of a folder's model; see models/llamagen.py for its config.json."""
     config = read_object(root / "config.json")
     side, heads = (_whole_number(root, config, key) for key in ("grid", "heads"))
     gpt, gpt_path = _tensors(root, config, "gpt", GPT)
@@ -91,28 +113,28 @@ def read(root: Path, model_class: type[LlamaGenModel]) -> LlamaGenModel:
         raise ModelError(
             f"{root / config['t5']}: a text encoder of width {t5.config.d_model}; {gpt_path.name} takes {caption[1]}"
         )
-    model = model_class(
-        backbone_config(
-            codes=codes,
-            hidden=hidden,
-            inner=inner,
-            layers=layers,
-            heads=heads,
-            inputs=caption[0] + side * side,
-        ),
-        side,
-        (caption[0], caption[1]),
-        _vq_model(vq, vq_path, side, codes),
-        t5,
-        tokenizer,
+    backbone = backbone_config(
+        codes=codes,
+        hidden=hidden,
+        inner=inner,
+        layers=layers,
+        heads=heads,
+        inputs=caption[0] + side * side,
     )
+    seen = (caption[0], caption[1])
+    image = _vq_model(vq, vq_path, side, codes)
+    return Parts(backbone, side, seen, image, t5, tokenizer, gpt, gpt_path)
+
+
+def fill(model: nn.Module, parts: Parts) -> None:
+    """Puts the published tensors of the transformer into a model made of the parts, in their own number format."""
     ours = {name for name in model.state_dict() if not name.startswith(("vq.", "t5."))}
-    _load(model, from_published(gpt, heads), gpt_path, ours)
-    dtype = gpt["tok_embeddings.weight"].dtype
+    heads = parts.backbone.num_attention_heads
+    _load(model, from_published(parts.gpt, heads), parts.gpt_path, ours)
+    dtype = parts.gpt["tok_embeddings.weight"].dtype
     for name, parameter in model.named_parameters():  # not the rotary table, which is a buffer
         if name in ours:
             parameter.data = parameter.data.to(dtype)
-    return model.eval()
 
 
 def from_published(gpt: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
@@ -134,8 +156,8 @@ def from_published(gpt: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
     return found
 
 
-def to_published(model: LlamaGenModel) -> dict[str, Tensor]:
-    """Inverse of `from_published`."""
+def to_published(model: Any) -> dict[str, Tensor]:
+    """Inverse of `from_published`, of a LlamaGenModel."""
     heads = model.language_model.config.num_attention_heads
     state = model.state_dict()
     found = {published: state[ours] for published, ours in _OUTSIDE.items()}
@@ -149,7 +171,7 @@ def to_published(model: LlamaGenModel) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in found.items()}
 
 
-def write(model: LlamaGenModel, root: Path) -> None:
+def write(model: Any, root: Path) -> None:
     """Writes the folder that `read` reads."""
     root.mkdir(parents=True, exist_ok=True)
     save_file(to_published(model), root / GPT, {"format": "pt"})
@@ -275,3 +297,22 @@ def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
     require_one(folder, TOKENIZER, "a text encoder")
     tokenizer = load_part("tokenizer", folder, AutoTokenizer.from_pretrained)
     return load_weights(T5EncoderModel, folder), tokenizer
+
+
+def backbone_config(
+    *, codes: int, hidden: int, inner: int, layers: int, heads: int, inputs: int
+) -> LlamaConfig:
+    """The transformer's sizes; `inputs` is the longest sequence."""
+    values: dict[str, Any] = {
+        "vocab_size": codes,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": inputs,
+        "rms_norm_eps": 1e-5,
+        "pad_token_id": None,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    return LlamaConfig(**values)

@@ -1,6 +1,6 @@
 """Small language models over characters: their tokenizer, their architecture, and how a name becomes one.
 
-Both are plain transformers objects in the Hugging Face format. Trains nothing: see t2i_credit/pretrain_arithmetic.py.
+Both are plain transformers objects in the Hugging Face format. Trains nothing: see t2i_credit/worlds/pretrain/text.py.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..interfaces import Prompt
 from .clip import BatchSize
-from .clip_source import EMBEDDED, one_line_errors
-from .clip_tower import ClipTower, Dtype, open_clip_tower
+from .clip_tower import EMBEDDED, ClipTower, Dtype, one_line_errors, open_clip_tower
 
 HEAD = "aesthetic_head.safetensors"
 WIDTHS = (1024, 128, 64, 16)  # of LAION's head

@@ -10,13 +10,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..config_plugins import find_plugin
+from ..config.plugins import find_plugin
 from ..errors import PromptError, UnknownClassError
-from ..geneval import Detection, judge, keep, validate_spec
+from ..geneval import Detection, judge, keep
 from ..interfaces import Prompt
-from ..pixels import to_uint8
+from ..prompts.records import validate_spec
+from ..rollout.images import to_uint8
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
-from .detectors import DETECTORS, Detector, Found, Shapes
+from .detection import Detector, Found
+from .detectors import DETECTORS, Shapes
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -16,10 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..config_messages import one_line
+from ..config.messages import one_line
 from ..errors import ConfigError, TrainingError
 from ..interfaces import Prompt
-from ..reward_wire import (
+from .wire import (
     CheckRequest,
     Message,
     ScoreAnswer,

@@ -9,10 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import load_model, train
+    from .api.launch import train
+    from .api.models import load_model
     from .errors import ConfigError, ModelError, PromptError, RunError, TrainingError, UserError
     from .interfaces import ImageTokenModel, Prompt, RewardFn, Rollout
-    from .rollout import sample_rollout
+    from .rollout.sampling import sample_rollout
 
 __version__ = "0.1.0"
 

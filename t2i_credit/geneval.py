@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geneval_spec import RELATIONS as RELATIONS  # public here too
-from .geneval_spec import validate_spec as validate_spec
-
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+from .prompts.records import RELATIONS, validate_spec
+from .prompts.records import TASKS as TASKS  # public here, too
 
 
 @dataclass(frozen=True)
@@ -176,25 +174,6 @@ def relative_position(
         for relation, extent in zip(RELATIONS, (-dx, dx, -dy, dy), strict=True)
         if extent > 0.5
     )
-
-
-def summarize(results: Sequence[tuple[str, bool]]) -> dict[str, float]:
-    """GenEval scores: the fraction of correct images per task, and their mean, `overall`.
-
-    Args:
-        results: one (task, correct) per image. Tasks beyond TASKS come after the official ones.
-
-    Raises:
-        ValueError: there are no results, hence no mean.
-    """
-    if not results:
-        raise ValueError("no results to summarize: at least one (task, correct) pair is needed")
-    verdicts: dict[str, list[bool]] = {}
-    for task, correct in results:
-        verdicts.setdefault(task, []).append(bool(correct))
-    order = dict.fromkeys([task for task in TASKS if task in verdicts] + list(verdicts))
-    scores = {task: sum(verdicts[task]) / len(verdicts[task]) for task in order}
-    return {**scores, "overall": sum(scores.values()) / len(scores)}
 
 
 def _select(

@@ -67,7 +67,7 @@ class ImageTokenModel(Protocol):
     """What a generator must offer: an autoregressive transformer over the T = H*W codes of an image tokenizer.
 
     A model whose sequences hold structure tokens (row ends) inserts and drops them itself, and restricts its
-    logits to the V image codes. Sampling (guidance, temperature, truncation, noise) is `rollout.py`'s.
+    logits to the V image codes. Sampling (guidance, temperature, truncation, noise) is rollout/sampling.py's.
     """
 
     grid: tuple[int, int]
@@ -157,20 +157,6 @@ class FixedSteps(Protocol):
 
     def advance(self, tokens: Tensor, kind: Hashable) -> tuple[Tensor, Tensor | None]:
         """Feeds the codes just sampled, (B,), to the logits of the next ones; in the order of the tokens."""
-        ...
-
-
-class CapturableModel(ImageTokenModel, Protocol):
-    """A generator that a GPU need not be told every step of anew; none has to be one.
-
-    Attributes:
-        capturable: False where it was tried and failed, or where somebody must see every step.
-    """
-
-    capturable: bool
-
-    def fixed_steps(self, state: Any, group_size: int) -> FixedSteps:
-        """As `expand`, for steps of fixed shapes."""
         ...
 
 

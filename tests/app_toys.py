@@ -19,7 +19,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.run_folder import RunWriter, write_json
+from t2i_credit.run_folder.atomic import write_json
+from t2i_credit.run_folder.writer import RunWriter
 
 H, W, V, G = 3, 5, 16, 4
 HEIGHT, WIDTH = 30, 50  # of the pictures

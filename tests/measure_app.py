@@ -18,7 +18,7 @@ from app_browser import CHROMIUMS, TABS
 from app_toys import start_toy_run, write_toy_evaluation, write_toy_step
 from playwright.sync_api import sync_playwright
 
-from t2i_credit.run_folder import RunWriter
+from t2i_credit.run_folder.writer import RunWriter
 
 STEPS = 1000
 PROMPTS = ("a red circle", "a blue square", "a green ring", "two rings")  # four samples each

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_detectors as tiny
 
-from t2i_credit.coco import COCO_NAMES
 from t2i_credit.interfaces import Prompt
+from t2i_credit.prompts.records import COCO_NAMES
 
 REPEATS = 7
 SWIN = {"embed_dim": 96, "num_heads": [3, 6, 12, 24], "window_size": 7}

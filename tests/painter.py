@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t2i_credit.evaluate import Protocol
+from t2i_credit.measure.evaluation.protocol import Protocol
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
-from t2i_credit.shapes.grammar import prompt_set
-from t2i_credit.shapes.scene import COLORS, SHAPES, Object, Scene, render
+from t2i_credit.worlds.shapes.grammar import prompt_set
+from t2i_credit.worlds.shapes.scene import COLORS, SHAPES, Object, Scene, render
 
 PROTOCOL = Protocol(images_per_prompt=3, cfg_scale=2.0, seed=4, batch_size=7)
 PROMPTS = prompt_set(per_task=2)  # two of each of the six tasks

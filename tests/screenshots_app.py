@@ -16,7 +16,7 @@ from app_toys import served
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from t2i_credit.run_reader import RunReader, list_runs
+from t2i_credit.run_folder.reader import RunReader, list_runs
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "images"
 WIDTH, MOST_BYTES = 1280, 300_000

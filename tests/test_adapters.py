@@ -13,7 +13,7 @@ from torch import Tensor
 from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import ImageTokenModel, Prompt
 from t2i_credit.models import MODELS, load_pretrained
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.rollout.sampling import sample_rollout
 
 WRITERS = {"janus": write_tiny_janus, "emu3": write_tiny_emu3, "llamagen_t2i": write_tiny_llamagen}
 TEXTS = ["a red circle", "a photo of two blue square left of a red circle", "a blue square"]

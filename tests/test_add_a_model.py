@@ -13,7 +13,7 @@ from toys import PROMPTS, recipe
 
 import t2i_credit
 from t2i_credit.interfaces import ImageTokenModel
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.rollout.sampling import sample_rollout
 
 CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/add-a-model.md").read_text(), re.DOTALL)[0]
 

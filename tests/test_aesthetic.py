@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 from tiny_clips import ARCHITECTURE, WIDTH, some_images, tiny_open_clip
 from torch import nn
 
-from t2i_credit.api import build_reward
-from t2i_credit.config import parse_config
+from t2i_credit.api.parts import build_reward
+from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.rewards import WeightedReward
@@ -139,9 +139,9 @@ def test_the_embedded_head_and_the_embedded_clip_go_together(tiny, tmp_path):
 def test_the_embedded_head_prefers_a_clean_picture():
     import numpy as np
 
-    from t2i_credit.pixels import from_uint8
-    from t2i_credit.shapes.scene import Object, Scene, render
-    from t2i_credit.shapes.spoil import SPOILS, spoil
+    from t2i_credit.rollout.images import from_uint8
+    from t2i_credit.worlds.shapes.examples import SPOILS, spoil
+    from t2i_credit.worlds.shapes.scene import Object, Scene, render
 
     image = render(Scene((Object("ring", "red", 13, 24, 9), Object("square", "blue", 35, 24, 9))))[
         0

@@ -13,14 +13,16 @@ from tiny_checkpoints import write_tiny_janus
 from toys import PROMPTS, recipe
 
 import t2i_credit
-from t2i_credit import api, cli, errors, step_time
-from t2i_credit.checkpoint import load_checkpoint
-from t2i_credit.config import load_config, parse_config
-from t2i_credit.config_yaml import write_yaml
+from t2i_credit import api, errors
+from t2i_credit.cli.main import main
+from t2i_credit.config.files import write_yaml
+from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, ModelError, PromptError, RunError, UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.prompts import save_prompts
-from t2i_credit.run_folder import RunReader
+from t2i_credit.measure.bench.plan import plan as plan_of
+from t2i_credit.prompts.files import save_prompts
+from t2i_credit.run_folder.checkpoint import load_checkpoint
+from t2i_credit.run_folder.reader import RunReader
 
 PLUGIN = '''
 import torch
@@ -143,7 +145,7 @@ def test_no_reference_is_held_unless_the_kl_term_or_the_credit_needs_one(tmp_pat
 
 def test_preparing_writes_nothing_and_the_plan_says_what_will_be_done(tmp_path: Path) -> None:
     parts = api.prepare(config_of(tmp_path))
-    plan = api.plan(parts)
+    plan = plan_of(parts)
     assert not (tmp_path / "runs").exists()
     assert plan["samples per step"] == 8 and plan["samples"] == 48 and plan["steps"] == 6
     assert plan["image tokens"] == "4 (2 x 2), 32 codes"
@@ -187,12 +189,12 @@ def _installed(tracker: str) -> bool:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is what the format is meant for")
 def test_bfloat16_without_a_gpu_is_planned_and_trained_with_a_warning(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"model": {"dtype": "bfloat16"}, "loss": {"ratio_guard": None}}
-    plan = api.plan(api.prepare(config_of(tmp_path, **sections)))
+    plan = plan_of(api.prepare(config_of(tmp_path, **sections)))
     assert plan["warning"].startswith("model.dtype: bfloat16 is meant for a GPU")
     said: list[str] = []
     run = api.train(recipe(tmp_path, **sections, train={"steps": 1}), warn=said.append)
     assert plan["warning"] in said and RunReader(run).metrics()[0]["grad_norm"] > 0
-    assert "warning" not in api.plan(api.prepare(config_of(tmp_path)))
+    assert "warning" not in plan_of(api.prepare(config_of(tmp_path)))
 
 
 @pytest.mark.parametrize("size", ["1b", "7b"])
@@ -200,12 +202,14 @@ def test_bfloat16_without_a_gpu_is_planned_and_trained_with_a_warning(tmp_path: 
 def test_the_recipes_for_janus_are_planned_as_shipped_on_a_small_one(
     tmp_path: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_time, "ENOUGH", 0.0)  # the first slice is large enough here
+    monkeypatch.setattr(
+        "t2i_credit.measure.bench.plan.ENOUGH", 0.0
+    )  # the first slice is large enough here
     folder = write_tiny_janus(tmp_path / "janus")
     save_prompts([Prompt(f"{n} red circle") for n in range(8)], tmp_path / "prompts.jsonl")
     given = [f"model.name={folder}", f"prompts.source={tmp_path / 'prompts.jsonl'}"]
     config = load_config(f"janus-pro-{size}/{method}", [*given, "reward={toys:bright: {}}"])
-    plan = api.plan(api.prepare(config))
+    plan = plan_of(api.prepare(config))
     adapter = size == "1b"
     assert plan["reference model"] == ("adapter off" if adapter else "held")
     assert ("warning" in plan) == (adapter and not torch.cuda.is_available())
@@ -233,7 +237,7 @@ def command(
     """Exit code, stdout and stderr of t2i-credit."""
     monkeypatch.setattr(sys, "argv", ["t2i-credit", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     captured = capsys.readouterr()
     return int(ended.value.code or 0), captured.out, captured.err
 
@@ -310,9 +314,9 @@ def test_every_error_for_users_ends_as_one_line(
     def refuse(*_: Any, **__: Any) -> None:
         raise kind("that does not work; do this")
 
-    for name in ("prepare", "run_training"):
+    for place in ("parts.prepare", "launch.run_training"):
         with monkeypatch.context() as patch:
-            patch.setattr(api, name, refuse)
+            patch.setattr(f"t2i_credit.api.{place}", refuse)
             code, _, err = command(patch, capsys, "train", recipe_file)
         assert (code, err) == (2, "error: that does not work; do this\n")
 
@@ -338,10 +342,10 @@ def test_our_own_mistakes_keep_their_traceback(
     def fail(*_: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(api, "prepare", fail)
+    monkeypatch.setattr("t2i_credit.api.parts.prepare", fail)
     monkeypatch.setattr(sys, "argv", ["t2i-credit", "train", str(recipe_file)])
     with pytest.raises(RuntimeError, match="a bug"):
-        cli.main()
+        main()
 
 
 def test_an_interrupted_run_ends_with_code_130_and_can_be_resumed(
@@ -354,7 +358,7 @@ def test_an_interrupted_run_ends_with_code_130_and_can_be_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("t2i_credit.trainer.Trainer._save", interrupt)
+        patch.setattr("t2i_credit.training.trainer.Trainer._save", interrupt)
         code, _, _ = command(patch, capsys, "train", recipe_file)
     run = RunReader(tmp_path / "runs" / "run")
     assert code == 130 and run.status().state == "stopped"

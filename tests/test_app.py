@@ -45,9 +45,10 @@ from t2i_credit.app.playground import MODES, asked
 from t2i_credit.app.runs import Recorded, RunShelf, liveliest
 from t2i_credit.app.server import check_login, free_port, is_loopback, start
 from t2i_credit.errors import RunError, UserError
-from t2i_credit.masks import encode_mask
-from t2i_credit.run_folder import RunReader, RunWriter
-from t2i_credit.run_reader import RunStatus
+from t2i_credit.run_folder.layout import encode_mask
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.status import RunStatus
+from t2i_credit.run_folder.writer import RunWriter
 
 
 @pytest.fixture(scope="module")

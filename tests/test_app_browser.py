@@ -15,7 +15,7 @@ from app_browser import PATIENCE, TABS, asked, choose_run, open_tab, visited
 from app_toys import PROBE, PROMPT, SCRIPT, H, W, forget_numbers, write_toy_run
 from PIL import Image
 
-from t2i_credit.run_folder import RunReader
+from t2i_credit.run_folder.reader import RunReader
 
 pytestmark = pytest.mark.xdist_group("app")
 

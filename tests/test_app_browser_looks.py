@@ -10,7 +10,7 @@ from app_browser import TABS, asked, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
 from PIL import Image
 
-from t2i_credit.run_folder import RunReader
+from t2i_credit.run_folder.reader import RunReader
 
 pytestmark = pytest.mark.xdist_group("app")
 # [r, g, b, a] of one token of the large map

@@ -10,7 +10,8 @@ import pytest
 from app_browser import choose_run, open_tab
 from app_toys import ANSWER, LISTS, SCRIPT, G, text_sample, write_text_run, write_toy_run
 
-from t2i_credit.run_folder import RunReader, RunWriter
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
 
 pytestmark = pytest.mark.xdist_group("app")
 TABS = {

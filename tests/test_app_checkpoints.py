@@ -9,7 +9,6 @@ import yaml
 from app_toys import write_text_run, write_toy_run
 from toys import tiny_model
 
-from t2i_credit import api
 from t2i_credit.app import checkpoints, studio
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.errors import RunError
@@ -99,7 +98,7 @@ def test_a_model_gives_way_before_another_one_is_loaded(tmp_path, monkeypatch):
         beside.append(list(here._models))
         return tiny_model()
 
-    monkeypatch.setattr(api, "load_model", load)
+    monkeypatch.setattr("t2i_credit.api.models.load_model", load)
     here._models.update(old=tiny_model(), newer=tiny_model())
     here.model("shapes")
     assert beside == [["newer"]] and list(here._models) == ["newer", "shapes"]

@@ -10,7 +10,7 @@ from app_toys import PROBE, PROMPT, G, write_toy_run, write_toy_step
 from t2i_credit.app import compare
 from t2i_credit.app.methods import methods_of
 from t2i_credit.app.runs import RunShelf
-from t2i_credit.run_folder import RunWriter
+from t2i_credit.run_folder.writer import RunWriter
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_method_with_a_band(tmp_path):

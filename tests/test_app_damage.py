@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 from t2i_credit.app import compare, credit_maps, evaluation, training
 from t2i_credit.app.runs import RunShelf, in_words, or_in_words
 from t2i_credit.errors import RunError
-from t2i_credit.run_folder import RunWriter
+from t2i_credit.run_folder.writer import RunWriter
 
 HUGE = 10**400  # JSON takes it, no float does
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from app_toys import PROBE, SCRIPT, served, write_toy_run
 
-from t2i_credit import console
+from t2i_credit.app.server import app_beside
 
 pytestmark = pytest.mark.xdist_group("app")  # one worker starts the server
 
@@ -275,18 +275,18 @@ def test_the_app_beside_a_training_ends_with_it(tmp_path):
     def apps():
         return [one for one in psutil.Process().children() if str(tmp_path) in one.cmdline()]
 
-    with console.app_beside(str(tmp_path), wanted=True):
+    with app_beside(str(tmp_path), wanted=True):
         (app,) = apps()
     assert not app.is_running() and not apps()
-    with console.app_beside(str(tmp_path), wanted=False):
+    with app_beside(str(tmp_path), wanted=False):
         assert not apps()
 
 
 def test_the_app_beside_a_training_that_was_killed_ends_by_itself(tmp_path):
     script = (
         "import os, sys, psutil\n"
-        "from t2i_credit import console\n"
-        "with console.app_beside(sys.argv[1], wanted=True):\n"
+        "from t2i_credit.app.server import app_beside\n"
+        "with app_beside(sys.argv[1], wanted=True):\n"
         "    print(psutil.Process().children()[0].pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )

@@ -9,7 +9,7 @@ from app_toys import start_toy_run
 
 from t2i_credit.app.runs import REMEMBERED_RUNS, RunShelf
 from t2i_credit.app.tail import MetricsTail
-from t2i_credit.run_reader import RunReader
+from t2i_credit.run_folder.reader import RunReader
 
 
 @pytest.fixture

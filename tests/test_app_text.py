@@ -24,7 +24,8 @@ from app_toys import (
 
 from t2i_credit.app import charts, compare, credit_maps, evaluation, studio, training
 from t2i_credit.app.runs import RunShelf
-from t2i_credit.run_folder import RunReader, RunWriter
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
 
 
 @pytest.fixture(scope="module")

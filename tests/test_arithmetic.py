@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from t2i_credit import arithmetic
-from t2i_credit.arithmetic.chains import LINKS, OPENERS, check, judge, labels, parse, write
-from t2i_credit.arithmetic.mistakes import (
+from t2i_credit.errors import PromptError
+from t2i_credit.worlds.arithmetic.chains import LINKS, OPENERS, check, judge, labels, parse, write
+from t2i_credit.worlds.arithmetic.mistakes import (
     EASY,
     HARD,
     SLIPS,
@@ -19,7 +19,7 @@ from t2i_credit.arithmetic.mistakes import (
     wrong,
     wrong_results,
 )
-from t2i_credit.arithmetic.problems import (
+from t2i_credit.worlds.arithmetic.problems import (
     MOST_HARD,
     STEP_SHARES,
     STEPS,
@@ -27,7 +27,7 @@ from t2i_credit.arithmetic.problems import (
     draw_question,
     problem,
 )
-from t2i_credit.arithmetic.questions import (
+from t2i_credit.worlds.arithmetic.questions import (
     LARGEST,
     Question,
     Step,
@@ -36,7 +36,6 @@ from t2i_credit.arithmetic.questions import (
     wording,
     work,
 )
-from t2i_credit.errors import PromptError
 
 # Questions --------------------------------------------------------------------------------------------------------
 
@@ -163,9 +162,9 @@ def test_one_question_in_eight_is_held_out():
 
 def test_an_unknown_split_or_number_of_steps_is_refused():
     with pytest.raises(PromptError, match="split: 'test' is not allowed; allowed: train, heldout"):
-        arithmetic.dataset(1, 0, split="test")
+        dataset(1, 0, split="test")
     with pytest.raises(PromptError, match="steps: 5 is not allowed; allowed: 2, 3, 4"):
-        arithmetic.problem(np.random.default_rng(0), steps=5)
+        problem(np.random.default_rng(0), steps=5)
 
 
 # Chains -----------------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 import pytest
 from tiny_text import TAUGHT, taught_model
 
-from t2i_credit.arithmetic import negative
-from t2i_credit.arithmetic.chains import CLOSERS, LINKS, OPENERS, judge, parse
-from t2i_credit.arithmetic_scores import LONGEST, kind_shares, score
+from t2i_credit.measure.evaluation.text import kind_shares, score
 from t2i_credit.models.text_model import CONTEXT
+from t2i_credit.text.sampling import LONGEST
+from t2i_credit.worlds.arithmetic.chains import CLOSERS, LINKS, OPENERS, judge, parse
+from t2i_credit.worlds.arithmetic.questions import negative
 
 
 @pytest.fixture(scope="module")

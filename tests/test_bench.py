@@ -14,18 +14,19 @@ from torch import Tensor
 from toys import PROMPTS, WideConfig, tiny_model, write_tiny_model
 from typer.testing import CliRunner
 
-from t2i_credit import api, bench, bench_update
 from t2i_credit.advantages import ADVANTAGES
-from t2i_credit.bench_limit import bytes_read, reading_time
-from t2i_credit.bench_memory import MemorySize, can_measure, peak
-from t2i_credit.bench_statistics import alone, compared, interleaved, median_interval, table
-from t2i_credit.cli import app
-from t2i_credit.config import Config, parse_config
+from t2i_credit.api.memory import PROMPT
+from t2i_credit.cli.app import app
+from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.memory import PROMPT
+from t2i_credit.measure.bench import command, update
+from t2i_credit.measure.bench.memory import MemorySize, can_measure, peak
+from t2i_credit.measure.bench.rollout import bytes_read, reading_time
+from t2i_credit.measure.bench.timing import alone, compared, interleaved, table
+from t2i_credit.measure.intervals import median_interval
 from t2i_credit.models.embedded_model import EmbeddedModel
-from t2i_credit.rollout import decode_batch, sampling_noise
+from t2i_credit.rollout.sampling import decode_batch, sampling_noise
 
 SMALL = MemorySize(tokens=2048, codes=4096, width=16, chunk=128)
 
@@ -37,7 +38,7 @@ def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[
 
 
 def measured(model: EmbeddedModel, chosen: Config, **changed: Any) -> dict[str, Any]:
-    return bench.run(
+    return command.run(
         chosen,
         model=model,
         reward=brightness,
@@ -136,8 +137,8 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
         asked.append((way, seed))
         return {"peak": peaks[way], "seconds": 0.5}
 
-    monkeypatch.setattr(bench, "can_measure", lambda: True)
-    monkeypatch.setattr(bench_update, "peak", peak_of)
+    monkeypatch.setattr(command, "can_measure", lambda: True)
+    monkeypatch.setattr(update, "peak", peak_of)
     model = tiny_model(WideConfig)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trained = [p.requires_grad for p in model.parameters()]
@@ -284,7 +285,7 @@ def test_the_command_measures_the_parts_and_saves_the_report(tmp_path: Path) -> 
 def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(
     words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "load_model", lambda name: pytest.fail("it loaded"))
+    monkeypatch.setattr(command, "load_model", lambda name: pytest.fail("it loaded"))
     shown = CliRunner().invoke(app, ["bench", *words])
     assert isinstance(shown.exception, UserError)
     assert said in str(shown.exception)

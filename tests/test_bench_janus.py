@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 from toys import PROMPTS
 
-from t2i_credit import bench, bench_janus
 from t2i_credit.advantages import ADVANTAGES
-from t2i_credit.bench_statistics import table
+from t2i_credit.api.models import trainable_model
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.loading import trainable_model
+from t2i_credit.measure.bench import janus
+from t2i_credit.measure.bench.command import run
+from t2i_credit.measure.bench.timing import table
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The architecture with one layer, 3 x 3 tokens and 16 codes."""
-    monkeypatch.setitem(bench_janus.SIZES, "tiny", (1, 32, 2, 48))
-    return bench_janus.random_janus("tiny", side=3, codes=16, vocabulary=64)
+    monkeypatch.setitem(janus.SIZES, "tiny", (1, 32, 2, 48))
+    return janus.random_janus("tiny", side=3, codes=16, vocabulary=64)
 
 
 def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -31,9 +32,9 @@ def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[
 
 
 def measured(model: Any, part: str, *overrides: str, repeats: int = 3) -> dict[str, Any]:
-    config = bench_janus.bench_config("tiny", ["rollout.group_size=2", *overrides], janus=True)
+    config = janus.bench_config("tiny", ["rollout.group_size=2", *overrides], janus=True)
     model, reference = trainable_model(config, model, compared=config.loss.kl_coef > 0)
-    return bench.run(
+    return run(
         config,
         model=model,
         reference=reference,
@@ -83,7 +84,7 @@ def test_a_step_takes_the_forward_passes_that_its_settings_need(
 def test_prompts_of_a_random_janus_become_ids_that_depend_on_the_text(tiny: Any) -> None:
     condition = tiny.condition(["a red circle", "a blue square"], [None, None])
     ids, null = condition.inputs[:2], condition.inputs[2:]
-    assert ids.shape == (2, bench_janus.PROMPT) and not torch.equal(ids[0], ids[1])
+    assert ids.shape == (2, janus.PROMPT) and not torch.equal(ids[0], ids[1])
     assert ids[0, 0] == tiny.bos and ids[0, -1] == tiny.image_start
     assert (null[:, 1:-1] == tiny.pad).all()
 
@@ -94,8 +95,8 @@ def test_a_random_janus_pro_has_the_true_sizes(
 ) -> None:
     # D (102400 + L (4 D + 3 I + 2) + 1) weights in L layers of width D and inner width I with 102,400 words, in
     # millions; the image tokenizer is LlamaGen's VQ-16, of which the official README tells 72
-    monkeypatch.setattr(bench_janus, "local_device", lambda: "meta")  # no memory for the weights
-    model = bench_janus.random_janus(name)
+    monkeypatch.setattr(janus, "local_device", lambda: "meta")  # no memory for the weights
+    model = janus.random_janus(name)
     parts = (model.language_model, model.janus.model.vqmodel)
     counts = [round(sum(p.numel() for p in part.parameters()) / 1e6) for part in parts]
     assert counts == [backbone, 72]
@@ -103,4 +104,4 @@ def test_a_random_janus_pro_has_the_true_sizes(
 
 def test_an_architecture_that_has_no_random_weights_is_refused() -> None:
     with pytest.raises(UserError, match="known: janus-small, janus-pro-1b, janus-pro-7b"):
-        bench_janus.random_janus("shapes")
+        janus.random_janus("shapes")

@@ -17,17 +17,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import WideConfig, tiny_model
 
-from t2i_credit import captured, rollout
 from t2i_credit.app.studio import Watched
-from t2i_credit.captured import eager_reason
-from t2i_credit.config_tune import TuneConfig
+from t2i_credit.config.sections import TuneConfig
 from t2i_credit.errors import T2ICreditWarning
-from t2i_credit.finetune import cast_parameters, choose_trained
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.models import fixed_decoding, load_pretrained
 from t2i_credit.models.embedded_model import EmbeddedModel
 from t2i_credit.models.llama_image import LlamaImageModel
-from t2i_credit.rollout import decode_batch, sample_rollout, sampling_noise
+from t2i_credit.rollout import captured
+from t2i_credit.rollout import sampling as rollout
+from t2i_credit.rollout.captured import eager_reason
+from t2i_credit.rollout.sampling import decode_batch, sample_rollout, sampling_noise
+from t2i_credit.training.tune import cast_parameters, choose_trained
 
 WRITERS = {"janus": write_tiny_janus, "emu3": write_tiny_emu3, "llamagen": write_tiny_llamagen}
 TEXTS = ["a red circle", "a photo of two blue square left of a red circle", "a blue square"]

@@ -7,14 +7,14 @@ import torch
 from disk import everything, full_disk
 from torch import nn
 
-from t2i_credit.checkpoint import (
+from t2i_credit.errors import RunError
+from t2i_credit.run_folder.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
     prune,
     save_checkpoint,
 )
-from t2i_credit.errors import RunError
 
 
 def toy(seed=0):

@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from t2i_credit import cli, demo
 from t2i_credit.app.evaluation import scores
-from t2i_credit.config import list_recipes
-from t2i_credit.model_card import CFG_SCALES, TEMPERATURES, reconstruction_scores
-from t2i_credit.run_folder import RunReader
-from t2i_credit.run_reader import list_runs
+from t2i_credit.cli import demo
+from t2i_credit.cli.app import app
+from t2i_credit.config.files import list_recipes
+from t2i_credit.measure.cards.generator import CFG_SCALES, TEMPERATURES, reconstruction_scores
+from t2i_credit.run_folder.reader import RunReader, list_runs
 
 pytestmark = pytest.mark.xdist_group("embedded")  # one worker loads the generator once
 
 
 def say(*words):
     """Runs a verb; its output."""
-    done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -66,7 +66,7 @@ def test_a_module_beside_the_recipe_is_found_and_shadows_no_package(tmp_path):
 
 
 def test_every_verb_ends_its_help_with_an_example():
-    for command in cli.app.registered_commands:
+    for command in app.registered_commands:
         text = say(command.name or command.callback.__name__.replace("_", "-"), "--help")
         assert "Example: t2i-credit" in " ".join(text.split()), command.callback.__name__
 
@@ -187,7 +187,7 @@ def test_the_card_tells_the_whole_table_and_its_best_cell():
 
 
 def test_the_shipped_image_tokenizer_keeps_what_the_detector_looks_for():
-    from t2i_credit.api import load_model
+    from t2i_credit.api.models import load_model
 
     for task, share in reconstruction_scores(load_model("shapes"), per_task=100, seed=5).items():
         # at least 0.95 of 300 on the card; 100 here, so two standard deviations (0.022 each) less

@@ -7,13 +7,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from tiny_clips import ARCHITECTURE, as_pictures, some_images, tiny_open_clip
 
-from t2i_credit.config import ConfigError, check_params
-from t2i_credit.errors import ModelError, PromptError
+from t2i_credit.config.plugins import check_params
+from t2i_credit.errors import ConfigError, ModelError, PromptError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.pretrain_rewards import build_clip, save_clip
 from t2i_credit.rewards import REWARDS, WeightedReward
 from t2i_credit.rewards.clip import clip
 from t2i_credit.rewards.clip_input import ClipInput, resize
+from t2i_credit.worlds.pretrain.rewards import build_clip, save_clip
 
 PROMPTS = [Prompt("a photo of a red circle"), Prompt("two squares"), Prompt("two squares")]
 
@@ -236,8 +236,8 @@ def test_wrong_parameters_are_refused_before_anything_is_loaded(wrong):
 
 @pytest.mark.weights("rewards/embedded")
 def test_the_embedded_clip_prefers_the_true_caption():
-    from t2i_credit.pixels import from_uint8
-    from t2i_credit.shapes.scene import Object, Scene, render
+    from t2i_credit.rollout.images import from_uint8
+    from t2i_credit.worlds.shapes.scene import Object, Scene, render
 
     left = Scene((Object("ring", "red", 13, 24, 9), Object("square", "blue", 35, 24, 9)))
     images = from_uint8([render(left)[0]]).repeat(3, 1, 1, 1)

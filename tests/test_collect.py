@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from toys import PROMPTS, tiny_model
 
-from t2i_credit.collect import TRAINING, GroupCollector
-from t2i_credit.config import Config, parse_config
+from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.prompts import PromptBatches
-from t2i_credit.rollout import derive_seed, sample_rollout
+from t2i_credit.prompts.batches import PromptBatches
+from t2i_credit.rollout.sampling import TRAINING, derive_seed, sample_rollout
+from t2i_credit.training.collect import GroupCollector, Scored
 
 SIZE, PER_STEP, SEED = 2, 2, 5
 RED = {p.text for p in PROMPTS if "red" in p.text}  # all but one
@@ -52,8 +52,19 @@ def no_gold(rollout: Rollout, failed: Tensor, seed: int) -> tuple[Rollout, Tenso
     raise AssertionError("gold was not asked for")
 
 
-def collector(config: Config, judge: Judge) -> GroupCollector:
-    return GroupCollector(config, batches(), sample=sample, judge=judge, go_gold=no_gold)
+class Collector(GroupCollector):
+    """With the trainer's loop around it: everything that was sampled for a step, what to train on, and the counts."""
+
+    def __call__(self, step: int) -> tuple[Scored, Scored, Mapping[str, float]]:
+        groups = self.groups(step)
+        for prompts, seed in groups.rounds():
+            rollout = sample(prompts, seed)
+            groups.add(rollout, *self.judge(step, rollout))
+        return groups.sampled, groups.trained, groups.counts
+
+
+def collector(config: Config, judge: Judge, prompts: PromptBatches | None = None) -> Collector:
+    return Collector(config, prompts or batches(), judge=judge, go_gold=no_gold)
 
 
 def texts_of(rollout: Rollout) -> list[str]:
@@ -98,13 +109,8 @@ def test_every_round_has_noise_of_its_own_and_a_step_without_drops_has_that_of_p
     assert torch.equal(full.rollout.tokens, plain.rollout.tokens)
     assert counts == {"rounds": 1, "groups_dropped": 0, "groups_trained": PER_STEP}
     same = Prompt("a red circle")
-    collect = GroupCollector(
-        settings(dynamic=True, max_rounds=3),
-        PromptBatches([same], per_step=1, seed=0),
-        sample=sample,
-        judge=uneven_on(set()),
-        go_gold=no_gold,
-    )
+    one = PromptBatches([same], per_step=1, seed=0)
+    collect = collector(settings(dynamic=True, max_rounds=3), uneven_on(set()), one)
     rounds = collect(1)[0].rollout.tokens.unflatten(0, (3, SIZE))
     assert not torch.equal(rounds[0], rounds[1]) and not torch.equal(rounds[1], rounds[2])
 
@@ -159,7 +165,8 @@ def test_probes_are_normalised_and_teach_the_running_statistics_nothing() -> Non
     collect = collector(config, uneven_on(RED))
     collect(1)
     before = collect.state()
-    scored = collect.scored(1, sample(PROMPTS[:1], 0), learn=False)
+    probes = sample(PROMPTS[:1], 0)
+    scored = collect.scored(probes, *collect.judge(1, probes), learn=False)
     assert collect.state() == before
     assert torch.equal(scored.target, scored.normalized["part"])
     assert torch.equal(scored.rewards, torch.tensor([0.0, 1.0]))

@@ -12,12 +12,7 @@ import tiny_detectors
 import torch
 
 from t2i_credit.errors import ModelError
-from t2i_credit.rewards.colors import (
-    COLORS,
-    load_color_classifier,
-    masked_crop,
-    needs_quick_gelu,
-)
+from t2i_credit.rewards.colors import COLORS, load_color_classifier, masked_crop, needs_quick_gelu
 
 CPU = torch.device("cpu")
 

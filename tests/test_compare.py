@@ -11,18 +11,21 @@ from typing import Any
 import pytest
 from toys import recipe
 
-from t2i_credit import api, cli, comparing
-from t2i_credit.compare import markdown, results
-from t2i_credit.compare_images import ImagePlan
-from t2i_credit.compare_plots import draw
-from t2i_credit.compare_runs import Run, check_runs, plan_runs
-from t2i_credit.compare_statistics import NO_DIFFERENCE
-from t2i_credit.compare_worker import finish
-from t2i_credit.config import to_yaml
-from t2i_credit.config_yaml import write_yaml
+from t2i_credit import api
+from t2i_credit.cli.main import main
+from t2i_credit.cli.worker import finish
+from t2i_credit.config.files import write_yaml
+from t2i_credit.config.schema import to_yaml
 from t2i_credit.errors import ConfigError, RunError, UserError
-from t2i_credit.protocol import Protocol
-from t2i_credit.run_folder import RunWriter
+from t2i_credit.measure.comparison.command import baseline_of, compare_runs, plan_rows, runs_of
+from t2i_credit.measure.comparison.images import ImagePlan
+from t2i_credit.measure.comparison.kind import Run
+from t2i_credit.measure.comparison.plots import draw
+from t2i_credit.measure.comparison.results import markdown, results
+from t2i_credit.measure.comparison.runs import check_runs, plan_runs
+from t2i_credit.measure.evaluation.protocol import Protocol
+from t2i_credit.measure.intervals import NO_DIFFERENCE
+from t2i_credit.run_folder.writer import RunWriter
 
 EVALUATION = ImagePlan(prompts=1, images=2, cfg_scale=2.0)
 
@@ -75,14 +78,14 @@ def test_one_seed_one_recipe_and_one_name_twice_are_refused(tmp_path: Path) -> N
     files = recipes(tmp_path)
     asked: dict[str, Any] = {"first_seed": 0, "out": tmp_path, "base": None, "overrides": []}
     with pytest.raises(UserError, match="interval over seeds takes at least 2"):
-        comparing.runs_of(files, seeds=1, **asked)
+        runs_of(files, seeds=1, **asked)
     with pytest.raises(ConfigError, match="1 recipe given; at least 2"):
-        comparing.runs_of(files[:1], seeds=2, **asked)
+        runs_of(files[:1], seeds=2, **asked)
     with pytest.raises(ConfigError, match="its name 'grpo' is taken by"):
-        comparing.runs_of([files[0], "shapes/grpo"], seeds=2, **asked)
-    runs = comparing.runs_of(files, seeds=2, **asked)
+        runs_of([files[0], "shapes/grpo"], seeds=2, **asked)
+    runs = runs_of(files, seeds=2, **asked)
     with pytest.raises(ConfigError, match="--baseline: 'gcpo' is not compared; grpo, late are"):
-        comparing.baseline_of(runs, "gcpo")
+        baseline_of(runs, "gcpo")
 
 
 def test_the_seed_decides_prompts_and_noise_and_is_the_same_for_all_methods(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
 
     with pytest.raises(KeyboardInterrupt):  # as the first run is done
         runs = [first, second, *others]
-        comparing.compare_runs(runs, evaluation=EVALUATION, workers=1, say=stop)
+        compare_runs(runs, evaluation=EVALUATION, workers=1, say=stop)
     assert first.state() == "finished" and not (out / "comparison.json").exists()
     assert [run.state() for run in others] == ["missing", "missing"]
     before = (first.path / "environment.json").read_bytes()
@@ -148,7 +151,7 @@ def test_a_stopped_comparison_goes_on_and_repeats_no_finished_run(
     ]
     monkeypatch.setattr("sys.argv", ["t2i-credit", *words, "--workers", "2"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code in (0, None)
     assert (first.path / "environment.json").read_bytes() == before  # not so much as resumed
     resumed = json.loads((second.path / "environment.json").read_text())["resumed"]
@@ -182,7 +185,7 @@ def test_a_run_that_fails_is_told_in_one_line_with_its_log(
     words = [*files, "--seeds", "2", "--out", str(out), "reward.toys:broken.after=0"]
     monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and message.count("\n") == 1
     assert "grpo-seed0: step 1: reward toys:broken: not finite" in message
@@ -298,7 +301,7 @@ def test_prompts_that_are_not_evaluated_are_refused(tmp_path: Path) -> None:
         ConfigError,
         match=r"coco\.jsonl' cannot be compared on .*unknown class 'bench'.*--evaluate-on",
     ):
-        comparing.compare_runs(runs, evaluation=EVALUATION)
+        compare_runs(runs, evaluation=EVALUATION)
     assert not (tmp_path / "out").exists()
 
 
@@ -340,7 +343,7 @@ def test_a_file_to_evaluate_on_is_taken_whole_and_must_be_known_to_the_detector(
     words = ["compare", "a", "b", "--evaluate-on", str(source), "--prompts", "3"]
     monkeypatch.setattr("sys.argv", ["t2i-credit", *words])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: --prompts: ")
 
@@ -348,7 +351,7 @@ def test_a_file_to_evaluate_on_is_taken_whole_and_must_be_known_to_the_detector(
 def test_the_plan_has_every_run_with_the_time_of_a_step(tmp_path: Path) -> None:
     runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
     finished(runs[0], [0.0, 0.2], 0.5, 0.1)
-    rows, hours = comparing.plan_rows(runs, workers=2)
+    rows, hours = plan_rows(runs, workers=2)
     assert [row["state"] for row in rows] == ["finished", "missing", "missing", "missing"]
     assert [row["steps left"] for row in rows] == ["0", "2", "2", "2"]
     assert 0 < hours < 1

@@ -11,19 +11,21 @@ from typing import Any
 import pytest
 from test_compare import EVALUATION, finished, recipes
 
-from t2i_credit import api, cli, comparing
-from t2i_credit.compare import markdown, results
-from t2i_credit.compare_runs import plan_runs
-from t2i_credit.compare_search import FIRST_SEED, Search, search_rows, search_values
-from t2i_credit.compare_worker import finish
-from t2i_credit.config import to_yaml
+from t2i_credit import api
+from t2i_credit.cli.main import main
+from t2i_credit.cli.worker import finish
+from t2i_credit.config.schema import to_yaml
 from t2i_credit.errors import ConfigError, RunError
+from t2i_credit.measure.comparison.command import search_of, search_runs, tries_of
+from t2i_credit.measure.comparison.results import markdown, results, search_rows
+from t2i_credit.measure.comparison.runs import plan_runs
+from t2i_credit.measure.comparison.search import FIRST_SEED, Search, search_values
 
 SEEDS = range(5)
 
 
 def searched(words: str = "optim.lr=0.01,0.02", tries: int = 2) -> Search:
-    found = comparing.search_of(words, tries=tries, seeds=5, first_seed=0)
+    found = search_of(words, tries=tries, seeds=5, first_seed=0)
     assert found is not None
     return found
 
@@ -75,8 +77,8 @@ def test_the_search_has_seen_no_seed_of_the_comparison() -> None:
     with pytest.raises(
         ConfigError, match=r"seed 101 is one of the comparison's.* 100 to 102; give ano"
     ):
-        comparing.search_of("optim.lr=1,2", tries=3, seeds=5, first_seed=101)
-    assert comparing.search_of(None, tries=3, seeds=5, first_seed=101) is None
+        search_of("optim.lr=1,2", tries=3, seeds=5, first_seed=101)
+    assert search_of(None, tries=3, seeds=5, first_seed=101) is None
 
 
 # What it finds ----------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def test_the_search_has_seen_no_seed_of_the_comparison() -> None:
 def test_every_method_is_tried_with_every_value_on_the_same_seeds_and_prompts(
     tmp_path: Path,
 ) -> None:
-    tries = comparing.tries_of(
+    tries = tries_of(
         searched(), recipes(tmp_path), out=tmp_path / "out", base=None, overrides=["train.steps=3"]
     )
     names = [[run.path.relative_to(tmp_path / "out") for run in runs] for runs in tries.values()]
@@ -162,7 +164,7 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
 ) -> None:
     out, files = tmp_path / "out", recipes(tmp_path)
     asked: dict[str, Any] = {"out": out, "base": None, "overrides": []}
-    tries = comparing.tries_of(searched(tries=1), files, **asked)
+    tries = tries_of(searched(tries=1), files, **asked)
     first, *others = [run for runs in tries.values() for run in runs]
     for run in others:  # one is left to the command
         api.train(run.config, report=lambda step, metrics: None)
@@ -173,7 +175,7 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
         monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words, *more])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main()
         assert end.value.code in (0, None)
         return capsys.readouterr().out
 
@@ -181,7 +183,7 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
     assert planned.count("-seed100-") == 4 and planned.count("finished") == 3
     assert first.state() == "missing"  # a plan begins nothing
     api.train(first.config, report=lambda step, metrics: None)
-    tuned, own = comparing.search_runs(searched(tries=1), tries, evaluation=EVALUATION)
+    tuned, own = search_runs(searched(tries=1), tries, evaluation=EVALUATION)
     chosen = {name: found["chosen"] for name, found in tuned["methods"].items()}
     for run in plan_runs(files, [0, 1], out, own=own)[1:]:
         assert run.config.optim.lr == float(chosen[run.method])
@@ -218,7 +220,7 @@ def test_what_would_refuse_the_comparison_is_said_before_the_search(
     monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words])
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and message.count("\n") == 1 and re.search(told, message)
     assert not list(out.glob("search/*/metrics.jsonl"))
@@ -242,7 +244,7 @@ def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
 def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
     files = recipes(tmp_path)
     asked: dict[str, Any] = {"out": tmp_path / "out", "base": None}
-    for runs in comparing.tries_of(searched(), files, **asked, overrides=[]).values():
+    for runs in tries_of(searched(), files, **asked, overrides=[]).values():
         finished(runs[0], [0.0, 0.2], 0.0, 0.0)
     with pytest.raises(RunError, match=r"optim.max_grad_norm was .* take another --out"):
-        comparing.tries_of(searched(), files, **asked, overrides=["optim.max_grad_norm=0.5"])
+        tries_of(searched(), files, **asked, overrides=["optim.max_grad_norm=0.5"])

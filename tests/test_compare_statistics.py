@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from t2i_credit.compare_statistics import (
+from t2i_credit.errors import UserError
+from t2i_credit.measure.intervals import (
     NO_DIFFERENCE,
     area_under,
     paired_difference,
@@ -18,7 +19,6 @@ from t2i_credit.compare_statistics import (
     up_to,
     window_of,
 )
-from t2i_credit.errors import UserError
 
 WORDS = ("a above b", "b above a")
 

@@ -16,17 +16,15 @@ pytest.importorskip("trl", reason="needs the pip extra text")
 from safetensors.torch import load_file
 from tiny_texts import write_checkpoint
 
-from t2i_credit import cli
-from t2i_credit.compare import curve
-from t2i_credit.compare_kinds import load_recipe
-from t2i_credit.compare_runs import Run, plan_runs
-from t2i_credit.compare_text import TextPlan
-from t2i_credit.compare_worker import finish
-from t2i_credit.comparing import plan_rows
-from t2i_credit.config import to_yaml
+from t2i_credit.cli.main import main
+from t2i_credit.cli.worker import finish
+from t2i_credit.config.schema import to_yaml
 from t2i_credit.errors import ConfigError, UserError
-from t2i_credit.integrations import trl_version
-from t2i_credit.run_folder import RunReader
+from t2i_credit.measure.comparison.command import plan_rows
+from t2i_credit.measure.comparison.kind import Run, curve
+from t2i_credit.measure.comparison.runs import load_recipe, plan_runs
+from t2i_credit.measure.comparison.text import TextPlan
+from t2i_credit.run_folder.reader import RunReader
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -97,11 +95,8 @@ def test_without_trl_a_comparison_says_how_to_get_it(
     def missing(name: str) -> str:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(trl_version, "version", missing)
-    for name in [
-        name for name in sys.modules if name.startswith("t2i_credit.integrations.trl_arg")
-    ]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    monkeypatch.delitem(sys.modules, "t2i_credit.text.arguments", raising=False)
     monkeypatch.setitem(sys.modules, "trl", None)  # as if it were not installed
     with pytest.raises(
         UserError, match=r"^trl is not installed; .*: pip install 't2i-credit\[text"
@@ -193,7 +188,7 @@ def compare(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     plan = ["--prompts", "4", "--images", "2", "--workers", "2"]
     monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words, *plan])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code in (0, None)
 
 

@@ -12,19 +12,15 @@ import pytest
 import yaml
 from pydantic import Field
 
-from t2i_credit import config_files
-from t2i_credit.config import (
-    Config,
-    KeyProblem,
-    check_params,
-    describe,
-    list_recipes,
-    load_config,
-    parse_config,
-    to_yaml,
-)
+from t2i_credit.config import files as config_files
+from t2i_credit.config.describe import describe
+from t2i_credit.config.files import list_recipes
+from t2i_credit.config.messages import KeyProblem
+from t2i_credit.config.plugins import check_params
+from t2i_credit.config.schema import Config, load_config, parse_config, to_yaml
 from t2i_credit.errors import ConfigError, UserError
-from t2i_credit.geneval import TASKS
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.rewards import REWARDS
 
 EXAMPLE = """\
 model: {name: shapes}
@@ -278,7 +274,7 @@ def test_a_package_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(config_files.importlib.resources, "files", missing)
-    monkeypatch.setattr(config_files, "__file__", "/nowhere/t2i_credit/config_files.py")
+    monkeypatch.setattr(config_files, "__file__", "/nowhere/t2i_credit/config/files.py")
     with pytest.raises(ConfigError, match="the package t2i-credit is not installed"):
         list_recipes()
 
@@ -548,7 +544,7 @@ def test_a_wrong_parameter_is_refused_by_its_dotted_key(params: Any, message: st
 
 
 def test_every_key_has_one_line_of_explanation_and_a_default() -> None:
-    rows = describe()
+    rows = describe(REWARDS)
     keys = [row.key for row in rows]
     kinds = [(row.key, row.type) for row in rows]  # plug-ins may share a name and differ in kind
     assert len(set(kinds)) == len(kinds)
@@ -635,7 +631,7 @@ def test_a_mutated_configuration_loads_and_round_trips_or_is_refused_in_one_line
                 tree = mutate_tree(tree, dice)
             content = yaml.safe_dump(tree, allow_unicode=True)
         elif way == 2:
-            row = dice.choice(describe())
+            row = dice.choice(describe(REWARDS))
             overrides = [f"{row.key}={yaml.safe_dump(dice.choice(JUNK), default_flow_style=True)}"]
             overrides = [mutate_text("credit.top=0.3", dice)] if dice.random() < 0.3 else overrides
         else:

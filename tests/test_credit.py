@@ -9,35 +9,28 @@ import pytest
 import torch
 
 from t2i_credit.advantages import group_normalized
-from t2i_credit.credit import (
-    CREDIT,
-    GROUP_FIELDS,
-    ROLLOUT_FIELDS,
-    UPDATE_FIELDS,
-    apply_strength,
-    contrast,
-    distribution_guided,
-    hellinger,
-    kl_weight,
-    normalized_entropy,
-    power_rank,
-    proportional,
-    softmax_shape,
-    token_advantages,
-    top_entropy,
-    uniform,
-)
-from t2i_credit.credit_group import (
+from t2i_credit.credit.critical import (
     critical_mask,
     critical_tokens,
     entropy_gradient,
-    group_fields,
     group_similarity,
-    opposed_similarity,
-    similarity,
-    similarity_kl_weight,
+)
+from t2i_credit.credit.dgpo import distribution_guided, normalized_entropy
+from t2i_credit.credit.entropy import top_entropy
+from t2i_credit.credit.entry import kl_weight, token_advantages
+from t2i_credit.credit.fields import GROUP_FIELDS, ROLLOUT_FIELDS, UPDATE_FIELDS, group_fields
+from t2i_credit.credit.gcpo import contrast
+from t2i_credit.credit.stage import opposed_similarity, similarity, similarity_kl_weight
+from t2i_credit.credit.table import CREDIT
+from t2i_credit.credit.weights import (
+    apply_strength,
+    power_rank,
+    proportional,
+    softmax_shape,
+    uniform,
 )
 from t2i_credit.errors import UserError
+from t2i_credit.rollout.logprobs import hellinger
 
 PROMPTS, GROUP_SIZE, TOKENS = 3, 4, 35  # 5 x 7 tokens
 BATCH = PROMPTS * GROUP_SIZE

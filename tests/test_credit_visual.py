@@ -8,12 +8,11 @@ import pytest
 import torch
 from toys import PROMPTS, WideConfig, tiny_model
 
-from t2i_credit.credit import CREDIT
-from t2i_credit.credit_group import figure_distance
-from t2i_credit.credit_visual import visual_evidence
+from t2i_credit.credit.table import CREDIT
+from t2i_credit.credit.visual import figure_distance, visual_evidence
 from t2i_credit.errors import UserError
-from t2i_credit.logprobs import code_shift, code_spread, entropy, token_statistics
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.rollout.logprobs import code_shift, code_spread, entropy, token_statistics
+from t2i_credit.rollout.sampling import sample_rollout
 
 # three codes: the first two look the same, whatever their length, the third is at a right angle
 CODES = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]])

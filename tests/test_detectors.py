@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from t2i_credit.coco import COCO_NAMES
 from t2i_credit.errors import ConfigError, ModelError
-from t2i_credit.pixels import to_uint8
-from t2i_credit.rewards.detectors import DETECTORS, FLOOR
-from t2i_credit.rewards.open_vocabulary import _named
+from t2i_credit.prompts.records import COCO_NAMES
+from t2i_credit.rewards.detection import FLOOR
+from t2i_credit.rewards.detectors import DETECTORS
+from t2i_credit.rewards.hub_detectors import _named
+from t2i_credit.rollout.images import to_uint8
 
 MOUSE = 64  # COCO's index of the class that it calls mouse
 CPU = torch.device("cpu")

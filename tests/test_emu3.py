@@ -18,7 +18,7 @@ from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.models import load_pretrained
 from t2i_credit.models.emu3 import Emu3ImageModel
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.rollout.sampling import sample_rollout
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["ids in a row", "ids in disorder"])

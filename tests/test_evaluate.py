@@ -13,24 +13,32 @@ import pytest
 import torch
 from painter import PROMPTS, PROTOCOL, Painter, WideConfig, build
 
-from t2i_credit import evaluate as evaluate_module
 from t2i_credit.errors import PromptError, RunError, UserError
-from t2i_credit.evaluate import (
-    EVALUATION_DOMAIN,
-    Evaluation,
-    Protocol,
-    evaluate,
-    grid_table,
-    load_evaluation,
-    paired,
-)
-from t2i_credit.geneval import TASKS, judge, summarize
+from t2i_credit.geneval import judge
 from t2i_credit.interfaces import Prompt
-from t2i_credit.intervals import best_cell, by_task, task_intervals, token_disagreement
+from t2i_credit.measure.cards.generator import best_cell, grid_table
+from t2i_credit.measure.evaluation import evaluate as evaluate_module
+from t2i_credit.measure.evaluation.evaluate import evaluate
+from t2i_credit.measure.evaluation.protocol import Protocol
+from t2i_credit.measure.evaluation.scores import Evaluation, by_task, load_evaluation, paired
+from t2i_credit.measure.intervals import task_intervals, task_means
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
-from t2i_credit.rollout import derive_seed, sample_rollout
-from t2i_credit.run_folder import RunReader, RunWriter
-from t2i_credit.shapes.detector import detect
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.rollout.sampling import EVALUATION_DOMAIN, derive_seed, sample_rollout
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
+from t2i_credit.training.metrics import token_disagreement
+from t2i_credit.worlds.shapes.detector import detect
+
+
+def summarize(results: Sequence[tuple[str, bool]]) -> dict[str, float]:
+    """The official summary: the fraction of correct images of each task, and their mean."""
+    verdicts: dict[str, list[bool]] = {}
+    for task, correct in results:
+        verdicts.setdefault(task, []).append(bool(correct))
+    order = dict.fromkeys([task for task in TASKS if task in verdicts] + list(verdicts))
+    scores = {task: sum(verdicts[task]) / len(verdicts[task]) for task in order}
+    return {**scores, "overall": sum(scores.values()) / len(scores)}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,19 @@ def test_the_interval_of_a_constant_is_that_constant() -> None:
         "counting": (0.75, 0.75, 0.75),
         "overall": (0.5, 0.5, 0.5),
     }
+
+
+def test_the_means_of_tasks_are_the_official_summary_in_its_order() -> None:
+    results = [("position", True), ("colors", True), ("colors", False), ("colors", False)]
+    results += [("mine", False), ("single_object", True)]
+    tags = [task for task, _ in results]
+    scores = task_means(by_task(tags, np.array([correct for _, correct in results], dtype=float)))
+    assert scores == pytest.approx(summarize(results))
+    # (1 + 1/3 + 1 + 0) / 4, where the mean over the six images would be 1/2.
+    assert scores == pytest.approx(
+        {"single_object": 1.0, "colors": 1 / 3, "position": 1.0, "mine": 0.0, "overall": 7 / 12}
+    )
+    assert list(scores) == ["single_object", "colors", "position", "mine", "overall"]
 
 
 def test_an_interval_is_two_standard_errors_wide_on_either_side() -> None:

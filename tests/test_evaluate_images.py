@@ -14,11 +14,13 @@ import torch
 from painter import PROMPTS, PROTOCOL, Painter, WideConfig, build
 from PIL import Image
 
-from t2i_credit.evaluate import Evaluation, Protocol, evaluate, evaluate_images, paired
-from t2i_credit.evaluation_journal import Journal
 from t2i_credit.geneval import Detection
-from t2i_credit.image_folder import read_folder
-from t2i_credit.shapes.detector import detect
+from t2i_credit.measure.evaluation.evaluate import evaluate, evaluate_images
+from t2i_credit.measure.evaluation.image_folder import read_folder
+from t2i_credit.measure.evaluation.journal import Journal
+from t2i_credit.measure.evaluation.protocol import Protocol
+from t2i_credit.measure.evaluation.scores import Evaluation, paired
+from t2i_credit.worlds.shapes.detector import detect
 
 FEW = PROMPTS[::2]  # one of each task
 SETTINGS = replace(PROTOCOL, images_per_prompt=2, batch_size=4)

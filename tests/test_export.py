@@ -20,12 +20,12 @@ from transformers import (
 )
 
 import t2i_credit
-from t2i_credit import cli
+from t2i_credit.api.export import card, export
+from t2i_credit.cli.main import main
 from t2i_credit.errors import RunError, UserError
-from t2i_credit.export import card, export
 from t2i_credit.models import load_pretrained
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.run_folder import RunWriter
+from t2i_credit.rollout.sampling import sample_rollout
+from t2i_credit.run_folder.writer import RunWriter
 
 TUNE = {"lora_rank": 2, "lora_alpha": 16.0}
 
@@ -171,6 +171,6 @@ def test_the_command_exports(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["t2i-credit", "export", str(run), str(tmp_path / "out")])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 0 and "out" in capsys.readouterr().out
     assert load_pretrained(str(tmp_path / "out")).grid == (4, 4)

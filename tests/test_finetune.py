@@ -12,11 +12,12 @@ from torch import Tensor
 from toys import PROMPTS, recipe, tiny_model
 
 import t2i_credit
-from t2i_credit.api import prepare
-from t2i_credit.config import parse_config
-from t2i_credit.config_tune import TuneConfig
+from t2i_credit.api.parts import prepare
+from t2i_credit.config.schema import parse_config
+from t2i_credit.config.sections import TuneConfig
 from t2i_credit.errors import ConfigError
-from t2i_credit.finetune import (
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.training.tune import (
     AdapterOff,
     MovingAverage,
     adapter_layers,
@@ -25,7 +26,6 @@ from t2i_credit.finetune import (
     frozen_reference,
     merge_adapter,
 )
-from t2i_credit.run_folder import RunReader
 
 LORA = TuneConfig(lora_rank=2, lora_alpha=8.0)
 

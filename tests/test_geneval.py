@@ -14,15 +14,8 @@ import pytest
 import torch
 
 from t2i_credit.errors import PromptError
-from t2i_credit.geneval import (
-    RELATIONS,
-    TASKS,
-    Detection,
-    judge,
-    relative_position,
-    summarize,
-    validate_spec,
-)
+from t2i_credit.geneval import Detection, judge, relative_position
+from t2i_credit.prompts.records import RELATIONS, TASKS, validate_spec
 
 # y points down. All boxes are 10 x 10, so two of them reduce an offset by 0.1 * (10 + 10) = 2.
 CENTRE, LEFT, RIGHT = (100, 40, 110, 50), (0, 40, 10, 50), (200, 40, 210, 50)
@@ -404,22 +397,6 @@ def test_judging_refuses_a_malformed_record() -> None:
 
 
 # ---- summary
-
-
-def test_overall_is_the_mean_over_tasks_and_not_over_images() -> None:
-    results = [("position", True), ("colors", True), ("colors", False), ("colors", False)]
-    results += [("mine", False), ("single_object", True)]
-    scores = summarize(results)
-    # (1 + 1/3 + 1 + 0) / 4, where the mean over the six images would be 1/2.
-    assert scores == pytest.approx(
-        {"single_object": 1.0, "colors": 1 / 3, "position": 1.0, "mine": 0.0, "overall": 7 / 12}
-    )
-    assert list(scores) == ["single_object", "colors", "position", "mine", "overall"]
-
-
-def test_there_is_no_summary_of_nothing() -> None:
-    with pytest.raises(ValueError, match="no results"):
-        summarize([])
 
 
 # ---- the official prompt list

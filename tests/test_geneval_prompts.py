@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from t2i_credit import geneval_prompts as made
-from t2i_credit.coco import COCO_NAMES
 from t2i_credit.errors import PromptError
-from t2i_credit.geneval import TASKS, validate_spec
-from t2i_credit.geneval_prompts import Words, composition, generate, write_prompt_file
 from t2i_credit.interfaces import Prompt
-from t2i_credit.prompts import load_prompts
+from t2i_credit.prompts import generate as made
+from t2i_credit.prompts.files import load_prompts
+from t2i_credit.prompts.generate import Words, composition, generate, write_prompt_file
+from t2i_credit.prompts.records import COCO_NAMES, TASKS, validate_spec
 
 FEW = Words(names=("apple", "bus", "cat"), colors=("red", "orange"), relations=("left of", "above"))
 

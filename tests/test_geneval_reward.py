@@ -11,16 +11,17 @@ import tiny_detectors
 import torch
 from torch import Tensor
 
-from t2i_credit.api import build_reward, load_detector
-from t2i_credit.config import parse_config
+from t2i_credit.api.objects import load_detector
+from t2i_credit.api.parts import build_reward
+from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ConfigError, ModelError, PromptError
 from t2i_credit.geneval import Detection, judge
 from t2i_credit.interfaces import Prompt
-from t2i_credit.pixels import from_uint8
 from t2i_credit.rewards.colors import COLORS, masked_crop
 from t2i_credit.rewards.geneval import geneval
-from t2i_credit.shapes.grammar import prompt_set
-from t2i_credit.shapes.scene import Object, Scene, render
+from t2i_credit.rollout.images import from_uint8
+from t2i_credit.worlds.shapes.grammar import prompt_set
+from t2i_credit.worlds.shapes.scene import Object, Scene, render
 
 HALVES = "test_geneval_reward:halves"
 asked: list[list[str]] = []  # what `halves` was asked for

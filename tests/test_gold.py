@@ -18,17 +18,16 @@ from t2i_credit import api
 from t2i_credit.advantages import group_normalized
 from t2i_credit.errors import ConfigError, PromptError
 from t2i_credit.geneval import judge
-from t2i_credit.gold import failed_groups, go_gold
-from t2i_credit.heatmap_files import sample_view
+from t2i_credit.heatmap.files import sample_view
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.losses import policy_loss
-from t2i_credit.pixels import from_uint8
-from t2i_credit.references import References
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.run_folder import RunReader
-from t2i_credit.shapes.detector import detect
-from t2i_credit.shapes.grammar import prompt_set
-from t2i_credit.shapes.reference import reference
+from t2i_credit.rollout.images import from_uint8
+from t2i_credit.rollout.sampling import sample_rollout
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.training.gold import References, failed_groups, go_gold
+from t2i_credit.worlds.shapes.detector import detect
+from t2i_credit.worlds.shapes.examples import reference
+from t2i_credit.worlds.shapes.grammar import prompt_set
 
 SIZE = 3
 GOLD = {"rollout": {"gold": True, "group_size": 4}, "loss": {"ratio": "sequence"}}

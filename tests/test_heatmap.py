@@ -7,25 +7,22 @@ import torch
 from PIL import Image, ImageChops
 
 from t2i_credit.errors import RunError
-from t2i_credit.heatmap import (
+from t2i_credit.heatmap.draw import (
     ADVANTAGE,
     CONTRAST,
-    SampleView,
-    common_scale,
-    contact_sheet,
-    credit_animation,
-    credit_overlay,
     display,
     diverging,
     overlay,
-    panel,
     robust_limit,
     sequential,
     upsample,
 )
-from t2i_credit.heatmap_files import sample_view, write_animation, write_heatmaps
+from t2i_credit.heatmap.files import sample_view, write_animation, write_heatmaps
+from t2i_credit.heatmap.sample import SampleView, common_scale, credit_overlay
+from t2i_credit.heatmap.sheets import contact_sheet, credit_animation, panel
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.run_folder import RunReader, RunWriter
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
 
 H, W = 3, 5
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from t2i_credit.errors import RunError
-from t2i_credit.heatmap_text import page, write_text_heatmap
-from t2i_credit.run_folder import RunWriter
+from t2i_credit.heatmap.text import page, write_text_heatmap
+from t2i_credit.run_folder.writer import RunWriter
 
 EVIL = '<script>alert("x")</script>'
 

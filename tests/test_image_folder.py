@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from t2i_credit.errors import RunError, UserError
-from t2i_credit.geneval_prompts import colors, counting, single_object
-from t2i_credit.image_folder import (
+from t2i_credit.interfaces import Prompt
+from t2i_credit.measure.evaluation.image_folder import (
     ImageFolder,
     clear_images,
     is_image_folder,
@@ -22,7 +22,7 @@ from t2i_credit.image_folder import (
     write_images,
     write_protocol,
 )
-from t2i_credit.interfaces import Prompt
+from t2i_credit.prompts.generate import colors, counting, single_object
 
 RECORDS = [single_object("cat"), counting("bench", 2), colors("red", "bus")]
 PROMPTS = [Prompt(text=record["prompt"], spec=record) for record in RECORDS]

@@ -16,12 +16,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
+from t2i_credit.api.sample import sample_to_folder
 from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.models import load_pretrained
 from t2i_credit.models.janus import JanusImageModel
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.sampling import sample_to_folder
+from t2i_credit.rollout.sampling import sample_rollout
 
 
 @pytest.fixture(scope="module")

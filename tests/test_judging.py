@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from painter import Painter, WideConfig, build
 
-from t2i_credit import api, judging
-from t2i_credit.config import load_config, to_yaml
+from t2i_credit.api.models import CFG_SCALE
+from t2i_credit.config.schema import load_config, to_yaml
 from t2i_credit.errors import UserError
-from t2i_credit.evaluate import load_evaluation
-from t2i_credit.geneval import TASKS
-from t2i_credit.judging_names import trained_on
-from t2i_credit.prompts import load_prompts, save_prompts
-from t2i_credit.run_folder import RunReader, RunWriter
-from t2i_credit.shapes.detector import detect
+from t2i_credit.measure.evaluation import command as judging
+from t2i_credit.measure.evaluation.scores import load_evaluation
+from t2i_credit.measure.evaluation.store import trained_on
+from t2i_credit.prompts.files import load_prompts, save_prompts
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
+from t2i_credit.worlds.shapes.detector import detect
 
 CHECK_MODEL = judging.check_model
 
@@ -31,7 +33,7 @@ def painter() -> Painter:
 @pytest.fixture(autouse=True)
 def models(painter: Painter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Any name is the painter; the tests that load by name are those of the verbs."""
-    monkeypatch.setattr(api, "load_model", lambda name: painter)
+    monkeypatch.setattr("t2i_credit.measure.evaluation.store.load_model", lambda name: painter)
     monkeypatch.setattr(judging, "check_model", lambda name: None)
     monkeypatch.chdir(tmp_path)
 
@@ -63,7 +65,7 @@ def make_run(path: Path, *overrides: str) -> Path:
 
 def test_an_evaluation_writes_results_images_and_a_page() -> None:
     report = evaluate()
-    assert report.path == Path(f"evaluations/painter/train-cfg{judging.CFG_SCALE:g}-t1-seed4.json")
+    assert report.path == Path(f"evaluations/painter/train-cfg{CFG_SCALE:g}-t1-seed4.json")
     assert report.page == report.path.with_suffix(".html") and report.page.is_file()
     found = load_evaluation(report.path)
     assert found == report.evaluation
@@ -134,7 +136,7 @@ def test_ones_own_images_are_judged_and_compared_without_a_generator() -> None:
     made = evaluate(out=Path("out"))
     folder = made.path.with_suffix("")
     report = evaluate(images=folder, against=str(made.path))
-    assert report.path == Path(f"evaluations/train-cfg{judging.CFG_SCALE:g}-t1-seed4-shapes.json")
+    assert report.path == Path(f"evaluations/train-cfg{CFG_SCALE:g}-t1-seed4-shapes.json")
     assert report.evaluation.records == made.evaluation.records
     assert report.evaluation.protocol.seed == 4  # from the protocol beside the images
     assert report.changes["overall"]["change"] == 0.0
@@ -193,7 +195,7 @@ def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "blind_eye.py").write_text(
-        "from t2i_credit.shapes.scene import COLORS\n"
+        "from t2i_credit.worlds.shapes.scene import COLORS\n"
         "class Blind:\n"
         "    colors = COLORS  # named by itself, so that no CLIP is loaded\n"
         "    def __call__(self, images, wanted):\n"
@@ -212,9 +214,7 @@ def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
     blind = finding(lambda pixels, specs: [{} for _ in pixels])
     monkeypatch.setattr(judging, "find_detector", blind)
     report = evaluate(images=folder, detector="blind@me/eye")
-    assert report.path == Path(
-        f"evaluations/train-cfg{judging.CFG_SCALE:g}-t1-seed4-blind.me.eye.json"
-    )
+    assert report.path == Path(f"evaluations/train-cfg{CFG_SCALE:g}-t1-seed4-blind.me.eye.json")
     assert report.evaluation.protocol.detector == "blind@me/eye"
     assert report.evaluation.summary()["overall"]["correct"] == 0.0
     with pytest.raises(UserError, match="detector is shapes before and blind@me/eye after"):
@@ -225,13 +225,13 @@ def test_evaluating_a_run_writes_into_it_and_warns_of_prompts_that_it_was_traine
     run = make_run(Path("runs/try"))
     told: list[str] = []
     report = evaluate(str(run), warn=told.append)
-    assert report.path == run / f"evaluations/train-cfg{judging.CFG_SCALE:g}-t1-seed4.json"
+    assert report.path == run / f"evaluations/train-cfg{CFG_SCALE:g}-t1-seed4.json"
     assert len(told) == 1 and told == report.warnings
     assert told[0].startswith(
         "6 of 6 prompts are among those that runs/try was trained on, such as"
     )
     assert told[0] in report.page.read_text(encoding="utf-8").replace("&#39;", "'")
-    assert RunReader(run).evaluations() == [f"train-cfg{judging.CFG_SCALE:g}-t1-seed4"]
+    assert RunReader(run).evaluations() == [f"train-cfg{CFG_SCALE:g}-t1-seed4"]
     assert trained_on("runs/try@5", judging.evaluation_prompts("heldout", 1)) == ""
 
 
@@ -257,7 +257,7 @@ def test_the_overlap_is_counted_on_prompt_files_too() -> None:
 def test_a_prompt_file_is_evaluated_under_its_own_name() -> None:
     save_prompts(judging.evaluation_prompts("heldout", 1), "mine.jsonl")
     report = evaluate(source="mine.jsonl", out=Path("out"))
-    assert report.path.name == f"mine-cfg{judging.CFG_SCALE:g}-t1-seed4.json"
+    assert report.path.name == f"mine-cfg{CFG_SCALE:g}-t1-seed4.json"
     assert [r["prompt"] for r in report.evaluation.records[::2]] == [
         p.text for p in load_prompts("mine.jsonl")
     ]
@@ -292,7 +292,9 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = evaluate(out=Path("out"))
-    monkeypatch.setattr(api, "load_model", None)  # would fail when called
+    monkeypatch.setattr(
+        "t2i_credit.measure.evaluation.store.load_model", None
+    )  # would fail when called
     for given, named in [
         ({"seed": 5}, "seed is 4 before and 5 after"),
         ({"per_task": 2}, "6 prompts before and 12 after"),

@@ -6,14 +6,14 @@ import pytest
 from tiny_text import TAUGHT, taught_model
 from typer.testing import CliRunner
 
-from t2i_credit import cli
-from t2i_credit.checkpoint import load_checkpoint, save_checkpoint
+from t2i_credit.cli.app import app
 from t2i_credit.errors import RunError, UserError
-from t2i_credit.judging_text import TextProtocol, evaluate_text_model, paired
-from t2i_credit.measuring_text import is_text_model
+from t2i_credit.measure.evaluation.text import TextProtocol, evaluate_text_model, paired
 from t2i_credit.models.text_model import build_text_model, build_tokenizer
-from t2i_credit.run_folder import RunReader, RunWriter
-from t2i_credit.text_runs import load_text
+from t2i_credit.run_folder.checkpoint import load_checkpoint, save_checkpoint
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
+from t2i_credit.text.models import is_text_model, load_text
 
 PROTOCOL = TextProtocol(problems=6, answers=2)
 
@@ -89,7 +89,7 @@ def test_a_pair_is_compared_problem_by_problem():
 
 def test_the_verb_prints_before_and_after(run):
     words = ["evaluate", str(run), "--against", f"{run}@1", "--per-task", "4", "--per-prompt", "2"]
-    done = CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0 and "before" in done.output and "4 steps" in done.output
     saved = RunReader(run).evaluation("train-4x2-t1-seed0")
     assert saved["against"] == {"model": f"{run}@1", **saved["against"]}
@@ -103,7 +103,7 @@ def test_the_credit_of_a_run_is_measured_at_the_step_asked_for(run, tmp_path):
         out = tmp_path / str(len(found))
         words = ["truth", model, "--prompts", "2", "--images", "2", "--out", str(out)]
         done = CliRunner().invoke(
-            cli.app, [*words, "--credit", "guidance_contrast"], catch_exceptions=False
+            app, [*words, "--credit", "guidance_contrast"], catch_exceptions=False
         )
         assert done.exit_code == 0 and "AUROC" in done.output
         saved = json.loads((out / "truth.json").read_text("utf-8"))
@@ -126,6 +126,6 @@ def test_the_credit_of_a_run_is_measured_at_the_step_asked_for(run, tmp_path):
 def test_what_makes_no_sense_for_text_is_refused_in_one_line(run, words, told):
     with pytest.raises(UserError, match=told) as caught:
         CliRunner().invoke(
-            cli.app, ["evaluate", str(run), "--per-task", "2", *words], catch_exceptions=False
+            app, ["evaluate", str(run), "--per-task", "2", *words], catch_exceptions=False
         )
     assert "\n" not in str(caught.value)

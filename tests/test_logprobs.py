@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from t2i_credit.interfaces import Reference
-from t2i_credit.logprobs import (
+from t2i_credit.rollout.logprobs import (
     STATISTICS,
     chunked_logprobs,
     code_shift,

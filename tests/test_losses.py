@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from t2i_credit.advantages import group_normalized
-from t2i_credit.credit import kl_weight, power_rank, token_advantages, uniform
+from t2i_credit.credit.entry import kl_weight, token_advantages
+from t2i_credit.credit.weights import power_rank, uniform
 from t2i_credit.errors import UserError
 from t2i_credit.losses import policy_loss
 

@@ -14,17 +14,18 @@ from tiny_checkpoints import write_tiny_janus
 from tiny_detectors import write_mask2former, write_owlv2
 from toys import PROMPTS, recipe
 
-from t2i_credit import api, cli
-from t2i_credit.api import build_reward
-from t2i_credit.config import load_config, parse_config
+from t2i_credit import api
+from t2i_credit.api.models import load_model, measured_policy
+from t2i_credit.api.objects import describe_as_rewarded, find_finder
+from t2i_credit.api.parts import build_reward
+from t2i_credit.cli.main import main
+from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.loading import load_model, measured_policy
-from t2i_credit.measuring import truth_of
-from t2i_credit.measuring_objects import describe_as_rewarded, find_finder
-from t2i_credit.prompts import save_prompts
+from t2i_credit.measure.truth.command import truth_of
+from t2i_credit.prompts.files import save_prompts
 from t2i_credit.rewards import WeightedReward
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.rollout.sampling import sample_rollout
 
 MOUSE = 64  # COCO's index of the class that GenEval calls computer mouse
 NEEDS_REFERENCE = ("distribution_guided", "critical_tokens,fraction=0.3")
@@ -149,7 +150,7 @@ def test_any_detector_gives_the_masks_of_any_generator(
     words += f" --prompts 2 --images 2 --batches 3 --credit entropy_rank --out {out}"
     monkeypatch.setattr("sys.argv", ["t2i-credit", *words.split()])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code in (0, None), capsys.readouterr().err
     found = json.loads((out / "truth.json").read_text())
     assert found["detector"] == detectors[kind]
@@ -220,7 +221,7 @@ def test_prompts_that_ask_for_no_object_are_refused_in_one_line(
     monkeypatch.setattr("sys.argv", ["t2i-credit", *words.split()])
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and "asks for no object" in message and message.count("\n") == 1
     assert not out.exists()

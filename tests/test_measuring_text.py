@@ -7,8 +7,9 @@ from tiny_text import taught_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from t2i_credit.errors import ConfigError, ModelError
-from t2i_credit.measuring_text import is_text_model, truth_of_text_model
+from t2i_credit.measure.truth.command import truth_of_text_model
 from t2i_credit.models.text_model import build_tokenizer
+from t2i_credit.text.models import is_text_model
 
 
 @pytest.fixture(scope="module")

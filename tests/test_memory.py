@@ -11,15 +11,18 @@ import torch
 from toys import recipe, tiny_model
 
 import t2i_credit
-from t2i_credit import bench_janus, cli, memory, processes
-from t2i_credit.api import plan, prepare
-from t2i_credit.config import load_config, parse_config
+from t2i_credit.api import memory
+from t2i_credit.api.memory import PROMPT, estimate, out_of_memory
+from t2i_credit.api.parts import prepare
+from t2i_credit.cli.main import main
+from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, ModelError, TrainingError
-from t2i_credit.finetune import cast_parameters, choose_trained
-from t2i_credit.launch import out_of_memory
-from t2i_credit.memory import PROMPT, estimate
+from t2i_credit.measure.bench import janus
+from t2i_credit.measure.bench.plan import plan
 from t2i_credit.models.embedded_model import EmbeddedModel
-from t2i_credit.models.hub_files import load_part
+from t2i_credit.models.files import load_part
+from t2i_credit.training import processes
+from t2i_credit.training.tune import cast_parameters, choose_trained
 
 
 def needed(reference: bool = False, processes: int = 1, **sections: Any) -> dict[str, int]:
@@ -91,8 +94,8 @@ def test_mixed_precision_keeps_a_rounded_copy_of_trained_weights_during_a_pass()
 def test_shipped_recipes_fit_the_gpus_that_they_name(
     recipe: str, processes: int, gib: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_janus, "local_device", lambda: "meta")
-    model = bench_janus.random_janus(recipe.partition("/")[0])
+    monkeypatch.setattr(janus, "local_device", lambda: "meta")
+    model = janus.random_janus(recipe.partition("/")[0])
     config = load_config(recipe)
     cast_parameters(model, getattr(torch, config.model.dtype))
     with torch.device("meta"):
@@ -161,7 +164,7 @@ def test_other_commands_out_of_memory_end_with_one_line(
     prompt = ["a red circle"] if verb == "sample" else []
     monkeypatch.setattr(sys, "argv", ["t2i-credit", verb, "toys:endless", *prompt])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("error: out of memory: take a smaller model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from t2i_credit.metrics import credit_metrics
+from t2i_credit.training.metrics import credit_metrics
 
 
 def test_the_largest_credit_and_the_share_of_the_top_fifth_are_means_over_rows() -> None:

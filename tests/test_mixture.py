@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from t2i_credit.config import parse_config
-from t2i_credit.mixture import WINDOW, HeldoutWatch, Mixture, RunningMoments
+from t2i_credit.config.schema import parse_config
+from t2i_credit.training.mixture import Mixture, RunningMoments
+from t2i_credit.training.recorder import WINDOW, HeldoutWatch
 
 VALUES = {"a": torch.tensor([0.0, 2.0, 3.0, 3.0]), "b": torch.tensor([10.0, 30.0, 20.0, 20.0])}
 

@@ -19,7 +19,7 @@ from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import ImageTokenModel
 from t2i_credit.models import MODELS, embedded_names, load_pretrained
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.rollout.sampling import sample_rollout
 
 TEXTS = [p.text for p in PROMPTS]
 NEGATIVES = [p.negative for p in PROMPTS]

@@ -28,6 +28,7 @@ FOLDERS = {
     "rewards": "t2i_credit/rewards",
     "configs": "t2i_credit/configs",
     "app": "t2i_credit/app",
+    "t2i_credit/text/integrations": "t2i_credit/integrations",
 }
 in_one_worker = pytest.mark.xdist_group("wheel")  # the wheel is built once
 
@@ -41,7 +42,7 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     tmp = tmp_path_factory.mktemp("wheel")
     source = tmp / "source"
     ignore = shutil.ignore_patterns("__pycache__", ".DS_Store")
-    for folder in FOLDERS:
+    for folder in (name for name in FOLDERS if "/" not in name):
         shutil.copytree(ROOT / folder, source / folder, ignore=ignore)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
@@ -56,7 +57,12 @@ def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def shipped(folder: str, pattern: str) -> set[str]:
     """Where the wheel should hold the files of a folder of the repository that fit a pattern."""
-    found = (path for path in (ROOT / folder).rglob(pattern) if path.is_file())
+    elsewhere = [ROOT / name for name in FOLDERS if name.startswith(f"{folder}/")]
+    found = [
+        path
+        for path in (ROOT / folder).rglob(pattern)
+        if path.is_file() and not any(path.is_relative_to(place) for place in elsewhere)
+    ]
     return {f"{FOLDERS[folder]}/{path.relative_to(ROOT / folder).as_posix()}" for path in found}
 
 
@@ -89,7 +95,7 @@ def test_every_recipe_page_and_embedded_file_is_in_the_wheel(wheel_files: set[st
     files = shipped("models", "*") | shipped("rewards", "*")
     embedded = {name for name in files if "/embedded/" in name}
     embedded = {name for name in embedded if "/." not in name and "__pycache__" not in name}
-    page = {f"t2i_credit/report.{kind}" for kind in ("html", "css", "js")}
+    page = {f"t2i_credit/measure/evaluation/report.{kind}" for kind in ("html", "css", "js")}
     assert shipped("configs", "*.yaml") | embedded | page | {"t2i_credit/py.typed"} <= wheel_files
     assert shipped("app", "static/*") and shipped("app", "static/*") <= wheel_files
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from t2i_credit.errors import ModelError
-from t2i_credit.geneval import TASKS
-from t2i_credit.model_card import _words, make_world
+from t2i_credit.measure.cards.generator import _words, make_world
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
-from t2i_credit.pretrain import (
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.worlds.pretrain.generator import (
     PretrainPlan,
     _shown_caption,
     build_corpus,
@@ -16,7 +16,7 @@ from t2i_credit.pretrain import (
     pretrain,
     rng_for,
 )
-from t2i_credit.shapes import grammar
+from t2i_credit.worlds.shapes import grammar
 
 PLAN = PretrainPlan(
     tokenizer_steps=90,

@@ -6,13 +6,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from t2i_credit.arithmetic.chains import judge
-from t2i_credit.arithmetic.questions import WRONGLY, read
-from t2i_credit.arithmetic_card import card_text
 from t2i_credit.errors import ModelError
-from t2i_credit.model_card import make_world
+from t2i_credit.measure.cards.generator import make_world
+from t2i_credit.measure.cards.text import card_text
 from t2i_credit.models.text_model import build_text_model, build_tokenizer, load_text_model
-from t2i_credit.pretrain_arithmetic import (
+from t2i_credit.text.sampling import complete
+from t2i_credit.worlds.arithmetic.chains import judge
+from t2i_credit.worlds.arithmetic.questions import WRONGLY, read
+from t2i_credit.worlds.pretrain.text import (
     BLOCK,
     IGNORED,
     ArithmeticPlan,
@@ -20,7 +21,6 @@ from t2i_credit.pretrain_arithmetic import (
     pretrain_arithmetic,
     to_tensors,
 )
-from t2i_credit.text_sampling import complete
 
 PLAN = ArithmeticPlan(steps=60, batch=4, lr=1e-2, checkpoint_every=8)
 TOKENIZER = build_tokenizer()

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from t2i_credit import model_card
 from t2i_credit.errors import ModelError
-from t2i_credit.model_card import make_world
-from t2i_credit.pretrain import rng_for
-from t2i_credit.pretrain_rewards import (
+from t2i_credit.measure.cards import generator
+from t2i_credit.measure.cards.generator import make_world
+from t2i_credit.measure.cards.rewards import card_text, measure, neighbour_pairs, retrieval_round
+from t2i_credit.prompts.records import TASKS
+from t2i_credit.rewards.aesthetic import AestheticHead
+from t2i_credit.worlds.pretrain.generator import rng_for
+from t2i_credit.worlds.pretrain.rewards import (
     CLIP_CONFIG,
     PAD,
     RewardsPlan,
@@ -22,18 +25,18 @@ from t2i_credit.pretrain_rewards import (
     to_ids,
     train_clip,
 )
-from t2i_credit.reward_card import card_text, measure, neighbour_pairs, retrieval_round
-from t2i_credit.shapes import grammar
-from t2i_credit.shapes.examples import (
+from t2i_credit.worlds.shapes.examples import (
     FLAWS,
+    SPOILS,
     describes,
     examples,
     rated_scenes,
     rating,
     true_captions,
 )
-from t2i_credit.shapes.scene import Object, Scene
-from t2i_credit.shapes.spoil import SPOILS
+from t2i_credit.worlds.shapes.grammar import draw, is_held_out, records, sample_record
+from t2i_credit.worlds.shapes.mistakes import neighbour
+from t2i_credit.worlds.shapes.scene import Object, Scene
 
 PLAN = RewardsPlan(
     clip_steps=3, clip_batch=6, head_scenes=12, head_steps=60, head_batch=8, checkpoint_every=2
@@ -56,7 +59,7 @@ def files(folder):
 def made(tmp_path_factory):
     """The folder that a very short pretraining writes."""
     root = tmp_path_factory.mktemp("rewards")
-    pretrain_rewards(root / "out", root / "work", PLAN, quiet)
+    pretrain_rewards(root / "out", root / "work", PLAN, quiet, AestheticHead)
     return root / "out"
 
 
@@ -66,9 +69,9 @@ def test_a_killed_pretraining_writes_what_an_undisturbed_one_writes(made, tmp_pa
             raise Killed
 
     with pytest.raises(Killed):
-        pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, killer)
+        pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, killer, AestheticHead)
     assert not (tmp_path / "out").exists()
-    pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, quiet)
+    pretrain_rewards(tmp_path / "out", tmp_path / "work", PLAN, quiet, AestheticHead)
     assert files(tmp_path / "out") == files(made)
 
 
@@ -103,7 +106,7 @@ def scene(*objects):
 
 def record_of(text):
     splits = ("train", "heldout")
-    every = (r for s in splits for task in grammar.TASKS for r in grammar.records(task, s))
+    every = (r for s in splits for task in TASKS for r in records(task, s))
     return next(r for r in every if r["prompt"] == text)
 
 
@@ -137,8 +140,8 @@ def test_every_drawn_caption_is_true_of_its_own_scene():
 def test_neighbours_differ_in_one_word_and_are_held_in():
     rng, seen = np.random.default_rng(0), set()
     for _ in range(300):
-        record = grammar.sample_record(rng)
-        other = grammar.neighbour(record, rng)
+        record = sample_record(rng)
+        other = neighbour(record, rng)
         if other is None:
             continue
         a, b = record["prompt"].split(), other["prompt"].split()
@@ -148,15 +151,15 @@ def test_neighbours_differ_in_one_word_and_are_held_in():
             assert len(changed) <= 2
         elif {"of"} != set(a) & set(b) & {"of", "above", "below"}:
             assert len(a) != len(b) or len(changed) <= 2  # "left of" is two words
-        assert not grammar.is_held_out(other)
-        assert describes(other, grammar.draw(other, rng))
+        assert not is_held_out(other)
+        assert describes(other, draw(other, rng))
         seen.add(record["tag"])
-    assert seen == set(grammar.TASKS)
+    assert seen == set(TASKS)
 
 
 def test_the_tokenizer_knows_every_word_and_ends_where_open_clip_looks():
     tokenizer = build_tokenizer()
-    texts = [r["prompt"] for task in grammar.TASKS for r in grammar.records(task)]
+    texts = [r["prompt"] for task in TASKS for r in records(task)]
     texts = [f"{text}, {word}" for text, word in zip(texts, [*FLAWS.values()] * 9999, strict=False)]
     ids = to_ids(tokenizer, texts)
     assert ids.shape == (len(texts), CLIP_CONFIG["text_cfg"]["context_length"])
@@ -242,8 +245,8 @@ def test_one_command_makes_what_is_missing_of_generator_and_rewards(tmp_path, mo
 
         return write
 
-    monkeypatch.setattr(model_card, "make_generator", stub("generator"))
-    monkeypatch.setattr(model_card, "make_rewards", stub("rewards"))
+    monkeypatch.setattr(generator, "make_generator", stub("generator"))
+    monkeypatch.setattr(generator, "make_rewards", stub("rewards"))
     out = tmp_path / "world"
     found = make_world("shapes", out, progress=quiet)
     assert found == [out, tmp_path / "world-rewards"]

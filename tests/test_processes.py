@@ -17,12 +17,17 @@ from safetensors.torch import load_file
 from toys import recipe, tiny_model
 
 import t2i_credit
-from t2i_credit import cli
-from t2i_credit.config_tune import TuneConfig
+from t2i_credit.cli.main import main
+from t2i_credit.config.sections import TuneConfig
 from t2i_credit.errors import ConfigError
-from t2i_credit.finetune import choose_trained
-from t2i_credit.processes import gather_rows, reduce_metrics, require_enough_prompts, shares
-from t2i_credit.run_folder import RunReader
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.training.processes import (
+    gather_rows,
+    reduce_metrics,
+    require_enough_prompts,
+    shares,
+)
+from t2i_credit.training.tune import choose_trained
 
 
 def test_shares_cover_every_prompt_once_and_are_as_even_as_can_be() -> None:
@@ -162,8 +167,8 @@ def test_a_process_whose_first_one_lives_on_says_what_is_wrong_itself(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(cli, "GRACE", 0.0)
+    monkeypatch.setitem(main.__globals__, "GRACE", 0.0)
     monkeypatch.setattr("sys.argv", ["t2i-credit", "train", "no-such-recipe"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 2 and "no-such-recipe" in capsys.readouterr().err

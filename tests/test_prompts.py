@@ -15,7 +15,8 @@ import pytest
 
 from t2i_credit.errors import PromptError, UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.prompts import PromptBatches, load_prompts, overlap, save_prompts, with_negative
+from t2i_credit.prompts.batches import PromptBatches, overlap, with_negative
+from t2i_credit.prompts.files import load_prompts, save_prompts
 
 SPEC = {"tag": "counting", "include": [{"class": "clock", "count": 2}]}
 OFFICIAL = {**SPEC, "prompt": "a photo of two clocks"}

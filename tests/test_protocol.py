@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from t2i_credit.errors import UserError
-from t2i_credit.protocol import JUDGING, SAMPLING, Protocol, defaults, parse_settings
+from t2i_credit.measure.evaluation.protocol import (
+    JUDGING,
+    SAMPLING,
+    Protocol,
+    defaults,
+    parse_settings,
+)
 
 
 def test_every_setting_samples_judges_or_counts() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from t2i_credit.cli_quiet import broken_torch
+from t2i_credit.cli.quiet import broken_torch
 
 SETUP = """
 import logging, sys, warnings
-from t2i_credit.cli_quiet import quiet_libraries
+from t2i_credit.cli.quiet import quiet_libraries
 quiet_libraries()
 import transformers
 from t2i_credit.errors import T2ICreditWarning

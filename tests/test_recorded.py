@@ -9,8 +9,9 @@ import pytest
 import torch
 from record_losses import FILE, KL_COEFS, LONGEST, LOSS_TYPES, dgpo, inputs, trl_losses
 
-from t2i_credit.credit import distribution_guided, hellinger, normalized_entropy
+from t2i_credit.credit.dgpo import distribution_guided, normalized_entropy
 from t2i_credit.losses import policy_loss
+from t2i_credit.rollout.logprobs import hellinger
 
 RECORDED: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
 AGGREGATE = {"grpo": "sequence", "bnpo": "token", "dapo": "token", "dr_grpo": "constant"}

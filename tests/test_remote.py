@@ -23,16 +23,16 @@ from torch import Tensor
 from toys import bright, command_line, recipe
 
 from t2i_credit import api
-from t2i_credit.config import parse_config
-from t2i_credit.config_yaml import write_yaml
+from t2i_credit.config.files import write_yaml
+from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ConfigError, TrainingError, UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.pixels import from_uint8, to_uint8
-from t2i_credit.reward_server import create_app, listen, server_of
-from t2i_credit.reward_wire import TOKEN_VARIABLE, pack_images, pack_prompts, unpack_prompts
 from t2i_credit.rewards.remote import remote
-from t2i_credit.run_folder import RunReader
-from t2i_credit.shapes.grammar import prompt_set
+from t2i_credit.rewards.server import create_app, listen, server_of
+from t2i_credit.rewards.wire import TOKEN_VARIABLE, pack_images, pack_prompts, unpack_prompts
+from t2i_credit.rollout.images import from_uint8, to_uint8
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.worlds.shapes.grammar import prompt_set
 
 MEAN = "test_remote:mean"
 # `t2i_credit.rewards.remote` by its dotted name is the builder, which the package takes out of the module
@@ -361,7 +361,9 @@ def test_a_run_whose_server_is_killed_and_restarted_is_the_undisturbed_one(tmp_p
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("needs a fork server")
     context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["t2i_credit.trainer", "t2i_credit.models.embedded_model"])
+    context.set_forkserver_preload(
+        ["t2i_credit.training.trainer", "t2i_credit.models.embedded_model"]
+    )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     marker = tmp_path / "killed"

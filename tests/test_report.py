@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from t2i_credit.evaluation import Evaluation, Protocol, paired
-from t2i_credit.report import THUMBNAIL, write_report
+from t2i_credit.measure.evaluation.protocol import Protocol
+from t2i_credit.measure.evaluation.report import THUMBNAIL, write_report
+from t2i_credit.measure.evaluation.scores import Evaluation, paired
 
 EVIL = "<script>alert('x')</script> & \"quotes\" </style>"
 

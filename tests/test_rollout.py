@@ -13,7 +13,7 @@ from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
-from t2i_credit.rollout import derive_seed, draw, sample_rollout, sampling_noise, truncate
+from t2i_credit.rollout.sampling import derive_seed, draw, sample_rollout, sampling_noise, truncate
 
 V = 24
 WORDS = ["a", "photo", "of", "red", "blue", "circle", "square", "left"]

@@ -14,15 +14,10 @@ from disk import everything, full_disk
 
 from t2i_credit.errors import RunError
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.masks import decode_mask, encode_mask
-from t2i_credit.run_folder import (
-    RunReader,
-    RunWriter,
-    list_runs,
-    write_atomic,
-    write_folder_atomic,
-    write_json,
-)
+from t2i_credit.run_folder.atomic import write_atomic, write_folder_atomic, write_json
+from t2i_credit.run_folder.layout import decode_mask, encode_mask
+from t2i_credit.run_folder.reader import RunReader, list_runs
+from t2i_credit.run_folder.writer import RunWriter
 
 H, W, V, G = 3, 5, 16, 2
 

@@ -1,4 +1,4 @@
-"""What run_reader.py makes of damaged and of hostile files: one line of error, or a run that is listed as unreadable."""
+"""What run_folder/reader.py makes of damaged and of hostile files: one line of error, or a run that is listed as unreadable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from app_toys import say_state, start_toy_run, write_toy_run
 
 from t2i_credit.errors import RunError
-from t2i_credit.run_reader import RunReader, list_runs
+from t2i_credit.run_folder.reader import RunReader, list_runs
 
 STATUS = [
     {"started": None},

@@ -14,10 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from t2i_credit.errors import PromptError
-from t2i_credit.geneval import RELATIONS, TASKS, Detection, judge, relative_position, validate_spec
-from t2i_credit.shapes import grammar
-from t2i_credit.shapes.detector import classes, detect
-from t2i_credit.shapes.scene import (
+from t2i_credit.geneval import Detection, judge, relative_position
+from t2i_credit.prompts.records import RELATIONS, TASKS, validate_spec
+from t2i_credit.worlds.shapes import grammar
+from t2i_credit.worlds.shapes.detector import classes, detect
+from t2i_credit.worlds.shapes.mistakes import CONFUSIONS, shown_record
+from t2i_credit.worlds.shapes.scene import (
     BACKGROUND,
     COLORS,
     SHAPES,
@@ -234,15 +236,12 @@ def test_no_noisy_caption_hides_a_held_out_composition() -> None:
     rng = np.random.default_rng(1)
     for spec in itertools.chain.from_iterable(grammar.records(task) for task in TASKS):
         for _ in range(3):
-            assert not names_held_out(grammar.shown_record(spec, rng))
+            assert not names_held_out(shown_record(spec, rng))
 
 
 def test_no_scene_shows_a_held_out_composition(drawn: dict[str, list[Drawn]]) -> None:
     rng = np.random.default_rng(2)
-    noisy = [
-        grammar.draw(grammar.shown_record(grammar.sample_record(rng), rng), rng)
-        for _ in range(3000)
-    ]
+    noisy = [grammar.draw(shown_record(grammar.sample_record(rng), rng), rng) for _ in range(3000)]
     clean = [d.scene for group in drawn.values() for d in group]
     for scene in noisy + clean:
         assert not {(o.color, o.shape) for o in scene.objects} & grammar.HELD_OUT_PAIRS
@@ -381,7 +380,7 @@ def test_a_word_is_wrong_as_often_as_the_table_says(spec: Any, expected: dict[An
     rng = np.random.default_rng(3)
     draws = 10_000
     said = Counter(
-        tuple(w for w in words(grammar.shown_record(spec, rng)) if w in names_and_counts(spec))
+        tuple(w for w in words(shown_record(spec, rng)) if w in names_and_counts(spec))
         for _ in range(draws)
     )
     for shown, share in expected.items():
@@ -400,7 +399,7 @@ def test_a_noisy_caption_is_wrong_in_exactly_one_word() -> None:
     for _ in range(10_000):
         spec = grammar.sample_record(rng)
         before = copy.deepcopy(spec)
-        shown = grammar.shown_record(spec, rng)
+        shown = shown_record(spec, rng)
         assert spec == before
         assert (shown["tag"], shown["prompt"]) == (spec["tag"], spec["prompt"])
         changes[sum(a != b for a, b in zip(words(spec), words(shown), strict=True))] += 1
@@ -414,8 +413,8 @@ def test_a_noisy_caption_is_wrong_in_exactly_one_word() -> None:
 
 def test_every_word_has_a_usual_confusion_of_its_own_kind() -> None:
     kinds = [set(SHAPES), set(COLORS), set(RELATIONS), set(grammar.NUMBERS)]
-    assert set(grammar.CONFUSIONS) == set.union(*kinds)
-    for word, (usual, share) in grammar.CONFUSIONS.items():
+    assert set(CONFUSIONS) == set.union(*kinds)
+    for word, (usual, share) in CONFUSIONS.items():
         assert usual != word and 0 < share < 1
         assert any({word, usual} <= kind for kind in kinds)
 
@@ -498,7 +497,7 @@ def test_the_judge_passes_freshly_drawn_scenes(task: str, drawn: dict[str, list[
 def test_the_judge_fails_a_scene_with_one_wrong_word(drawn: dict[str, list[Drawn]]) -> None:
     rng = np.random.default_rng(8)
     for d in itertools.chain.from_iterable(drawn.values()):
-        shown = grammar.shown_record(d.record, rng)
+        shown = shown_record(d.record, rng)
         if judge(d.found, d.record).correct and words(shown) != words(d.record):
             assert not judge(d.found, shown).correct
 

@@ -24,25 +24,30 @@ from torch.distributed.tensor import DTensor
 from toys import PROMPTS, recipe, tiny_model
 
 import t2i_credit
-from t2i_credit.api import prepare
-from t2i_credit.config import Config, find_plugin, parse_config
-from t2i_credit.credit import CREDIT
+from t2i_credit.api.parts import prepare
+from t2i_credit.config.plugins import find_plugin
+from t2i_credit.config.schema import Config, parse_config
+from t2i_credit.credit.entry import as_entry
+from t2i_credit.credit.table import CREDIT
 from t2i_credit.errors import ConfigError
-from t2i_credit.finetune import cast_parameters, choose_trained, frozen_reference
 from t2i_credit.models import load_pretrained
 from t2i_credit.models.emu3 import Emu3ImageModel
 from t2i_credit.models.janus import JanusImageModel
-from t2i_credit.processes import (
+from t2i_credit.rollout.sampling import sample_rollout
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.training.processes import (
+    distribute,
     gather_rollout,
     gather_rows,
+    gathered,
     micro_batches,
     my_micro_batches,
     my_share,
+    require_shardable,
+    whole,
 )
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.run_folder import RunReader
-from t2i_credit.sharding import distribute, gathered, require_shardable, whole
-from t2i_credit.update import PolicyUpdate, as_entry
+from t2i_credit.training.tune import cast_parameters, choose_trained, frozen_reference
+from t2i_credit.training.update import PolicyUpdate
 
 pytestmark = pytest.mark.xdist_group("sharding")  # one worker starts the two processes
 SIZE = 2  # samples of each of three prompts: one prompt for the first process, two for the second

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from t2i_credit.shapes import grammar
-from t2i_credit.shapes.scene import render
-from t2i_credit.shapes.spoil import SPOILS, soften, spoil
+from t2i_credit.worlds.shapes import grammar
+from t2i_credit.worlds.shapes.examples import SPOILS, soften, spoil
+from t2i_credit.worlds.shapes.scene import render
 
 
 def a_scene(seed=0):

@@ -10,13 +10,15 @@ import pytest
 import torch
 from toys import PROMPTS, WideConfig, recipe, tiny_model
 
-from t2i_credit import api, step_time
-from t2i_credit.config import Config, find_plugin, parse_config
-from t2i_credit.credit import CREDIT
+from t2i_credit import api
+from t2i_credit.config.plugins import find_plugin
+from t2i_credit.config.schema import Config, parse_config
+from t2i_credit.credit.entry import as_entry
+from t2i_credit.credit.table import CREDIT
 from t2i_credit.interfaces import Prompt
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.step_time import step_seconds, told
-from t2i_credit.update import as_entry
+from t2i_credit.measure.bench.plan import plan as plan_of
+from t2i_credit.measure.bench.plan import step_seconds, told
+from t2i_credit.rollout.sampling import sample_rollout
 
 
 def settings(**sections: Any) -> Config:
@@ -44,7 +46,7 @@ class Clock:
 def estimated(
     model: Any, config: Config, clock: Clock, patched: pytest.MonkeyPatch, **given: Any
 ) -> dict[str, float]:
-    patched.setattr(step_time, "seconds", clock.seconds)
+    patched.setattr("t2i_credit.measure.bench.plan.seconds", clock.seconds)
     credit = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
     return step_seconds(
         config,
@@ -99,7 +101,7 @@ def test_the_plan_tells_the_time_and_the_model_stays_as_it_was(tmp_path: Path) -
     parts = api.prepare(parse_config(recipe(tmp_path)))
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     threads = torch.get_num_threads()
-    line = api.plan(parts)["time per step, about"]
+    line = plan_of(parts)["time per step, about"]
     assert "sampling" in line and "update" in line and "scaled from a slice" in line
     assert all(torch.equal(v, before[n]) for n, v in parts.model.state_dict().items())
     assert all(p.grad is None for p in parts.model.parameters())

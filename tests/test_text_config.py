@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from t2i_credit.config import list_recipes, load_config, to_yaml
+from t2i_credit.config.files import list_recipes
+from t2i_credit.config.schema import load_config, to_yaml
+from t2i_credit.config.text import TextConfig, load_text_config
 from t2i_credit.errors import ConfigError
-from t2i_credit.text_config import TextConfig, load_text_config
 
 
 def loaded(name: str, *overrides: str) -> TextConfig:

@@ -7,9 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from t2i_credit.arithmetic import dataset, negative
-from t2i_credit.arithmetic_scores import score
 from t2i_credit.errors import ModelError
+from t2i_credit.measure.evaluation.text import score
 from t2i_credit.models.text_model import (
     BOS,
     CHARACTERS,
@@ -19,6 +18,8 @@ from t2i_credit.models.text_model import (
     load_text_model,
     text_model_folder,
 )
+from t2i_credit.worlds.arithmetic.problems import dataset
+from t2i_credit.worlds.arithmetic.questions import negative
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 from tiny_text import TAUGHT, taught_model
 
 from t2i_credit.models.text_model import build_text_model, build_tokenizer
-from t2i_credit.text_sampling import complete, continued
+from t2i_credit.text.sampling import complete, continued
 
 
 @pytest.fixture(scope="module")

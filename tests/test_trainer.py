@@ -23,13 +23,14 @@ from PIL import Image
 from toys import PROMPTS, command_line, recipe
 
 from t2i_credit import api
-from t2i_credit.checkpoint import load_checkpoint, save_checkpoint
-from t2i_credit.config import parse_config
-from t2i_credit.config_yaml import write_yaml
+from t2i_credit.config.files import write_yaml
+from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import RunError, TrainingError
-from t2i_credit.masks import decode_mask
-from t2i_credit.metrics import METRICS
-from t2i_credit.run_folder import RunReader
+from t2i_credit.run_folder.checkpoint import load_checkpoint, save_checkpoint
+from t2i_credit.run_folder.layout import decode_mask
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.training.metrics import METRICS
+from t2i_credit.training.policy import passes_needed
 
 # Everything that has a state: two updates, a schedule, momentum, epochs that end inside a step, a reference.
 EVERYTHING: dict[str, dict[str, Any]] = {
@@ -204,7 +205,7 @@ def test_old_checkpoints_that_a_killed_process_left_go_when_the_run_is_resumed(
     keep = {"checkpoint_every": 2, "keep_checkpoints": 2}
     with monkeypatch.context() as patch:
         patch.setattr(
-            "t2i_credit.trainer.save_checkpoint",
+            "t2i_credit.training.trainer.save_checkpoint",
             lambda *args, **more: save_checkpoint(*args, **{**more, "keep": None}),
         )
         run = trained(tmp_path, train=keep)
@@ -267,7 +268,9 @@ def processes() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("needs a fork server")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["t2i_credit.trainer", "t2i_credit.models.embedded_model"])
+    context.set_forkserver_preload(
+        ["t2i_credit.training.trainer", "t2i_credit.models.embedded_model"]
+    )
     return context
 
 
@@ -706,7 +709,7 @@ def test_a_step_runs_the_forward_passes_that_the_plan_counts(
     )
     config["train"] |= {"steps": 3, "checkpoint_every": 100}
     parts = api.prepare(parse_config(config))
-    assert api.forward_passes(parts) == passes
+    assert passes_needed(parts.config, parts.credit).total == passes
     held = config.get("loss", {}).get("kl_coef", 0) > 0
     needy = ("distribution_guided", "critical_tokens")
     held = held or config.get("credit", {}).get("name") in needy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,27 +17,19 @@ pytest.importorskip("trl", reason="needs the pip extra text")
 
 from datasets import Dataset
 from peft import LoraConfig
-from tiny_texts import (
-    Scripted,
-    completion,
-    questions,
-    settings,
-    shade,
-    write_checkpoint,
-)
+from tiny_texts import Scripted, completion, questions, settings, shade, write_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOTrainer
 
-from t2i_credit.credit import contrast, power_rank, token_advantages
+from t2i_credit.credit.entry import token_advantages
+from t2i_credit.credit.gcpo import contrast
+from t2i_credit.credit.weights import power_rank
 from t2i_credit.errors import UserError
-from t2i_credit.integrations import trl_version
-from t2i_credit.integrations.trl import (
-    PUBLISHED_NEGATIVE,
-    CreditGRPOTrainer,
-    TextCreditConfig,
-    TextRollout,
-)
 from t2i_credit.losses import policy_loss
+from t2i_credit.text import arguments
+from t2i_credit.text.record import TextRollout
+from t2i_credit.text.settings import PUBLISHED_NEGATIVE, TextCreditConfig
+from t2i_credit.text.trainer import CreditGRPOTrainer
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -578,14 +572,23 @@ def test_a_model_that_changes_its_logits_is_refused(qwen: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("found", ["1.15.2", "1.17.0", "2.0.0"])
 def test_another_trl_is_refused(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
-    monkeypatch.setattr(trl_version, "version", lambda name: found)
+    monkeypatch.setattr(arguments, "version", lambda name: found)
     with pytest.raises(UserError, match=rf"^trl {found} is installed; .* trl >=1\.16,<1\.17: pip"):
-        trl_version.require_tested_trl()
+        arguments.require_tested_trl()
+
+
+def test_the_old_place_hands_on_the_public_names_with_a_warning() -> None:
+    sys.modules.pop("t2i_credit.integrations.trl", None)
+    with pytest.warns(FutureWarning, match="is t2i_credit.text now"):
+        old = importlib.import_module("t2i_credit.integrations.trl")
+    assert old.CreditGRPOTrainer is CreditGRPOTrainer
+    assert old.PUBLISHED_NEGATIVE == PUBLISHED_NEGATIVE
+    assert all(hasattr(old, name) for name in old.__all__)
 
 
 def test_the_tested_range_is_that_of_the_package() -> None:
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    assert f'text = ["trl{trl_version.TESTED_TRL}"]' in text
+    assert f'text = ["trl{arguments.TESTED_TRL}"]' in text
 
 
 def test_a_data_set_may_be_empty_of_columns(qwen: Path, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ pytest.importorskip("trl", reason="needs the pip extra text")
 from safetensors.torch import load_file
 from tiny_texts import write_checkpoint
 
+from t2i_credit.config.text import load_text_config
 from t2i_credit.errors import ConfigError, RunError
-from t2i_credit.integrations.trl_run import prepare_text, run_text
-from t2i_credit.run_folder import RunReader
-from t2i_credit.text_config import load_text_config
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.text.run import prepare_text, run_text
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(

@@ -14,7 +14,9 @@ from tiny_texts import ANSWERS, Scripted, completion, questions, right, settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from t2i_credit.errors import UserError
-from t2i_credit.integrations.trl import CreditGRPOTrainer, TextCreditConfig, TextRollout
+from t2i_credit.text.record import TextRollout
+from t2i_credit.text.settings import TextCreditConfig
+from t2i_credit.text.trainer import CreditGRPOTrainer
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(

@@ -27,8 +27,9 @@ from transformers.models.clip import CLIPImageProcessor
 from transformers.models.llava import LlavaProcessor
 
 from t2i_credit.errors import UserError
-from t2i_credit.integrations.trl import CreditGRPOTrainer, TextCreditConfig
-from t2i_credit.integrations.trl_prompts import check_datasets, with_suffix
+from t2i_credit.text.prompts import check_datasets, with_suffix
+from t2i_credit.text.settings import TextCreditConfig
+from t2i_credit.text.trainer import CreditGRPOTrainer
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(

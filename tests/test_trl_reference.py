@@ -17,8 +17,8 @@ from tiny_texts import questions, settings, shade, write_checkpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from t2i_credit.integrations.trl import PUBLISHED_NEGATIVE, TextCreditConfig
-from t2i_credit.integrations.trl_passes import passes_needed
+from t2i_credit.text.run import passes_needed
+from t2i_credit.text.settings import PUBLISHED_NEGATIVE, TextCreditConfig
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(

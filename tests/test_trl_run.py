@@ -10,20 +10,19 @@ from typing import Any
 import pytest
 
 pytest.importorskip("trl", reason="needs the pip extra text")
-pytest.importorskip("t2i_credit.arithmetic")
 
 import torch
 from tiny_texts import write_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from t2i_credit import cli
+from t2i_credit.cli.app import app
+from t2i_credit.config.text import load_text_config
 from t2i_credit.errors import ConfigError, UserError
-from t2i_credit.integrations.trl_record import renamed
-from t2i_credit.integrations.trl_run import prepare_text
-from t2i_credit.metrics import METRICS, TEXT_METRICS
-from t2i_credit.run_folder import RunReader
-from t2i_credit.text_config import load_text_config
+from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.text.record import renamed
+from t2i_credit.text.run import prepare_text
+from t2i_credit.training.metrics import METRICS, TEXT_METRICS
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -53,7 +52,7 @@ def small(model: Path, folder: Path, *more: str) -> list[str]:
 
 
 def invoke(*words: str) -> str:
-    done = CliRunner().invoke(cli.app, list(words), catch_exceptions=False)
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 

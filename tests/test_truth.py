@@ -13,24 +13,25 @@ import torch
 from toys import WideConfig, tiny_model, wide_rollout
 from typer.testing import CliRunner
 
-from t2i_credit import cli
-from t2i_credit.credit import ContrastKind
+from t2i_credit.cli.app import app
+from t2i_credit.cli.main import main
+from t2i_credit.credit.gcpo import ContrastKind
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.measuring import truth_of
-from t2i_credit.prompts import save_prompts
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.truth import TruthSettings, truth_prompts
-from t2i_credit.truth_assigners import (
+from t2i_credit.measure.truth.assigners import (
     Assigner,
     centre_closeness,
     default_assigners,
     parse_assigner,
     scores_of,
 )
-from t2i_credit.truth_localisation import live_localisation, localisation, object_tokens
-from t2i_credit.truth_policy import Policy
-from t2i_credit.truth_specificity import one_object_texts, specificity
+from t2i_credit.measure.truth.command import truth_of
+from t2i_credit.measure.truth.localisation import localisation, one_object_texts, specificity
+from t2i_credit.measure.truth.measures import TruthSettings, truth_prompts
+from t2i_credit.prompts.files import save_prompts
+from t2i_credit.rollout.sampling import sample_rollout
+from t2i_credit.training.metrics import live_localisation, object_tokens
+from t2i_credit.training.policy import Policy
 
 pytestmark = pytest.mark.xdist_group("embedded")
 
@@ -245,7 +246,7 @@ def test_the_gradient_is_that_of_the_weights_which_training_would_change(
         seen.extend(name for name, p in model.named_parameters() if p.requires_grad)
         raise ConfigError("seen enough")
 
-    monkeypatch.setattr("t2i_credit.truth.measure", measure)
+    monkeypatch.setattr("t2i_credit.measure.truth.measures.measure", measure)
     with pytest.raises(ConfigError, match="seen enough"):
         truth_of("shapes", overrides=["tune.lora_rank=2"], out=tmp_path / "out")
     assert seen and all("lora" in name for name in seen)
@@ -272,7 +273,7 @@ SMALL_STEP = ["prompts.per_step=2", "rollout.group_size=2"]
 def test_the_command_measures_the_shipped_generator(tmp_path: Path) -> None:
     credits = ["--credit", "guidance_contrast", "--credit", "top_entropy,rho=0.5"]
     arguments = ["truth", "shapes", *SMALL_STEP, *SMALL, *credits, "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "out" / "truth.json").read_text())
     assert found["images"] == 6 * 2 and found["policy"] == "guided"
@@ -316,7 +317,7 @@ def test_prompts_without_masks_are_refused_in_one_line_and_nothing_is_written(
         ],
     )
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and told in message and message.count("\n") == 1
     assert not out.exists()

@@ -12,8 +12,7 @@ from torch import Tensor
 from toys import PROMPTS, wide_rollout
 
 from t2i_credit.interfaces import Prompt
-from t2i_credit.rollout import sample_rollout, sampling_noise
-from t2i_credit.truth_causality import (
+from t2i_credit.measure.truth.causality import (
     BRANCHES,
     MODES,
     Sampled,
@@ -24,6 +23,7 @@ from t2i_credit.truth_causality import (
     ranked,
     redraw,
 )
+from t2i_credit.rollout.sampling import sample_rollout, sampling_noise
 
 SAMPLING: dict[str, Any] = {"cfg_scale": 2.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from toys import PROMPTS, wide_rollout
 
-from t2i_credit.config import parse_config
-from t2i_credit.credit import CreditEntry
+from t2i_credit.config.schema import parse_config
+from t2i_credit.credit.entry import CreditEntry
 from t2i_credit.interfaces import Prompt, Rollout
-from t2i_credit.truth_assigners import Assigner
-from t2i_credit.truth_gradients import GradientStore, gradient_agreement, policy_gradients
-from t2i_credit.truth_policy import Policy
+from t2i_credit.measure.truth.assigners import Assigner
+from t2i_credit.measure.truth.gradients import GradientStore, gradient_agreement, policy_gradients
+from t2i_credit.training.policy import Policy
 
 
 def test_stored_gradients_keep_their_products() -> None:
@@ -42,9 +42,8 @@ def test_the_uniform_gradient_is_the_policy_gradient_and_credit_changes_it() -> 
     config = parse_config({"loss": {"policy": "conditional"}})
     late = torch.zeros(rollout.tokens.shape)
     late[:, -1] = 6.0
-    found = policy_gradients(
-        model, rollout, advantages, {"uniform": rollout.mask.float(), "late": late}, config
-    )
+    credits = {"uniform": rollout.mask.float(), "late": late}
+    found = policy_gradients(Policy.of(config, model, None), rollout, advantages, credits, config)
     condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
     logprobs = model(condition, rollout.tokens, want=["logprobs"])["logprobs"]
     loss = -(advantages[:, None] * logprobs).mean()
@@ -74,17 +73,15 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(
     credits = {"uniform": rollout.mask.float(), "late": torch.arange(6).expand(16, 6) / 2.5}
     passes: list[int] = []
     hook = model.register_forward_hook(lambda module, given, out: passes.append(len(given[1])))
-    whole, parts = (
-        policy_gradients(
-            model,
-            rollout,
-            advantages,
-            credits,
-            parse_config(
-                {"loss": {"aggregate": aggregate}, "rollout": {"cfg_scale": 2.0}, "train": how}
-            ),
+    configs = [
+        parse_config(
+            {"loss": {"aggregate": aggregate}, "rollout": {"cfg_scale": 2.0}, "train": how}
         )
         for how in ({}, train)
+    ]
+    whole, parts = (
+        policy_gradients(Policy.of(config, model, None), rollout, advantages, credits, config)
+        for config in configs
     )
     hook.remove()
     assert passes == [16, 8, 8] if train == {"micro_batch_size": 8} else [16, 3, 3, 3, 3, 3, 1]

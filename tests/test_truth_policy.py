@@ -10,14 +10,14 @@ import torch
 from accelerate import Accelerator
 from toys import PROMPTS, WideConfig, tiny_model
 
-from t2i_credit.config import Config, parse_config
-from t2i_credit.credit import CREDIT
-from t2i_credit.credit_group import critical_mask, entropy_gradient, group_similarity
+from t2i_credit.config.schema import Config, parse_config
+from t2i_credit.credit.critical import critical_mask, entropy_gradient, group_similarity
+from t2i_credit.credit.table import CREDIT
 from t2i_credit.interfaces import Rollout
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.truth_assigners import parse_assigner, rollout_needs
-from t2i_credit.truth_policy import Policy
-from t2i_credit.update import PolicyUpdate
+from t2i_credit.measure.truth.assigners import parse_assigner, rollout_needs
+from t2i_credit.rollout.sampling import sample_rollout
+from t2i_credit.training.policy import Policy
+from t2i_credit.training.update import PolicyUpdate
 
 SPOILT = 4  # another seed of the toy's weights: a policy that has gone far
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5]).repeat(len(PROMPTS))

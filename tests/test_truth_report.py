@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from t2i_credit.truth_report import about, markdown, tables
+from t2i_credit.measure.truth.report import about, markdown, tables
 
 ROW = {"snr": [0.02, 0.01, 0.03], "direction": [1.0, 0.9, 1.1], "large": None}
 OLD: dict[str, Any] = {  # as measurements were written before they had a ratio
@@ -35,7 +35,7 @@ def test_gradients_are_shown_with_their_ratio_and_both_cosines() -> None:
     assert one["times uniform"] == "2.000 [1.500, 2.700]" and uniform["times uniform"] == "-"
     assert one["cosine of two batches"] == "0.02 [0.01, 0.03]"
     assert one["cosine with uniform's of all other batches"] == "0.200 [0.100, 0.300]"
-    assert "| times uniform |" in markdown(found)
+    assert "| times uniform |" in markdown(found["model"], about(found), tables(found))
 
 
 def test_a_ratio_without_an_interval_is_a_dash() -> None:

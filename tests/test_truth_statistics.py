@@ -7,20 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from t2i_credit.truth_statistics import (
-    auroc,
-    bootstrap_interval,
+from t2i_credit.measure.intervals import bootstrap_interval, per_prompt, ratio_interval
+from t2i_credit.measure.truth.gradients import (
     direction_cosine,
     jackknife,
     large_batch_cosine,
-    mass_inside,
     pair_cosine,
-    per_prompt,
-    pointing,
-    ratio_interval,
     signal_to_noise,
     times_cleaner,
 )
+from t2i_credit.training.metrics import auroc, mass_inside, pointing
 
 ON = np.array([[False, True, False, True]])
 

@@ -6,11 +6,11 @@ import torch
 from tiny_text import TAUGHT, taught_model
 
 from t2i_credit.errors import ConfigError
+from t2i_credit.measure.truth.assigners import parse_assigner
+from t2i_credit.measure.truth.text import causality, deciding_tokens, specificity, truth_of_text
 from t2i_credit.models.text_model import build_text_model, build_tokenizer
-from t2i_credit.pretrain_arithmetic import to_tensors
-from t2i_credit.text_samples import TextSamples, next_logprobs, rewards_of, sample
-from t2i_credit.truth_assigners import parse_assigner
-from t2i_credit.truth_text import causality, deciding_tokens, specificity, truth_of_text
+from t2i_credit.text.sampling import TextSamples, next_logprobs, rewards_of, sample
+from t2i_credit.worlds.pretrain.text import to_tensors
 
 PROMPT = "17+25*3:"
 

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from t2i_credit.errors import RunError
-from t2i_credit.truth_text_report import about, tables, write_text_report
+from t2i_credit.measure.truth.report import about_text, text_tables, write_text_report
 
 SPECIFIC = {"auroc": [0.75, 0.7, 0.8], "against_filler": [0.9, 0.8, 1.0], "lift": [2.0, 1.5, 2.5]}
 EFFECT = {"all": [0.5, 0.4, 0.6], "right": [0.25, 0.2, 0.3], "wrong": [math.nan] * 3}
@@ -25,7 +25,7 @@ FOUND = {
 
 
 def test_the_tables_hold_every_figure_and_a_dash_where_there_is_none():
-    found = tables(FOUND)
+    found = text_tables(FOUND)
     assert list(found) == ["specificity, right answers", "specificity, wrong answers", "causality"]
     assert found["specificity, right answers"] == [
         {
@@ -42,7 +42,7 @@ def test_the_tables_hold_every_figure_and_a_dash_where_there_is_none():
 
 
 def test_one_line_says_how_much_was_measured():
-    assert about(FOUND) == (
+    assert about_text(FOUND) == (
         "8 answers, 0.375 of them right; a deciding step in 3 right ones on 0.125 of their tokens; a deciding step in "
         "0 wrong ones; 4.5 tokens of an answer can be changed. 95% intervals in brackets."
     )

@@ -14,19 +14,23 @@ from accelerate import Accelerator
 from torch import Tensor
 from toys import PROMPTS, late_tokens, tiny_model
 
-from t2i_credit.config import Config, find_plugin, parse_config
-from t2i_credit.credit import CREDIT, contrast, kl_weight, power_rank
-from t2i_credit.credit_group import (
+from t2i_credit.config.plugins import find_plugin
+from t2i_credit.config.schema import Config, parse_config
+from t2i_credit.credit.critical import (
     critical_mask,
     critical_tokens,
     entropy_gradient,
     group_similarity,
 )
+from t2i_credit.credit.entry import as_entry, kl_weight
+from t2i_credit.credit.gcpo import contrast
+from t2i_credit.credit.table import CREDIT
+from t2i_credit.credit.weights import power_rank
 from t2i_credit.errors import TrainingError
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.models.embedded_model import EmbeddedModel
-from t2i_credit.rollout import sample_rollout
-from t2i_credit.update import PolicyUpdate, as_entry, learning_rate
+from t2i_credit.rollout.sampling import sample_rollout
+from t2i_credit.training.update import PolicyUpdate, learning_rate
 
 SIZE = 2  # samples of each of the four prompts, on 2 x 2 tokens
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5, 0.0, 0.0, -2.0, 2.0])

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from t2i_credit.pixels import to_uint8
+from t2i_credit.rollout.images import to_uint8
 
 WIDTH = 24  # of the tiny embeddings
 ARCHITECTURE = "tiny-clip"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from t2i_credit.models.text_model import build_text_model, build_tokenizer
-from t2i_credit.pretrain_arithmetic import to_tensors
+from t2i_credit.worlds.pretrain.text import to_tensors
 
 TAUGHT = {"17+25*3:": " 25*3=75, 17+75=92 #92", "9+9:": " 9+9=8 so #8"}  # one of them wrong
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2i_credit import cli
+from t2i_credit.cli.main import main
 from t2i_credit.interfaces import Prompt, RewardFn, Rollout
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
-from t2i_credit.prompts import save_prompts
-from t2i_credit.rollout import sample_rollout
+from t2i_credit.prompts.files import save_prompts
+from t2i_credit.rollout.sampling import sample_rollout
 
 WORDS = ["a", "photo", "of", "red", "blue", "circle", "square", "left"]
 PROMPTS = (
@@ -137,7 +137,7 @@ def command_line(arguments: Sequence[str], output: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = ["t2i-credit", *arguments]
-    cli.main()
+    main()
 
 
 def recipe(folder: Path, **sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from tiny_texts import Scripted, questions, right, settings, shade
 
-from t2i_credit.integrations.trl import PUBLISHED_NEGATIVE, CreditGRPOTrainer, TextCreditConfig
+from t2i_credit.text.settings import PUBLISHED_NEGATIVE, TextCreditConfig
+from t2i_credit.text.trainer import CreditGRPOTrainer
 
 PARTS = {
     "gcpo": (

@@ -1,0 +1,197 @@
+"""Finds a model's folder (a local one, or a Hugging Face hub id) and reads transformers' models whole or not at all.
+
+Builds no adapter. Everything wrong with the files is a ModelError that names one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..errors import ModelError
+
+HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
+# one of each row is there; without a tokenizer's file transformers may make one of an empty vocabulary
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_config.json",))
+# weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
+Part = TypeVar("Part")
+
+
+class _DownloadBar(tqdm):
+    """The bytes that arrive, on a terminal; not the bar of the files, which is there without a download, too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        shown = options.get("unit") == "B" and sys.stderr.isatty()
+        super().__init__(*args, **{**options, "disable": not shown, "leave": False})
+
+
+def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
+    """The folder of a hub id, downloaded or from the local cache.
+
+    Raises:
+        ModelError: there is no such repository, or no network and no copy in the cache, or the download breaks off.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), tqdm_class=_DownloadBar))
+    except LocalEntryNotFoundError:
+        reason = "not in the local cache, and the hub cannot be reached"
+    except (HTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+    raise ModelError(f"model {name!r}: no such folder; on the Hugging Face hub: {reason}")
+
+
+def require_weights(folder: Path) -> None:
+    """Raises ModelError unless model.safetensors, or every shard that its index names, is there."""
+    if (folder / WHOLE).is_file():
+        return
+    if not (folder / SHARDS).is_file():
+        raise ModelError(f"{folder}: neither {WHOLE} nor {SHARDS}; the model has no weights")
+    shards = read_object(folder / SHARDS).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"{folder / SHARDS}: weight_map: missing")
+    for shard in sorted(set(shards.values())):
+        if not (folder / shard).is_file():
+            raise ModelError(f"{folder / shard}: missing; {SHARDS} names it")
+
+
+def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any) -> Part:
+    """What `load(folder)` gives; whatever transformers says against it becomes one line.
+
+    Args:
+        what: the part's name, for the message.
+    """
+    try:
+        return load(folder, **options)
+    except MemoryError:  # says nothing against the files
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error
+
+
+def require_one(folder: Path, names: Sequence[str], what: str) -> None:
+    """Raises ModelError unless the folder holds one of these files, of which the first is named."""
+    if not any((folder / name).is_file() for name in names):
+        raise ModelError(f"{folder / names[0]}: missing; {what} has one")
+
+
+def load_processor(processor_class: Any, folder: Path) -> Any:
+    """A transformers processor of text and images.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the tokenizer names no image tokens.
+    """
+    for names in (TOKENIZER, *PROCESSOR):
+        require_one(folder, names, "a processor")
+    try:
+        return load_part("processor", folder, processor_class.from_pretrained)
+    except ModelError as error:
+        if unnamed := re.search(r"has no attribute (\w+_token)", str(error)):
+            raise ModelError(
+                f"{folder / 'tokenizer_config.json'}: the processor has no image tokens: {unnamed[1]} is missing"
+            ) from None
+        raise
+
+
+def load_weights(model_class: Any, folder: Path) -> Any:
+    """A transformers model in the number format of its checkpoint, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: a shard is missing or damaged, or a tensor is missing or has another shape.
+    """
+    require_weights(folder)
+    model, report = load_part(
+        "model",
+        folder,
+        model_class.from_pretrained,
+        dtype="auto",
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{folder}: the tensor {missing[0]} is missing ({len(missing)} in all)")
+    return model.eval()
+
+
+def require_files(folder: Path, names: Sequence[str]) -> None:
+    """Raises ModelError unless the folder holds all these files."""
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: missing; a model folder holds {', '.join(names)}")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: damaged, not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path}: holds a {type(found).__name__}, not an object")
+    return found
+
+
+def require_values(path: Path, wanted: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The object in a JSON file whose values at some keys are known.
+
+    Args:
+        wanted: key to value.
+        source: who says so, for the message.
+
+    Raises:
+        ModelError: a value is another one, or missing.
+    """
+    found = read_object(path)
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ModelError(
+                f"{path}: {key}: {found.get(key)!r} does not fit {source}, which says {value!r}"
+            )
+    return found
+
+
+def load_tensors(module: nn.Module, path: Path, prefix: str = "") -> None:
+    """Puts the tensors of a safetensors file into a module; every one that it has is in the file, and fits.
+
+    Args:
+        module: its parameters keep their own type.
+        path: the file; tensors that the module does not know are ignored.
+        prefix: load only what begins with it.
+
+    Raises:
+        ModelError: the file cannot be read, or a tensor is missing or has another shape.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: damaged: {' '.join(str(error).split())}") from None
+    wanted: dict[str, Tensor] = module.state_dict()
+    wanted = {name: tensor for name, tensor in wanted.items() if name.startswith(prefix)}
+    for name, tensor in wanted.items():
+        if name not in tensors:
+            raise ModelError(f"{path}: the tensor {name} is missing")
+        if tensors[name].shape != tensor.shape:
+            found, needed = tuple(tensors[name].shape), tuple(tensor.shape)
+            raise ModelError(f"{path}: {name} has shape {found}; the model needs {needed}")
+    module.load_state_dict({name: tensors[name] for name in wanted}, strict=False)

@@ -1,0 +1,75 @@
+"""What detectors have in common: what they find, how their files are read. Looks at no image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..config.messages import one_line
+from ..errors import ModelError
+from ..geneval import Detection
+
+Found = dict[str, list[Detection]]
+# less confident objects are dropped at once, so no threshold of a verdict may lie below
+FLOOR = 0.05
+
+
+class Detector(Protocol):
+    """Finds objects.
+
+    Attributes:
+        classes: the names that it knows; None = any (open vocabulary).
+        colors: the colours that it names by itself; None = none, its detections say `color=None`.
+    """
+
+    classes: Collection[str] | None
+    colors: Collection[str] | None
+
+    def __call__(self, images: Tensor, wanted: Sequence[Sequence[str]]) -> list[Found]: ...
+
+
+def load_detector_files(
+    name: str, *, model: Any, processor: Any, device: torch.device, example: str
+) -> tuple[Any, Any]:
+    """A detector of transformers and its processor, complete and ready to run.
+
+    Args:
+        name: a hub id or a folder.
+        model, processor: the classes of transformers.
+        example: a hub id that would do, for messages.
+
+    Raises:
+        ModelError: it is missing, damaged, incomplete, or another kind of model.
+    """
+    from transformers import AutoConfig
+
+    expected = (
+        f"expected is a {model.__name__} checkpoint: a hub id such as {example}, or a folder with "
+        "config.json, preprocessor_config.json, model.safetensors and the tokenizer's files, if it has one"
+    )
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
+        raise ModelError(f"{name}: no such folder; {expected}")
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+        if kind != model.config_class.model_type:
+            raise ModelError(f"{name}: is a {kind} model; {expected}")
+        tools = processor.from_pretrained(name)
+        loaded, report = model.from_pretrained(name, output_loading_info=True)
+    except ModelError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = one_line(error)
+        raise ModelError(f"{name}: cannot be loaded ({reason[:160]}); {expected}") from error
+    # transformers would go on with random values
+    if absent := sorted(
+        {key for key, _ in loaded.named_parameters()} & set(report["missing_keys"])
+    ):
+        raise ModelError(
+            f"{name}: {len(absent)} tensors are missing, {absent[0]} first; {expected}"
+        )
+    return loaded.to(device).eval(), tools

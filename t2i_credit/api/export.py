@@ -1,0 +1,148 @@
+"""A trained run as a model folder that others load: adapter merged, the library's own layout, a card that tells the run.
+
+Trains and evaluates nothing: the card repeats what the run folder knows.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import RunError, UserError
+from ..heatmap.files import write_heatmaps
+from ..run_folder.atomic import write_atomic, write_folder_atomic
+from ..run_folder.checkpoint import list_checkpoints
+from ..run_folder.reader import RunReader
+from ..training.tune import adapter_layers, cast_parameters, merge_adapter
+from .models import load_model, split_step
+
+CARD, SHEET = "README.md", "credit.png"
+
+
+def export(run: str, out: Path, *, push: str | None = None) -> Path:
+    """Writes the trained model of a run.
+
+    Args:
+        run: the run folder; "runs/x@100" is its checkpoint of step 100, otherwise the newest counts.
+        out: the folder to write; must not exist. Complete or absent.
+        push: hub id of a repository to upload it to (private, made where it is missing).
+
+    Returns:
+        `out`.
+
+    Raises:
+        RunError: no such run or checkpoint, or `out` exists.
+        ModelError: the run's model cannot be loaded.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: exists; name another folder, or delete it")
+    path, step = split_step(run)
+    reader = RunReader(path)
+    config = reader.config()
+    steps = [step] if step is not None else list_checkpoints(reader.path / "checkpoints")[-1:]
+    if not steps:
+        raise RunError(f"{path}: the run has no checkpoint yet")
+    model = load_model(run, device="cpu")
+    if adapter_layers(model):
+        merge_adapter(model)
+        cast_parameters(model, torch.float32)  # one format for all; see there
+    with write_folder_atomic(out, replace=False) as draft:
+        model.save_pretrained(draft)
+        pictured = _credit_sheet(reader, draft)
+        text = card(config, _scores(reader), step=steps[0], pictured=pictured)
+        write_atomic(draft / CARD, text.encode())
+    if push is not None:
+        _push(out, push)
+    return out
+
+
+def card(
+    config: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    *,
+    step: int,
+    pictured: bool,
+) -> str:
+    """The model card: recipe, scores before and after, credit maps.
+
+    Args:
+        config: the run's resolved configuration.
+        scores: evaluation name to {task: before, after, change, low, high}; before may be missing.
+        step: of the checkpoint.
+        pictured: whether credit.png lies beside it.
+    """
+    from ..config.schema import parse_config, to_yaml
+
+    base = config["model"]["name"]
+    lines = [
+        "---",
+        "library_name: t2i-credit",
+        "pipeline_tag: text-to-image",
+        *([f"base_model: {base}"] if "/" in base and not Path(base).exists() else []),
+        "tags: [reinforcement-learning, credit-assignment]",
+        "---",
+        f"# {Path(base).name}, fine-tuned with {config['credit']['name']}",
+        "",
+        f"`{base}` after {step} steps of reinforcement learning with t2i-credit, a credit for every image token "
+        f"({config['credit']['name']}), rewarded by {', '.join(config['reward'])}.",
+        "",
+        "## Scores",
+        "",
+    ]
+    if not scores:
+        lines += [
+            "Not evaluated yet: `t2i-credit evaluate RUN --against BASE`, then export again.",
+            "",
+        ]
+    for name, tasks in scores.items():
+        lines += [f"{name}:", "", "| task | before | after | change [95%] |", "|---|---|---|---|"]
+        for task, row in tasks.items():
+            before = f"{row['before']:.3f}" if "before" in row else ""
+            change = (
+                f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if before else ""
+            )
+            lines.append(f"| {task} | {before} | {row['after']:.3f} | {change} |")
+        lines.append("")
+    if pictured:
+        lines += ["## Credit", "", f"![Images and the credit of their tokens]({SHEET})", ""]
+    recipe = to_yaml(parse_config(config)).rstrip()
+    return "\n".join([*lines, "## Recipe", "", "```yaml", recipe, "```", ""])
+
+
+def _scores(reader: RunReader) -> dict[str, dict[str, dict[str, float]]]:
+    """What the run's evaluations found."""
+    found = {}
+    for name in reader.evaluations():
+        value = reader.evaluation(name)
+        plain = {task: {"after": row["correct"]} for task, row in value["summary"].items()}
+        found[name] = value.get("paired") or plain
+    return found
+
+
+def _credit_sheet(reader: RunReader, folder: Path) -> bool:
+    """The contact sheet of the newest recorded step; False where the run recorded none."""
+    if not reader.steps():
+        return False
+    drawn = folder / ".heatmaps"
+    try:
+        shutil.move(write_heatmaps(reader.path, None, drawn)[0], folder / SHEET)
+    finally:
+        shutil.rmtree(drawn, ignore_errors=True)
+    return True
+
+
+def _push(folder: Path, name: str) -> None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError  # of the HTTP library it has
+
+    try:
+        hub = HfApi()
+        hub.create_repo(name, private=True, exist_ok=True)
+        hub.upload_folder(repo_id=name, folder_path=folder)
+    except (HTTPError, HFValidationError, OSError) as error:  # OSError: offline, or no such file
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--push {name}: {reason}; the folder {folder} is complete") from error

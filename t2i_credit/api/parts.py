@@ -1,0 +1,141 @@
+"""What a run is made of, from its configuration: prompts, reward, model, advantage, credit. Computes nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..config.plugins import check_params, find_plugin
+from ..config.schema import Config
+from ..errors import ConfigError, PromptError
+from ..interfaces import Prompt
+from ..prompts.batches import with_negative
+from ..prompts.files import load_prompts
+from .memory import out_of_memory
+from .models import trainable_model
+
+if TYPE_CHECKING:
+    from ..training.gold import References
+
+WORLDS = ("shapes",)
+
+
+def load_prompt_set(config: Config) -> list[Prompt]:
+    """The prompts of a configuration.
+
+    Raises:
+        PromptError: the file is missing, empty or wrong, or no prompt is left.
+    """
+    settings = config.prompts
+    if settings.source in WORLDS:
+        from ..worlds.shapes.grammar import prompt_set
+
+        found = prompt_set(settings.split, settings.tasks)
+    else:
+        found = load_prompts(settings.source)
+        if settings.tasks is not None:
+            found = [p for p in found if p.spec is not None and p.spec["tag"] in settings.tasks]
+    if not found:
+        raise PromptError(f"{settings.source}: no prompt of these tasks; train on others")
+    return with_negative(found, settings.negative)
+
+
+def build_reward(config: Config) -> Any:
+    """The weighted reward of a configuration.
+
+    Raises:
+        ConfigError: an unknown reward or parameter.
+    """
+    from ..rewards import REWARDS, WeightedReward
+
+    parts = {}
+    for name, entry in config.reward.items():
+        builder = find_plugin(name, REWARDS, "reward")
+        also = ("weight", "normalize", "heldout")
+        params = check_params(builder, entry.params, f"reward.{name}", also=also)
+        parts[name] = (0.0 if entry.heldout else entry.weight, builder(**params))
+    return WeightedReward(parts)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that a training run is made of, built and checked."""
+
+    config: Config
+    model: Any
+    reference: Any | None
+    reward: Any
+    prompts: list[Prompt]
+    advantage: Callable[..., Any]
+    credit: Any
+    references: References | None = None
+
+
+def _references(config: Config) -> References:
+    """Where the golden references of a configuration come from."""
+    from ..training.gold import References
+
+    if config.prompts.source in WORLDS:
+        from ..worlds.shapes.examples import reference
+
+        return References(reference)
+    return References(None)
+
+
+@out_of_memory()
+def prepare(config: Config, *, model: Any = None) -> Parts:
+    """Builds and checks everything that a run needs, and writes nothing.
+
+    Args:
+        config: what to do.
+        model: instead of the one that the configuration names; is changed.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    from ..advantages import ADVANTAGES
+    from ..training.processes import process_count, refuse_foreign_sharding, require_enough_prompts
+
+    prompts = load_prompt_set(config)  # before anything large is loaded
+    if config.prompts.per_step > len(prompts):
+        raise ConfigError(
+            f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
+        )
+    advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
+    entry = config.credit.entry
+    _require_trackers(config)
+    refuse_foreign_sharding()
+    require_enough_prompts(config.prompts.per_step, process_count())
+    golden = _references(config)
+    if config.rollout.gold:
+        golden.check_files(prompts)
+    reward = build_reward(config)
+    reward.check(prompts)
+    held = config.loss.kl_coef > 0 or entry.needs_reference
+    model, reference = trainable_model(config, model, compared=held)
+    if config.rollout.gold:
+        golden.check_sizes(prompts, model)
+    return Parts(
+        config,
+        model,
+        reference,
+        reward,
+        prompts,
+        partial(advantage, **config.advantage.params),
+        entry,
+        golden,
+    )
+
+
+def _require_trackers(config: Config) -> None:
+    """accelerate drops a tracker whose package is missing without a word."""
+    from accelerate.tracking import get_available_trackers
+
+    known = {str(tracker) for tracker in get_available_trackers()}
+    for tracker in config.train.trackers:
+        if tracker not in known:
+            raise ConfigError(
+                f"train.trackers: '{tracker}' is not installed; pip install it, or use [tensorboard] or []"
+            )

@@ -1,0 +1,126 @@
+"""Images of one prompt as files, with a sheet that shows where the positive and the negative prompt disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..heatmap.draw import (
+    CONTRAST,
+    QUIET,
+    display,
+    diverging,
+    diverging_bar,
+    draw_bar,
+    paste_framed,
+    robust_limit,
+    token_map,
+    wrap,
+    write,
+)
+from ..interfaces import Prompt, Rollout
+from ..rollout.images import to_uint8
+from ..rollout.sampling import sample_rollout
+from ..run_folder.atomic import make_folder, write_json, write_png
+from .models import load_model, usual_cfg_scale
+
+CELL, GAP, MARGIN, COLUMNS = 192, 20, 36, 6
+
+
+def sample_to_folder(
+    model: str,
+    prompt: str,
+    negative: str | None,
+    *,
+    count: int,
+    cfg_scale: float | None,
+    temperature: float,
+    seed: int,
+    out: Path,
+    warn: Callable[[str], None] = print,
+) -> list[Path]:
+    """Samples `count` images of one prompt and writes them, samples.json, and sheet.png.
+
+    `warn` is called with a line about words that the model does not know. The sheet has each image over its signed contrast log p(token | positive) - log p(token | negative), in nats.
+
+    Raises:
+        UserError: a setting out of range, no such model, or the folder cannot be written.
+    """
+    cfg_scale = usual_cfg_scale(model) if cfg_scale is None else cfg_scale
+    loaded = load_model(model)
+    if unknown := unknown_words(loaded, [prompt, negative or ""]):
+        warn(f"the model has never seen {', '.join(unknown)}")
+    rollout = sample_rollout(
+        loaded,
+        [Prompt(prompt, negative)],
+        group_size=count,
+        cfg_scale=cfg_scale,
+        temperature=temperature,
+        seed=seed,
+        batch_size=128,
+    )
+    make_folder(out)
+    pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
+    files = []
+    for i, picture in enumerate(pictures):
+        files.append(out / f"{i:04d}.png")
+        write_png(files[-1], picture)
+    files.append(out / "sheet.png")
+    write_png(files[-1], contrast_sheet(rollout, pictures, loaded.grid))
+    files.append(out / "samples.json")
+    settings = {"cfg_scale": cfg_scale, "temperature": temperature, "seed": seed}
+    write_json(
+        files[-1],
+        {
+            "model": model,
+            "prompt": prompt,
+            "negative": negative,
+            **settings,
+            "tokens": rollout.tokens.tolist(),
+        },
+    )
+    return files
+
+
+def unknown_words(model: Any, texts: Sequence[str]) -> list[str]:
+    """The words that the model has never seen, if it can tell."""
+    if not hasattr(model, "unknown_words"):
+        return []
+    return list(dict.fromkeys(word for text in texts for word in model.unknown_words(text)))
+
+
+def contrast_sheet(
+    rollout: Rollout, pictures: list[Image.Image], grid: tuple[int, int]
+) -> Image.Image:
+    """Every image over its signed contrast, on one scale, with the prompts above."""
+    assert rollout.negative_logprobs is not None
+    maps = (rollout.logprobs - rollout.negative_logprobs).cpu().numpy().reshape(-1, *grid)
+    limit = robust_limit(maps)
+    shown = [display(picture, CELL) for picture in pictures]
+    width, height = shown[0].size
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    block = 2 * height + 8 + GAP
+    size = (max(2 * MARGIN + columns * (width + GAP) - GAP, 620), 190 + rows * block + 70)
+    canvas = Image.new("RGB", size, "white")
+    prompt = rollout.prompts[0]
+    y = MARGIN - 8
+    for line in wrap(prompt.text, 24, True, size[0] - 2 * MARGIN, 2):
+        write(canvas, (MARGIN, y), line, 24, bold=True)
+        y += 32
+    negative = "null prompt" if prompt.negative is None else f"“{prompt.negative}”"
+    write(canvas, (MARGIN, y), f"against {negative}", 16, QUIET)
+    bar = diverging_bar(limit, CONTRAST, ("fits the negative", "fits the prompt"), True)
+    draw_bar(canvas, bar, MARGIN, y + 36, 320)
+    top = y + 36 + 76
+    for i, (picture, values) in enumerate(zip(shown, maps, strict=True)):
+        x = MARGIN + (i % columns) * (width + GAP)
+        place = top + (i // columns) * block
+        paste_framed(canvas, picture, x, place)
+        colours = diverging(np.asarray(values, np.float32), limit, CONTRAST)
+        paste_framed(canvas, token_map(colours, picture), x, place + height + 8)
+    return canvas.crop((0, 0, size[0], top + rows * block + MARGIN - GAP))

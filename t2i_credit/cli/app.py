@@ -1,0 +1,39 @@
+"""The application that the commands register with, and the arguments that several of them take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="t2i-credit",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            help="show what libraries say, too; anywhere on the line, or T2I_CREDIT_VERBOSE=1",
+        ),
+    ] = False,
+) -> None:
+    """Reinforcement learning for image-token generators, with credit for every token."""
+    # main.py has read it: libraries are told before they are imported
+
+
+ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as optim.lr=3e-4")
+]
+ModelArg = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="shapes, a model folder, a hub id, or a run (run@STEP)"),
+]

@@ -1,0 +1,61 @@
+"""Where the commands meet, and how they end: a user's error is one line and exit code 2. Registers no command itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+# the order in which --help lists the commands
+from . import runs, measure, make  # noqa: F401  # isort: skip
+from ..errors import UserError
+from .app import app
+from .quiet import VERBOSE_VARIABLE, broken_torch, quiet_libraries
+
+# seconds that the first of several processes has to say what is wrong; its end ends the others
+GRACE = 10.0
+OUT_OF_MEMORY = (
+    "out of memory: take a smaller model, or fewer images at once (sample: --count; evaluate: --protocol batch_size=8; "
+    "bench: rollout.group_size=2 train.micro_batch_size=1)"
+)
+
+
+def main() -> Any:
+    """Entry point: a user's error, or too little memory, is one line and exit code 2; of several processes one says it.
+
+    Modules of the user's own, as in `credit.name: my_credit:surprise`, may lie in the folder that the command is started in.
+    """
+    with suppress(OSError):  # the folder is gone
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)  # last, so that no file there stands in for an installed package
+    if "--verbose" in sys.argv:  # of the commands, too: wherever it stands
+        sys.argv.remove("--verbose")
+        os.environ[VERBOSE_VARIABLE] = "1"
+    quiet_libraries()
+    try:
+        return app(standalone_mode=True)
+    except UserError as error:
+        _end(broken_torch(error) or str(error))
+    except Exception as error:
+        if line := broken_torch(error):
+            _end(line)
+        if isinstance(error, (MemoryError, RuntimeError)):
+            from ..api.memory import ran_out
+
+            if ran_out(error):
+                _end(OUT_OF_MEMORY)
+        raise
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            print("stopped; a training run continues with --resume", file=sys.stderr)
+        raise
+
+
+def _end(line: str) -> None:
+    """Says what is wrong, and ends with exit code 2."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(GRACE)
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)

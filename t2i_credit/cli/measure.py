@@ -1,0 +1,350 @@
+"""Commands that measure: evaluate, bench, compare, truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from .app import ModelArg, Overrides, app
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="shapes, arithmetic, a folder, a hub id, or a run (run@STEP)"),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="judge a folder of images instead of a model")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="what to compare with: a model, a folder of images, a .json")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="of the embedded world: train (held-in) or heldout")
+    ] = "train",
+    per_task: Annotated[
+        int | None,
+        typer.Option(
+            help="prompts per task of the split, 50; of text, problems in all, 300", min=1
+        ),
+    ] = None,
+    per_prompt: Annotated[
+        int | None,
+        typer.Option(help="images per prompt; 4, or as many as the folder has; of text, 8", min=1),
+    ] = None,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
+    seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="who finds the objects; left out = shapes")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder; left out = evaluations/ of the run, else evaluations/MODEL/"),
+    ] = None,
+) -> None:
+    """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image. Of text, exact answers.
+
+    Example: t2i-credit evaluate runs/shapes-gcpo --against shapes
+    """
+    from ..measure.evaluation.command import evaluate_named
+    from ..measure.evaluation.protocol import parse_settings
+    from ..text.models import is_text_model
+    from . import console
+
+    sampled = {"temperature": temperature, "seed": seed}
+    if model is not None and is_text_model(model):
+        asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
+        unused: dict[str, Any] = {
+            "--images": images,
+            "--prompts": prompts,
+            "--cfg-scale": cfg_scale,
+        }
+        unused |= {"--detector": detector, "--protocol": protocol}
+        _evaluate_text(model, against, out, asked, [n for n, v in unused.items() if v is not None])
+        return
+    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, **sampled}
+    given = {key: value for key, value in named.items() if value is not None}
+    settings = {**given, "detector": detector or "shapes", **parse_settings(protocol or [])}
+    with console.bar("evaluating") as progress:
+        report = evaluate_named(
+            model,
+            images,
+            against,
+            source=prompts,
+            split=split,
+            per_task=per_task or 50,
+            out=out,
+            progress=progress,
+            warn=console.warning,
+            **settings,
+        )
+    console.show_evaluation(report)
+
+
+def _evaluate_text(
+    model: str, against: str | None, out: Path | None, asked: dict[str, Any], unused: list[str]
+) -> None:
+    from ..errors import ConfigError
+    from ..measure.evaluation.text import TextProtocol, evaluate_text_model, score_rows
+    from . import console
+
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: for images alone; {model} is a text model")
+    protocol = TextProtocol(**{key: value for key, value in asked.items() if value is not None})
+    with console.bar("evaluating") as progress:
+        found, path = evaluate_text_model(model, protocol, against, out=out, progress=progress)
+    console.rows(f"{protocol.name} (k = {protocol.answers})", score_rows(found))
+    console.say(f"written: {path}")
+
+
+@app.command()
+def bench(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]... [KEY=VALUE]...",
+            help="rollout, update, step, rewards; none = all; and overrides of shapes/grpo",
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="shapes, a folder, or with --random-init janus-small, janus-pro-1b, janus-pro-7b"
+        ),
+    ] = "shapes",
+    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
+    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
+    json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
+) -> None:
+    """Measures speed and memory, each variant beside its rival in the same run; some minutes.
+
+    Example: t2i-credit bench rollout --model janus-pro-1b --random-init rollout.group_size=32
+    """
+    from ..measure.bench.command import bench_of
+    from ..measure.bench.timing import passes_line, table
+    from ..run_folder.atomic import write_json
+    from . import console
+
+    if json is not None and not json.parent.is_dir():
+        raise UserError(f"--json: there is no folder {json.parent}")
+    with console.bar("measuring") as progress:
+        report = bench_of(
+            model, words or [], random_init=random_init, repeats=repeats, progress=progress
+        )
+    console.rows("Medians; 95% intervals of the ratio, or of ours alone", table(report))
+    if report["passes"]:
+        console.say(passes_line(report["passes"]))
+    if json is not None:
+        write_json(json, report)
+
+
+@app.command()
+def compare(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...", help="two or more, and overrides for all"
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="runs of each recipe, at least 2")] = 5,
+    first_seed: Annotated[int, typer.Option(help="the seeds count up from here", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="folder of all runs and results")] = Path("comparison"),
+    base: Annotated[str | None, typer.Option(help="the model that all begin from")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="method that sets the target; left out = grpo")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
+    prompts: Annotated[
+        int | None,
+        typer.Option(help="evaluation: prompts per task, 50; of text, problems in all, 300", min=1),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="evaluation: images per prompt, 4, or answers, 8", min=1)
+    ] = None,
+    cfg_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="evaluation: guidance; left out = the first recipe's; of images alone", min=1
+        ),
+    ] = None,
+    evaluate_on: Annotated[
+        str | None,
+        typer.Option(help="evaluation: GenEval records, a file or hf://...; left out = shapes"),
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="evaluation: who finds objects; left out = shapes")
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(help="KEY=VALUE,VALUE: every method first finds its own, by training reward"),
+    ] = None,
+    search_seeds: Annotated[
+        int, typer.Option(help="runs of each recipe and value in that search", min=1)
+    ] = 2,
+    plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
+) -> None:
+    """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
+
+    Example: t2i-credit compare shapes/grpo shapes/gcpo --seeds 5 --workers 2 --out comparisons/first
+    """
+    from ..measure.comparison.command import (
+        baseline_of,
+        compare_runs,
+        plan_rows,
+        runs_of,
+        search_of,
+        search_runs,
+        tries_of,
+    )
+    from ..measure.comparison.results import method_rows, pair_rows, search_rows
+    from . import console
+
+    named = [word for word in recipes if "=" not in word]
+    overrides = [word for word in recipes if "=" in word]
+    if evaluate_on is not None and prompts is not None:
+        raise UserError(
+            "--prompts: of the embedded world; the file of --evaluate-on is taken whole"
+        )
+    asked = {
+        "prompts": prompts,
+        "samples": images,
+        "cfg_scale": cfg_scale,
+        "source": evaluate_on,
+        "detector": detector,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    where: dict[str, Any] = {"out": out, "base": base, "overrides": overrides}
+    counted: dict[str, Any] = {"seeds": seeds, "first_seed": first_seed}
+    wanted = search_of(search, tries=search_seeds, **counted)
+    tries = tries_of(wanted, named, **where) if wanted else {}
+    runs = runs_of(named, **counted, **where, ignored=wanted.key if wanted else None)
+    baseline_of(runs, baseline)
+    if plan:
+        every = [*(run for of_value in tries.values() for run in of_value), *runs]
+        rows, hours = plan_rows(every, workers)
+        console.rows(f"about {hours:.1f} hours of training with {workers} side by side", rows)
+        return
+    how: dict[str, Any] = {
+        "evaluation": runs[0].kind.plan(runs[0].config, **given),
+        "baseline": baseline,
+        "workers": workers,
+        "say": console.say,
+    }
+    searched = None
+    if wanted:
+        searched, own = search_runs(wanted, tries, **how)
+        console.rows(f"{wanted.key}: area under the training reward", search_rows(searched))
+        runs = runs_of(named, **counted, **where, own=own)
+    found = compare_runs(runs, **how, searched=searched)
+    console.rows("Methods", method_rows(found))
+    console.rows("Paired differences over seeds", pair_rows(found))
+    console.say(f"written: {out / 'comparison.json'}, comparison.md, comparison.png")
+
+
+@app.command()
+def truth(
+    model: ModelArg,
+    overrides: Overrides = None,
+    credit: Annotated[
+        list[str] | None, typer.Option(help="NAME[,key=value...]; repeat for more; left out = all")
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="localisation, causality, specificity, gradients; left out = all"),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="who finds the objects; left out = the geneval reward's, or shapes"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="confidence of an object; left out = the verdict's")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option(help="prompts per task; of text, problems in all", min=1)
+    ] = 8,
+    images: Annotated[int, typer.Option(help="images per prompt, or answers", min=1)] = 4,
+    share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
+    repeats: Annotated[int, typer.Option(help="independent redraws", min=1)] = 1,
+    batches: Annotated[int, typer.Option(help="independent batches of the gradients", min=1)] = 24,
+    coverage: Annotated[
+        float, typer.Option(help="share of a cell that puts its token on an object")
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(help="of prompts and noise", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="folder of truth.json, .md and .png")] = Path("truth"),
+) -> None:
+    """Measures whether credit is right: where it lies, what it decides, and whether it cleans the gradient.
+
+    Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
+    """
+    from ..measure.truth.command import truth_of
+    from ..measure.truth.report import about, tables
+    from ..text.models import is_text_model
+    from . import console
+
+    if is_text_model(model):
+        given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+        given |= {"--detector": detector, "--threshold": threshold}
+        _truth_of_text(
+            model,
+            credits=credit or [],
+            unused=[name for name, value in given.items() if value not in (None, [])],
+            out=out,
+            problems=prompts,
+            group_size=images,
+            continuations=repeats,
+            seed=seed,
+        )
+        return
+    with console.bar("measuring") as progress:
+        found = truth_of(
+            model,
+            recipe=like,
+            overrides=overrides or [],
+            credits=credit or [],
+            detector=detector,
+            threshold=threshold,
+            out=out,
+            progress=progress,
+            **({"measures": tuple(measure)} if measure else {}),
+            per_task=prompts,
+            images=images,
+            share=share,
+            repeats=repeats,
+            coverage=coverage,
+            batches=batches,
+            seed=seed,
+        )
+    console.say(about(found))
+    for title, rows in tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
+
+
+def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
+    from ..measure.truth.command import truth_of_text_model
+    from ..measure.truth.report import about_text, text_tables
+    from . import console
+
+    with console.bar("measuring") as progress:
+        found = truth_of_text_model(model, out=out, progress=progress, **settings)
+    console.say(about_text(found))
+    for title, rows in text_tables(found).items():
+        console.rows(title, rows)
+    console.say(f"written: {out / 'truth.json'}, truth.md")

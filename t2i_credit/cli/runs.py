@@ -1,0 +1,243 @@
+"""Commands that make a run and show it: train, sample, heatmap, app, export, demo, config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..app.server import PORT
+from .app import ConfigArg, ModelArg, Overrides, app
+
+
+@app.command()
+def train(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option(help="continue at the newest checkpoint")] = False,
+    dry_run: Annotated[bool, typer.Option(help="check everything, print the plan, stop")] = False,
+    app: Annotated[bool, typer.Option(help="serve the app beside the training")] = False,
+) -> None:
+    """Fine-tunes a generator, or the language model of a text recipe.
+
+    Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
+    """
+    from ..api import launch
+    from ..api.parts import prepare
+    from ..app.server import app_beside
+    from ..config.schema import load_config
+    from ..measure.bench.plan import plan
+    from ..training.processes import rank
+    from . import console
+
+    if _train_text(config, overrides or [], resume=resume, dry_run=dry_run, app=app):
+        return
+    settings = load_config(config, overrides or [])
+    if dry_run and rank() > 0:  # of several processes the first one speaks
+        return
+    launch.check_run_folder(settings, resume=resume)
+    parts = prepare(settings)
+    if dry_run:
+        console.table("Plan", plan(parts))
+        return
+    if rank() > 0:
+        launch.run_training(
+            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
+        )
+        return
+    out = settings.train.out
+    with app_beside(out, wanted=app), console.training(parts.config) as progress:
+        path = launch.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
+    console.say(f"run folder: {path}")
+    console.say(f"pictures:   t2i-credit heatmap {path}")
+    console.say(f"the app:    t2i-credit app {out}")
+
+
+@app.command()
+def sample(
+    model: ModelArg,
+    prompt: Annotated[str, typer.Argument(help="the positive prompt")],
+    negative: Annotated[
+        str | None, typer.Option(help="the negative prompt; left out = the null prompt")
+    ] = None,
+    count: Annotated[int, typer.Option(help="images", min=1, max=1024)] = 8,
+    cfg_scale: Annotated[
+        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
+    seed: Annotated[int, typer.Option(help="the same seed, the same images", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("samples"),
+) -> None:
+    """Samples images and shows where the two prompts disagree.
+
+    Example: t2i-credit sample shapes "a photo of a red circle and a blue square" --count 4
+    """
+    from ..api.sample import sample_to_folder
+    from . import console
+
+    files = sample_to_folder(
+        model,
+        prompt,
+        negative,
+        count=count,
+        cfg_scale=cfg_scale,
+        temperature=temperature,
+        seed=seed,
+        out=out,
+        warn=lambda line: console.say(f"warning: {line}"),
+    )
+    console.say(f"{len(files)} files in {out}")
+
+
+@app.command()
+def heatmap(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    step: Annotated[int | None, typer.Option(help="which step; left out = the newest")] = None,
+    out: Annotated[Path | None, typer.Option(help="left out = heatmaps/ of the run")] = None,
+) -> None:
+    """Draws the credit of a step: a panel per sample, a contact sheet, a film of one prompt; of text, a page.
+
+    Example: t2i-credit heatmap runs/shapes-gcpo --step 100
+    """
+    from ..errors import RunError
+    from ..heatmap.files import write_animation, write_heatmaps
+    from ..heatmap.text import write_text_heatmap
+    from ..run_folder.reader import RunReader
+    from . import console
+
+    if RunReader(run).is_text():
+        console.say(f"tokens: {write_text_heatmap(run, step, out)}")
+        return
+    files = write_heatmaps(run, step, out)
+    console.say(f"contact sheet: {files[0]}")
+    console.say(f"panels:        {len(files) - 1} beside it")
+    try:
+        console.say(f"film:          {write_animation(run)}")
+    except RunError as error:  # a run of one recorded step has pictures, but no film
+        console.say(f"no film: {error}")
+
+
+@app.command("app")
+def serve_app(
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
+        Path("runs")
+    ),
+    host: Annotated[
+        str, typer.Option(help="any but a loopback address demands --login")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = PORT,
+    login: Annotated[
+        str | None, typer.Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
+    ] = None,
+) -> None:
+    """Serves the app: watch a run live, look at its credit, sample, compare.
+
+    Example: t2i-credit app runs
+    """
+    # The playground samples beside a training. OpenMP threads of two programs that spin while they wait starve each
+    # other on shared cores (docs/performance.md); ours give way. GNU's library reads this when torch loads it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from ..app.server import serve
+    from . import console
+
+    serve(runs, host=host, port=port, login=login, say=console.say)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder (run@STEP)")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the model folder to write")],
+    push: Annotated[str | None, typer.Option(help="hub id to upload it to, too")] = None,
+) -> None:
+    """Writes a run's model as a folder that others load: adapter merged, with a model card.
+
+    Example: t2i-credit export runs/shapes-gcpo my-model
+    """
+    from ..api.export import export as write
+    from . import console
+
+    console.say(f"model: {write(run, out, push=push)}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder of the run")] = Path("runs"),
+    steps: Annotated[int | None, typer.Option(help="fewer, for a quick look")] = None,
+) -> None:
+    """Evaluates the embedded generator, fine-tunes it with GCPO, evaluates again, draws the credit.
+
+    Example: t2i-credit demo
+    """
+    from . import demo as demonstration
+
+    demonstration.run(out, steps=steps)
+
+
+@app.command()
+def config(
+    name: Annotated[
+        str | None, typer.Argument(help="a file or recipe; left out = all keys")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Prints a resolved configuration, or every key with its default and meaning.
+
+    Example: t2i-credit config shapes/gcpo optim.lr=1e-4
+    """
+    from ..config.describe import describe
+    from ..config.files import list_recipes
+    from ..config.schema import load_config, to_yaml
+    from ..config.text import load_text_config
+    from ..rewards import REWARDS
+    from . import console
+
+    if name is not None:
+        text = load_text_config(name, overrides or [])
+        console.plain(to_yaml(text[0] if text else load_config(name, overrides or [])))
+        return
+    for row in describe(REWARDS):
+        console.plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
+    console.plain(f"recipes: {', '.join(list_recipes())}")
+    console.plain(f"recipes for text: {', '.join(list_recipes(text=True))}")
+
+
+def _train_text(
+    name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, app: bool
+) -> bool:
+    """Trains if the recipe is one for text; whether it is.
+
+    Raises:
+        UserError: one line.
+    """
+    from ..config.text import load_text_config
+
+    loaded = load_text_config(name, overrides)
+    if loaded is None:
+        return False
+    from ..api import launch
+    from ..app.server import app_beside
+    from ..training.processes import rank
+    from . import console
+
+    config, origin = loaded
+    if dry_run and rank() > 0:  # of several processes the first one speaks
+        return True
+    launch.check_run_folder(config, resume=resume)
+    from ..text.run import plan_text, prepare_text, run_text
+
+    parts = prepare_text(config, origin)
+    if dry_run:
+        console.table("Plan", plan_text(parts))
+        return True
+    if rank() > 0:
+        run_text(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
+        return True
+    with app_beside(config.train.out, wanted=app), console.training(config) as progress:
+        path = run_text(parts, resume=resume, report=progress.report, warn=progress.warn)
+    console.say(f"run folder: {path}")
+    console.say(f"the model:  {path / 'model'}")
+    console.say(f"the credit: t2i-credit heatmap {path}")
+    return True

@@ -1,0 +1,58 @@
+"""Finishes one run of a comparison in a process of its own: `python -m t2i_credit.cli.worker CONFIG EVALUATION`.
+
+CONFIG is the resolved configuration, EVALUATION an evaluation plan as JSON, or null. Trains or resumes, then evaluates
+what is not evaluated yet; compares nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..api import launch
+from ..errors import UserError
+from ..measure.comparison.runs import load_recipe
+from ..run_folder.reader import RunReader
+from . import console
+from .quiet import quiet_libraries
+
+
+def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
+    """Brings the run to its last step and evaluates it on every split.
+
+    Args:
+        config_file: the resolved configuration.
+        evaluation: the fields of the evaluation plan; None = nothing is evaluated.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    kind, config = load_recipe(str(config_file))
+    path = launch.run_path(config)
+    begun = path.exists()
+    if not (begun and RunReader(path).status().state == "finished"):
+        with console.training(config) as progress:
+            kind.train(config, resume=begun, report=progress.report, warn=progress.warn)
+    if evaluation is None:
+        return
+    plan = kind.plan(config, **evaluation)
+    for split in plan.splits:
+        if plan.found(path, split) is None:
+            plan.evaluate(path, split)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 2 and one line for a user's error."""
+    quiet_libraries()
+    try:
+        finish(Path(arguments[0]), json.loads(arguments[1]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

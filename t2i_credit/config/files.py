@@ -1,0 +1,330 @@
+"""Where a configuration comes from: files, shipped recipes, their bases, and key=value overrides, merged into one tree.
+
+YAML is read in its safe subset, less what surprises. It validates no value; schema.py makes a `Config` of the tree.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.resources
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..errors import ConfigError
+from .messages import COMMAND_LINE, did_you_mean, one_line, plain, show
+from .plugins import AdvantageConfig, CreditConfig, PluginSection
+
+TEXT_WORLDS = ("arithmetic",)  # folders of recipes for text
+
+
+class SourceTree(NamedTuple):
+    """Sections as YAML gives them, not yet validated.
+
+    Attributes:
+        tree: section -> key -> value.
+        where: the file or recipe that was named.
+        origin: dotted key -> which file, or the command line, set it.
+    """
+
+    tree: dict[str, Any]
+    where: str
+    origin: Callable[[str], str]
+
+
+def read_tree(name: str, overrides: Sequence[str]) -> SourceTree:
+    """A file or a shipped recipe with its bases, and the overrides on top, as one tree; raises ConfigError."""
+    layers = _read_with_bases(name)
+    where, recipe = layers[-1].where, layers[-1].recipe
+    origins = _Origins(where)
+    tree: dict[str, Any] = {"reward": {"geneval": {}}}
+    for layer in layers:
+        for section, value in layer.tree.items():
+            _put(tree, (section,), value, layer.where, origins)
+    parsed = [_parse_override(text) for text in overrides]
+    # Whole sections first, then names, so that the order on the command line does not matter.
+    for path, value in sorted(parsed, key=lambda item: (len(item[0]), item[0][-1] != "name")):
+        _put(tree, path, value, COMMAND_LINE, origins)
+    train = tree.setdefault("train", {})
+    if isinstance(train, dict):
+        train.setdefault(
+            "name", re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("-._")[:100] or "run"
+        )
+    return SourceTree(tree, where, origins.of)
+
+
+def list_recipes(*, text: bool = False) -> list[str]:
+    """The names of the shipped recipes for images, such as `shapes/gcpo`, or of those for text, sorted."""
+    return sorted(name for name in _recipes() if (name.split("/")[0] in TEXT_WORLDS) == text)
+
+
+def _recipes() -> dict[str, Traversable]:
+    try:
+        root: Traversable = importlib.resources.files("t2i_credit.configs")
+    except ModuleNotFoundError:
+        # A source tree that is on the path without being installed keeps the recipes beside the package.
+        root = Path(__file__).resolve().parents[2] / "configs"
+        if not root.is_dir():
+            raise ConfigError(
+                "the shipped recipes are missing: the package t2i-credit is not installed "
+                "(pip install t2i-credit, or make install in a source tree)"
+            ) from None
+
+    def walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from walk(entry, f"{prefix}{entry.name}/")
+            elif entry.name.endswith(".yaml"):
+                yield f"{prefix}{entry.name.removesuffix('.yaml')}", entry
+
+    return dict(walk(root, ""))
+
+
+class _Origins:
+    """Which file, or the command line, set a key last."""
+
+    def __init__(self, default: str) -> None:
+        self.default = default
+        self.by_key: dict[str, str] = {}
+
+    def set(self, path: Sequence[str], where: str) -> None:
+        self.by_key[".".join(plain(part) for part in path)] = where
+
+    def of(self, key: str) -> str:
+        """Where the key, the nearest mapping around it, or else a key inside it was set."""
+        around = [known for known in self.by_key if f"{key}.".startswith(f"{known}.")]
+        inside = [known for known in self.by_key if known.startswith(f"{key}.")]
+        found = max(around, key=len, default=inside[-1] if inside else None)
+        return self.by_key[found] if found else self.default
+
+
+class _Layer(NamedTuple):
+    tree: dict[str, Any]
+    where: str
+    recipe: str
+
+
+def _read_with_bases(name: str) -> list[_Layer]:
+    """The named configuration and what it is based on, the last base first."""
+    layers: list[_Layer] = []
+    seen: list[str] = []
+    front = ""
+    folder: str | None = ""
+    while True:
+        source = _open(name, front, folder)
+        if source.identity in seen:
+            raise ConfigError(f"{front}{plain(name)} leads back to itself; cycles are refused")
+        seen.append(source.identity)
+        tree = parse_yaml(source.content, source.where)
+        if tree is None:
+            raise ConfigError(f"{source.where}: is empty; write at least one section (model: ...)")
+        if not isinstance(tree, dict):
+            got = show(tree)
+            raise ConfigError(f"{source.where}: must hold sections (model: ...), got {got}")
+        check_tree(tree, source.where)
+        base = tree.pop("base", None)
+        layers.insert(0, _Layer(tree, source.where, source.recipe))
+        if base is None:
+            return layers
+        front, folder = f"{source.where}: base: ", source.folder
+        if not isinstance(base, str) or not base:
+            raise ConfigError(f"{front}must be the name of a recipe, got {show(base)}")
+        name = base
+
+
+class _Source(NamedTuple):
+    """A configuration before it is parsed; `folder` is where its base may lie, None for a shipped recipe."""
+
+    identity: str
+    where: str
+    recipe: str
+    content: bytes
+    folder: str | None
+
+
+def _open(name: str, front: str, folder: str | None) -> _Source:
+    """A file or a shipped recipe; `front` opens every message."""
+    path = os.path.join(folder or "", name)
+    recipes: dict[str, Traversable] = {}
+    try:
+        if folder is not None and os.path.isfile(path):
+            stem = os.path.splitext(os.path.basename(path))[0]
+            content = Path(path).read_bytes()
+            return _Source(
+                os.path.realpath(path), plain(path), stem, content, os.path.dirname(path)
+            )
+        recipes = _recipes()
+        if name in recipes:
+            where = f"recipe {name}"
+            return _Source(where, where, name, recipes[name].read_bytes(), None)
+    except OSError as error:
+        raise ConfigError(f"{front}{plain(path)}: cannot be read ({error.strerror})") from None
+    shown = plain(name)
+    if os.path.isdir(path):
+        raise ConfigError(f"{front}{shown}: is a folder, not a YAML file")
+    if name.endswith((".yaml", ".yml")):
+        raise ConfigError(f"{front}{shown}: no such file")
+    hint, listed = did_you_mean(name, recipes), ", ".join(sorted(recipes)) or "none"
+    raise ConfigError(f"{front}{shown}: no such file or recipe{hint} (recipes: {listed})")
+
+
+def key_value(text: str) -> tuple[str, str | None]:
+    """`key=value` as both are written; without a "=" there is no value."""
+    key, equals, value = text.partition("=")
+    return key, value if equals else None
+
+
+def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """`a.b=value` to its path and its YAML value."""
+    key, raw = key_value(text)
+    if raw is None:
+        raise ConfigError(f"{COMMAND_LINE}: {show(text)}: write key=value, such as optim.lr=3e-4")
+    key = key.strip()
+    # The colon of package.module:function ends the dots that belong to a reward's name.
+    module, colon, rest = key.partition(":")
+    if colon and module.startswith("reward."):
+        path = ["reward", module.removeprefix("reward.") + colon + rest.split(".")[0]]
+        path += rest.split(".")[1:]
+    else:
+        path = key.split(".")
+    if not all(path):
+        raise ConfigError(f"{COMMAND_LINE}: {show(text)}: {show(key)} is no key")
+    if path[0] == "base":
+        raise ConfigError(f"{COMMAND_LINE}: base: only a file names its base; name another recipe")
+    value = parse_yaml(raw.encode("utf-8", "replace"), f"{COMMAND_LINE}: {show(text)}")
+    check_tree(value, COMMAND_LINE, tuple(plain(part) for part in path))
+    return tuple(path), value
+
+
+def _put(
+    tree: dict[str, Any], path: tuple[str, ...], value: Any, where: str, origins: _Origins
+) -> None:
+    """Sets one value, or merges one section."""
+    section = path[0]
+    if len(path) == 1:
+        if value is None:
+            return
+        if section == "reward" or not isinstance(value, dict):
+            tree[section] = copy.deepcopy(value)
+            origins.set(path, where)
+            return
+        for key in sorted(value, key=lambda key: key != "name"):
+            _put(tree, (section, key), value[key], where, origins)
+        return
+    names: dict[str, type[PluginSection]] = {"advantage": AdvantageConfig, "credit": CreditConfig}
+    if path[1:] == ("name",) and section in names:
+        current = tree.get(section)
+        default = names[section].model_fields["name"].default
+        if not isinstance(current, dict) or current.get("name", default) != value:
+            tree[section] = {}
+    place = tree
+    for key in path[:-1]:
+        if not isinstance(place.get(key), dict):
+            place[key] = {}
+        place = place[key]
+    place[path[-1]] = copy.deepcopy(value)
+    origins.set(path, where)
+
+
+def parse_yaml(content: bytes, where: str) -> Any:
+    """The value that a YAML text holds; `where` opens the message of every ConfigError."""
+    try:
+        return yaml.load(content.decode("utf-8-sig"), Loader=_Loader)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: is not a text file (UTF-8)") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f"line {mark.line + 1}: " if mark and not where.startswith(COMMAND_LINE) else ""
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{where}: {line}{one_line(problem)}") from None
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(f"{where}: holds a character that no text has ({error.reason})") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: is nested too deeply") from None
+    except ValueError:  # 0x_, or more digits than Python reads
+        raise ConfigError(f"{where}: holds a malformed number") from None
+
+
+def check_tree(tree: Any, where: str, path: tuple[str, ...] = ()) -> None:
+    """Keys are texts, numbers are finite, texts can be written as UTF-8."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if not isinstance(key, str):
+                at = "".join(f"{part}." for part in path)
+                raise ConfigError(f"{where}: {at}{show(key)}: a key must be a text, not a value")
+            check_tree(key, where, path)
+            check_tree(value, where, (*path, plain(key)))
+    elif isinstance(tree, list):
+        for value in tree:
+            check_tree(value, where, path)
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        raise ConfigError(f"{where}: {'.'.join(path)}: {tree} is not allowed; must be finite")
+    elif isinstance(tree, str) and re.search("[\0\ud800-\udfff]", tree):
+        shown = f"{'.'.join(path)}: value {show(tree)}"
+        raise ConfigError(f"{where}: {shown} is not allowed; it holds a character that no text has")
+
+
+def write_yaml(tree: dict[str, Any]) -> str:
+    """YAML, in the order of the keys, that `parse_yaml` reads back as the same tree."""
+    options = {"sort_keys": False, "allow_unicode": True, "width": 100}
+    return str(yaml.dump(tree, Dumper=_Dumper, **options))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, less what surprises: keys given twice, aliases, tags; `no` and dates stay texts."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise yaml.MarkedYAMLError(None, None, "& and * are not supported", event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.MarkedYAMLError(None, None, "tags (!) are not supported", event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in ("<<", "="):
+                    problem = f"key {key.value} is not supported"
+                    raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    problem = f"key {plain(key.value)} is given twice"
+                    raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+                seen.add(str(key.value))
+        return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag.rpartition(":")[2] != "timestamp"
+        and (tag.rpartition(":")[2] != "bool" or letter in "tTfF")
+    ]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Escapes the line ends of Unicode, which PyYAML would write as they are and read back as spaces."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        style = '"' if re.search("[\x85\u2028\u2029\ufeff]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def dotted(tree: Mapping[str, Any], front: str = "") -> dict[str, Any]:
+    """A configuration's nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        found |= dotted(value, f"{front}{key}.") if nested else {f"{front}{key}": value}
+    return found

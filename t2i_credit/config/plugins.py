@@ -1,0 +1,261 @@
+"""Plug-ins by name: their functions, and the sections whose further keys are those functions' parameters.
+
+Tables are imported when a section is validated, so that the schema itself can be imported without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import get_type_hints as _type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from ..errors import UserError
+from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
+from .values import Float
+
+if TYPE_CHECKING:
+    from ..credit.entry import CreditEntry
+
+PLUGIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+
+def find_plugin(name: str, table: Mapping[str, Any], where: str) -> Any:
+    """The plug-in called `name`: an entry of `table`, or what `package.module:function` imports.
+
+    Args:
+        where: dotted key that holds the name, for messages.
+
+    Raises:
+        KeyProblem: there is none.
+    """
+    if name in table:
+        return table[name]
+    if not PLUGIN.fullmatch(name):
+        hint, allowed = did_you_mean(name, table), ", ".join([*table, "or package.module:function"])
+        raise KeyProblem(where, f"unknown name {show(name)}{hint} (allowed: {allowed})")
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        problem = f"{name}: {module_name} cannot be imported ({one_line(error)})"
+        raise KeyProblem(where, problem) from None
+    plugin = getattr(module, attribute, None)
+    if plugin is None:
+        names = [key for key in vars(module) if not key.startswith("_")]
+        problem = f"{name}: {module_name} has no {attribute}{did_you_mean(attribute, names)}"
+        raise KeyProblem(where, problem)
+    if not callable(function_of(plugin)):
+        raise KeyProblem(where, f"{name}: is no function")
+    return plugin
+
+
+def function_of(plugin: Any) -> Callable[..., Any]:
+    """The function whose parameters are the schema: credit entries carry theirs as `assign`."""
+    function: Callable[..., Any] = getattr(plugin, "assign", plugin)
+    return function
+
+
+def check_params(
+    fn: Callable[..., Any],
+    params: Mapping[str, Any],
+    where: str,
+    *,
+    owner: str = "",
+    also: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Checks values against the keyword-only parameters of a function, by name, annotation and default.
+
+    A parameter without annotation takes the type of its default. Ranges are the function's own business, unless the
+    annotation states them (`Annotated[float, Field(ge=0)]`).
+
+    Args:
+        fn: the plug-in.
+        params: values as they come from YAML.
+        where: dotted key of the mapping that holds them, for messages (`credit`, `reward.clip`).
+        owner: the plug-in's name, for messages.
+        also: keys that are allowed beside them but are not the function's, for messages.
+
+    Returns:
+        every keyword-only parameter with its checked value or its default.
+
+    Raises:
+        KeyProblem: an unknown key, a value of the wrong type, or no value where there is no default.
+    """
+    known = keyword_parameters(fn)
+    allowed = (*also, *known)
+    for key in params:
+        if key not in known:
+            listed = ", ".join(allowed) or "none"
+            hint = did_you_mean(key, allowed, where)
+            whose = f" of '{owner}'" if owner else ""
+            problem = f"unknown key{whose}{hint} (allowed: {listed})"
+            raise KeyProblem(f"{where}.{plain(key)}", problem)
+    checked = {}
+    for key, parameter in known.items():
+        if key not in params:
+            if parameter.default is parameter.empty:
+                raise KeyProblem(f"{where}.{key}", "is missing, and has no default")
+            checked[key] = parameter.default
+            continue
+        config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+        adapter: TypeAdapter[Any] = TypeAdapter(lenient(parameter.annotation), config=config)
+        try:
+            checked[key] = adapter.validate_python(params[key])
+        except ValidationError as error:
+            raise KeyProblem(f"{where}.{key}", explain(error.errors()[0])) from None
+    return checked
+
+
+def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function, with their annotations resolved to types."""
+    parameters = {}
+    for key, parameter in inspect.signature(fn).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        annotation = parameter.annotation
+        if annotation is parameter.empty:
+            default = parameter.default
+            annotation = Any if default is None or default is parameter.empty else type(default)
+        names = getattr(inspect.unwrap(fn), "__globals__", {})
+        holder = types.SimpleNamespace(__annotations__={key: annotation})
+        try:
+            annotation = _type_hints(holder, globalns=names, include_extras=True)[key]
+        except NameError:  # imported for type checkers only
+            annotation = Any
+        parameters[key] = parameter.replace(annotation=annotation)
+    return parameters
+
+
+def lenient(annotation: Any) -> Any:
+    """The annotation, with floats as configurations take them (4e-4, no NaN) and tuples given as lists."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is float:
+        return Float
+    if origin is Annotated:
+        return Annotated[(lenient(args[0]), *args[1:])]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(lenient(arg) for arg in args)]  # noqa: UP007
+    if origin in (list, tuple, dict):
+        inner = origin[tuple(arg if arg is ... else lenient(arg) for arg in args)]
+        return Annotated[inner, Strict(False)] if origin is tuple else inner
+    return annotation
+
+
+class PluginSection(BaseModel):
+    """A section whose further keys are the keyword-only parameters of the function that it names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    section: ClassVar[str]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The function's own parameters, defaults filled in."""
+        return dict(self.model_extra or {})
+
+    @classmethod
+    def table(cls) -> Mapping[str, Any]:
+        """The plug-ins that ship with the toolkit."""
+        raise NotImplementedError
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        name = data.get("name", cls.model_fields["name"].default)
+        if not isinstance(name, str):
+            return data
+        plugin = find_plugin(name, cls.table(), f"{cls.section}.name")
+        own = {key: value for key, value in data.items() if key in cls.model_fields}
+        given = {key: value for key, value in data.items() if key not in cls.model_fields}
+        also = tuple(cls.model_fields)
+        params = check_params(function_of(plugin), given, cls.section, owner=name, also=also)
+        try:
+            cls.try_out(name, params)
+        except (UserError, ArithmeticError) as error:
+            message = one_line(error)
+            blamed = [key for key in given if re.search(rf"\b{key}\b", message)]
+            raise KeyProblem(".".join([cls.section, *blamed[:1]]), message) from None
+        return own | params
+
+    @classmethod
+    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
+        """Raises UserError if the plug-in refuses the values."""
+
+
+class AdvantageConfig(PluginSection):
+    """From a group's rewards to one number per image."""
+
+    section = "advantage"
+    name: str = Field(
+        default="group_normalized", description="the group baseline, or package.module:function"
+    )
+
+    @classmethod
+    def table(cls) -> Mapping[str, Any]:
+        from ..advantages import ADVANTAGES
+
+        return ADVANTAGES
+
+    @classmethod
+    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
+        """Calls a shipped function on one group of two: ranges are known to the functions alone."""
+        import torch
+
+        from ..advantages import ADVANTAGES
+
+        if name in ADVANTAGES:
+            ADVANTAGES[name](torch.tensor([0.0, 1.0]), 2, **params)
+
+
+class CreditConfig(PluginSection):
+    """From one number per image to one number per token."""
+
+    section = "credit"
+    name: str = Field(
+        default="uniform", description="the credit assigner, or package.module:function"
+    )
+    refresh: bool = Field(
+        default=False,
+        description="take the credit from the policy of each update, not of the rollout",
+    )
+
+    @classmethod
+    def table(cls) -> Mapping[str, Any]:
+        from ..credit.table import CREDIT
+
+        return CREDIT
+
+    @property
+    def entry(self) -> CreditEntry:
+        """What the method declares; of a user's own function what `as_entry` makes of it."""
+        from ..credit.entry import as_entry
+
+        return as_entry(find_plugin(self.name, self.table(), "credit.name"))
+
+    @classmethod
+    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
+        """Calls a shipped assigner on one image of two tokens: ranges are known to the functions alone."""
+        import torch
+
+        from ..credit.fields import GROUP_FIELDS, ROLLOUT_FIELDS, UPDATE_FIELDS
+        from ..credit.table import CREDIT
+
+        if name in CREDIT:
+            ones = torch.ones(1, 2)
+            fields = dict.fromkeys(ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS, ones)
+            CREDIT[name].assign(fields, ones.bool(), torch.ones(1), **params)

@@ -1,0 +1,118 @@
+"""Typed configuration of a run on text: the same files, bases, overrides and refusals as for images.
+
+A file is one of these if it has a `grpo` section, which holds keys of trl's GRPOConfig (checked where trl is known). The
+sections prompts, rollout, credit, train and log mean what they mean for images; what text has not is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from ..errors import ConfigError
+from .files import read_tree
+from .messages import first_problem
+from .plugins import CreditConfig
+from .values import Count, Float, Section, Seed, Text, folder_name
+
+
+class TextModelConfig(Section):
+    """The language model."""
+
+    name: Text = Field(default="arithmetic", description="an embedded one's name, or a folder")
+
+
+class TextPromptsConfig(Section):
+    """What is asked of the model."""
+
+    source: Literal["arithmetic"] = Field(default="arithmetic", description="a world of texts")
+    split: Literal["train", "heldout"] = Field(
+        default="train", description="which problems; heldout ones occur in no training data"
+    )
+    count: Count = Field(default=4000, description="different problems, drawn once")
+    seed: Seed = Field(default=0, description="seed of the problems")
+    negative: str | None = Field(
+        default=None,
+        description="suffix that makes the negative prompt; null = the world's own negative prompt",
+    )
+
+
+class TextRolloutConfig(Section):
+    """What happens to a rollout before it is scored."""
+
+    gold: bool = Field(
+        default=False,
+        description="where a whole group fails, its last answer gives way to a reference answer",
+    )
+    fail_below: Float = Field(
+        default=0.0, description="gold: an answer has failed if its reward is at most this"
+    )
+    gold_reward: Float = Field(default=1.0, description="gold: the reward of a reference answer")
+
+
+class TextTrainConfig(Section):
+    """The run."""
+
+    steps: Count = Field(default=100, description="training steps (rollouts)")
+    seed: Seed = Field(default=0, description="seed of sampling and of the order of prompts")
+    threads: Count | None = Field(
+        default=None, description="CPU threads; null = torch's own choice"
+    )
+    checkpoint_every: Count = Field(default=50, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
+    out: Text = Field(default="runs", description="folder of all run folders")
+    name: str | None = Field(
+        default=None, description="name of the run folder; left out = made from the recipe's name"
+    )
+
+    _is_a_folder_name = field_validator("name")(folder_name)
+
+
+class TextLogConfig(Section):
+    """What the run folder keeps of a step."""
+
+    samples_every: Count = Field(default=10, description="steps between kept answers and credit")
+    groups: Count = Field(default=2, description="prompt groups kept of such a step")
+
+
+class TextConfig(Section):
+    """The whole configuration of a run on text."""
+
+    model: TextModelConfig = Field(default_factory=TextModelConfig)
+    prompts: TextPromptsConfig = Field(default_factory=TextPromptsConfig)
+    rollout: TextRolloutConfig = Field(default_factory=TextRolloutConfig)
+    credit: CreditConfig = Field(default_factory=CreditConfig)
+    grpo: dict[str, Any] = Field(default_factory=dict, description="keys of trl's GRPOConfig")
+    train: TextTrainConfig = Field(default_factory=TextTrainConfig)
+    log: TextLogConfig = Field(default_factory=TextLogConfig)
+
+
+def load_text_config(
+    name: str, overrides: Sequence[str] = ()
+) -> tuple[TextConfig, Callable[[str], str]] | None:
+    """The configuration of a file or recipe, and where each key was set; None if it is one for images.
+
+    Raises:
+        ConfigError: one line that names the file or the command line, the key, and what is allowed.
+    """
+    tree, _, origin = read_tree(name, overrides)
+    if "grpo" not in tree:
+        return None
+    if tree.get("reward") == {"geneval": {}}:
+        del tree["reward"]  # the default of images
+    return parse_text_config(tree, origin), origin
+
+
+def parse_text_config(tree: Mapping[str, Any], origin: Callable[[str], str]) -> TextConfig:
+    """A nested mapping, as YAML gives it, to a `TextConfig`.
+
+    Raises:
+        ConfigError: one line.
+    """
+    try:
+        return TextConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        problem = first_problem(error, TextConfig)
+    raise ConfigError(f"{origin(problem.key)}: {problem}")

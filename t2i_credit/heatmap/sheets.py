@@ -1,0 +1,283 @@
+"""Draws credit: colour maps, overlays, panels, contact sheets, animations. Arrays in, PIL images
+out; reads and writes no run (see files.py) and never changes what it is given.
+
+Shapes: token maps (H, W) = (rows, columns), images (h, w). Our sizes are (height, width), PIL's
+(width, height). Palettes are safe for colour-blind readers: zero is neutral, blue or purple is for,
+red or orange is against.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .draw import (
+    GOLD,
+    HAIRLINE,
+    INK,
+    NARROWEST,
+    PAPER,
+    QUIET,
+    Cell,
+    display,
+    diverging,
+    draw_bar,
+    draw_star,
+    format_number,
+    format_signed,
+    one_line,
+    paste_framed,
+    token_map,
+    wrap,
+    write,
+)
+from .sample import (
+    SampleView,
+    Scale,
+    advantage_bar,
+    common_scale,
+    contrast_cell,
+    credit_bar,
+    credit_map,
+    credit_overlay,
+    map_of,
+)
+
+GAP, MARGIN, THUMB = 28, 44, 144  # pixels
+
+
+def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
+    """One sample in one row: image, credit, signed contrast, token advantages, and these over the
+    image.
+
+    Args:
+        sample: what to draw.
+        scale: `common_scale` of the sample's group; None = the sample's own.
+    """
+    scale = scale or common_scale([sample])
+    picture = display(sample.image)
+    cells = [
+        Cell("Image", "what was drawn", picture),
+        Cell(
+            "Credit",
+            "weight of each token, mean 1",
+            credit_map(sample, scale, picture),
+            credit_bar(scale),
+        ),
+        contrast_cell(sample, scale, picture),
+        Cell(
+            "Token advantages",
+            "advantage \N{MULTIPLICATION SIGN} credit",
+            token_map(
+                diverging(map_of(sample.token_advantages, sample.grid), scale.advantage), picture
+            ),
+            advantage_bar(scale),
+        ),
+        Cell(
+            "On the image",
+            "where the update pushes",
+            credit_overlay(sample, scale.advantage),
+            advantage_bar(scale),
+        ),
+    ]
+    step = max(picture.width, NARROWEST) + GAP
+    width = 2 * MARGIN + step * len(cells) - GAP
+    canvas = Image.new("RGB", (width, 1), PAPER)
+    head = _header(canvas, sample, draw=False)
+    canvas = Image.new("RGB", (width, head + 54 + picture.height + 74 + MARGIN - 16), PAPER)
+    _header(canvas, sample, draw=True)
+    for place, cell in enumerate(cells):
+        cell.draw(canvas, MARGIN + place * step, head, step - GAP)
+    return canvas
+
+
+def contact_sheet(
+    groups: Sequence[Sequence[SampleView]], *, columns: int = 8, title: str = ""
+) -> Image.Image:
+    """All kept samples of a step: a block per prompt, the best reward first, each image over its
+    token advantages.
+
+    Args:
+        groups: the samples of each prompt; a group shares one colour scale, drawn beside its
+            prompt.
+        columns: images per row.
+        title: one line above everything.
+    """
+    groups = [sorted(group, key=_worse) for group in groups if group]
+    assert groups, "a contact sheet needs at least one sample"
+    limits = [common_scale(group).advantage for group in groups]
+    pictures = [
+        [_thumbnail(s, limit) for s in group] for group, limit in zip(groups, limits, strict=True)
+    ]
+    cell_width = max(p.width for row in pictures for p in row)
+    columns = min(columns, max(len(group) for group in groups))
+    width = 2 * MARGIN + max(columns * (cell_width + 16) - 16, 640)
+    top = MARGIN + (46 if title else 0)
+    heights = [
+        66 + math.ceil(len(row) / columns) * (max(p.height for p in row) + 48) + 22
+        for row in pictures
+    ]
+    canvas = Image.new("RGB", (width, top + sum(heights) + MARGIN - 34), PAPER)
+    if title:
+        write(canvas, (MARGIN, MARGIN), title, 22, bold=True)
+    for group, row, height in zip(groups, pictures, heights, strict=True):
+        _group_header(canvas, group, top, width)
+        line = max(p.height for p in row) + 48
+        for place, (sample, picture) in enumerate(zip(group, row, strict=True)):
+            x = MARGIN + place % columns * (cell_width + 16)
+            y = top + 66 + place // columns * line
+            paste_framed(canvas, picture, x, y)
+            _caption(canvas, sample, x, y + picture.height + 10, picture.width)
+        top += height
+    return canvas
+
+
+def credit_animation(frames: Sequence[tuple[int, SampleView]]) -> list[Image.Image]:
+    """One prompt's image and credit through training, with the reward so far, on one scale for all
+    frames.
+
+    Args:
+        frames: (step, sample), ascending; images of one size.
+
+    Returns:
+        Frames of one size: `pictures[0].save("credit.gif", save_all=True,
+            append_images=pictures[1:], loop=0)`.
+    """
+    scale = common_scale([sample for _, sample in frames])
+    return [_animation_frame(frames, place, scale) for place in range(len(frames))]
+
+
+def _animation_frame(
+    frames: Sequence[tuple[int, SampleView]], place: int, scale: Scale
+) -> Image.Image:
+    step, sample = frames[place]
+    picture = display(sample.image)
+    cells = [
+        Cell("Image", f"reward {format_number(sample.reward)}", picture),
+        Cell(
+            "Credit",
+            "weight of each token, mean 1",
+            credit_map(sample, scale, picture),
+            credit_bar(scale),
+        ),
+        Cell(
+            "On the image",
+            "where the update pushes",
+            credit_overlay(sample, scale.advantage),
+            advantage_bar(scale),
+        ),
+    ]
+    column = max(picture.width, NARROWEST) + GAP
+    width = 2 * MARGIN + column * len(cells) - GAP
+    lines = wrap(f"{one_line(frames[0][1].prompt)}", 24, True, width - 2 * MARGIN - 150, 2)
+    head = MARGIN + 34 * len(lines) + 20
+    bottom = head + 54 + picture.height + 80
+    canvas = Image.new("RGB", (width, bottom + 64 + MARGIN), PAPER)
+    for row, line in enumerate(lines):
+        write(canvas, (MARGIN, MARGIN + 34 * row), line, 24, bold=True)
+    write(canvas, (width - MARGIN, MARGIN + 2), f"step {step}", 22, QUIET, anchor="ra")
+    for number, cell in enumerate(cells):
+        cell.draw(canvas, MARGIN + number * column, head, column - GAP)
+    _reward_line(canvas, frames, place, (MARGIN, bottom, width - MARGIN, bottom + 64))
+    return canvas
+
+
+def _header(canvas: Image.Image, sample: SampleView, *, draw: bool) -> int:
+    """Prompt and negative on the left, reward and advantage on the right; returns where the cells
+    begin."""
+    numbers = 330 if sample.gold else 250
+    lines = wrap(sample.prompt, 26, True, canvas.width - 2 * MARGIN - numbers, 3)
+    y = MARGIN - 6
+    if draw:
+        for row, line in enumerate(lines):
+            write(canvas, (MARGIN, y + 36 * row), line, 26, bold=True)
+        below = wrap(_negative(sample.negative), 15, False, canvas.width - 2 * MARGIN - numbers, 1)
+        write(canvas, (MARGIN, y + 36 * len(lines) + 4), below[0], 15, QUIET)
+        right = canvas.width - MARGIN
+        for title, value in (
+            ("advantage", format_signed(sample.advantage)),
+            ("reward", format_number(sample.reward)),
+        ):
+            write(canvas, (right, y), value, 26, bold=True, anchor="ra")
+            write(canvas, (right, y + 38), title, 14, QUIET, anchor="ra")
+            right -= 125
+        if sample.gold:
+            draw_star(canvas, right - 36, y + 17, 13)
+            write(canvas, (right - 36, y + 38), "gold", 14, GOLD, anchor="ma")
+    return y + 36 * len(lines) + 52
+
+
+def _group_header(canvas: Image.Image, group: Sequence[SampleView], y: int, width: int) -> None:
+    ImageDraw.Draw(canvas).line([(MARGIN, y - 8), (width - MARGIN, y - 8)], HAIRLINE)
+    sampled = [s.reward for s in group if not s.gold] or [s.reward for s in group]
+    mean = sum(sampled) / len(sampled)
+    prompt = wrap(group[0].prompt, 18, True, width - 2 * MARGIN - 230, 1)[0]
+    write(canvas, (MARGIN, y + 4), prompt, 18, bold=True)
+    below = f"mean reward {format_number(mean)}   \N{MIDDLE DOT}   {_negative(group[0].negative)}"
+    write(
+        canvas, (MARGIN, y + 31), wrap(below, 13, False, width - 2 * MARGIN - 230, 1)[0], 13, QUIET
+    )
+    bar = advantage_bar(common_scale(group))
+    draw_bar(canvas, bar, width - MARGIN - 190, y + 4, 190)
+
+
+def _caption(canvas: Image.Image, sample: SampleView, x: int, y: int, width: int) -> None:
+    if sample.gold:
+        draw_star(canvas, x + 8, y + 8, 8)
+    write(canvas, (x + (22 if sample.gold else 0), y), format_number(sample.reward), 15, bold=True)
+    write(
+        canvas, (x + width, y + 1), f"adv {format_signed(sample.advantage)}", 13, QUIET, anchor="ra"
+    )
+
+
+def _worse(sample: SampleView) -> float:
+    return math.inf if math.isnan(sample.reward) else -sample.reward
+
+
+def _thumbnail(sample: SampleView, limit: float) -> Image.Image:
+    """The image, and below it the same in grey under its token advantages."""
+    pictures = display(sample.image, THUMB), credit_overlay(sample, limit, longest=THUMB)
+    width, height = pictures[0].size
+    both = Image.new("RGB", (width, 2 * height + 4), PAPER)
+    both.paste(pictures[0], (0, 0))
+    both.paste(pictures[1], (0, height + 4))
+    return both
+
+
+def _reward_line(
+    canvas: Image.Image,
+    frames: Sequence[tuple[int, SampleView]],
+    place: int,
+    box: tuple[int, int, int, int],
+) -> None:
+    """The reward against the step, drawn up to `place`; the rest of the way is a hairline."""
+    left, top, right, bottom = box
+    steps = [step for step, _ in frames]
+    rewards = [float(np.nan_to_num(sample.reward)) for _, sample in frames]
+    low, high = min(0.0, *rewards), max(1.0, *rewards)
+    points = [
+        (
+            left + 70 + (right - left - 82) * (step - steps[0]) / max(steps[-1] - steps[0], 1),
+            bottom - 6 - (bottom - top - 12) * (reward - low) / (high - low),
+        )
+        for step, reward in zip(steps, rewards, strict=True)
+    ]
+    write(canvas, (left, top + 22), "reward", 13, QUIET)
+    scale = 4  # drawn large, for smooth edges
+    fine = canvas.crop(box).resize((scale * (right - left), scale * (bottom - top)))
+    pen = ImageDraw.Draw(fine)
+    path = [(scale * (x - left), scale * (y - top)) for x, y in points]
+    floor, end = scale * (bottom - top - 6), scale * (right - left - 12)
+    pen.line([(path[0][0], floor), (end, floor)], HAIRLINE, scale)
+    pen.line(path[: place + 1], INK, 2 * scale, joint="curve")
+    x, y = path[place]
+    pen.ellipse([x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale], INK)
+    small = fine.resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+    canvas.paste(small, (left, top))
+
+
+def _negative(negative: str | None) -> str:
+    return f"negative: {'«null prompt»' if negative is None else f'“{one_line(negative)}”'}"

@@ -1,0 +1,1 @@
+"""What is measured of models and methods; `intervals` says how sure it is."""

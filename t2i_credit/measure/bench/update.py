@@ -1,0 +1,88 @@
+"""The update's log-probs in recomputed chunks beside all of them held: memory and time. Trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ...config.schema import Config
+from ...interfaces import Prompt
+from ...training.policy import samples_in_a_pass
+from .memory import MemorySize, peak
+from .timing import Row, compared, interleaved, seconds
+
+
+def memory_rows(size: MemorySize, repeats: int, done: Callable[[], None]) -> list[Row]:
+    """Peak memory and time of log-probs, forward and backward, a process for each measurement."""
+    found: dict[str, list[dict[str, float]]] = {"chunked": [], "held": []}
+
+    def measured(way: str, repeat: int) -> float:
+        found[way].append(peak(way, size, repeat))
+        return found[way][-1]["peak"]
+
+    interleaved(lambda i: measured("chunked", i), lambda i: measured("held", i), repeats, done)
+    chunked, held = found["chunked"], found["held"]
+    what = (
+        f"{size.tokens} tokens' log-probs over {size.codes} codes and their gradients: in chunks of "
+        f"{size.chunk} tokens as in the update, against all held"
+    )
+    mebibytes = 2.0**20
+    return [
+        compared(
+            f"peak memory of {what}",
+            "MiB",
+            [one["peak"] / mebibytes for one in chunked],
+            [one["peak"] / mebibytes for one in held],
+        ),
+        compared(
+            f"time of {what}",
+            "s",
+            [one["seconds"] for one in chunked],
+            [one["seconds"] for one in held],
+        ),
+    ]
+
+
+def pass_row(
+    config: Config,
+    model: Any,
+    prompts: Sequence[Prompt],
+    repeats: int,
+    done: Callable[[], None],
+) -> Row:
+    """The policy's pass over a micro-batch, forward and backward; the rival's chunk is as large as the micro-batch."""
+    group_size = config.rollout.group_size
+    samples = config.prompts.per_step * group_size
+    samples = min(samples_in_a_pass(config, model.grid, samples), samples)
+    asked = prompts[: max(1, samples // group_size)]
+    samples = len(asked) * min(samples, group_size)
+    condition = model.condition([p.text for p in asked], [p.negative for p in asked])
+    wanted = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
+    tokens = model.grid[0] * model.grid[1]
+    chunk = model.logits_at_once
+
+    def passed(repeat: int, logits_at_once: int) -> float:
+        draw = torch.Generator().manual_seed(repeat)
+        codes = torch.randint(model.codebook_size, (samples, tokens), generator=draw)
+        codes, model.logits_at_once = codes.to(model.device), logits_at_once
+
+        def work() -> None:
+            found = model(condition, codes, want=[wanted], cfg_scale=config.rollout.cfg_scale)
+            found[wanted].mean().backward()
+
+        spent = seconds(model.device, work)
+        model.zero_grad(set_to_none=True)
+        return spent
+
+    whole = samples * tokens * model.codebook_size
+    for size in (chunk, whole):
+        passed(0, size)  # what is set up once
+    ours, rival = interleaved(lambda i: passed(i, chunk), lambda i: passed(i, whole), repeats, done)
+    model.logits_at_once = chunk
+    what = (
+        f"the policy's pass over {samples} images of {tokens} tokens, forward and backward: log-probs in chunks of "
+        f"{chunk // model.codebook_size} tokens, against all held"
+    )
+    return compared(what, "s", ours, rival)

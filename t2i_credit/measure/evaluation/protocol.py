@@ -1,0 +1,153 @@
+"""The protocol of an evaluation: how its images were sampled and how they are judged. Samples and judges nothing."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import yaml
+
+from ...config.files import key_value
+from ...errors import UserError
+
+SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p", "template", "seed")
+JUDGING = (
+    "detector",
+    "threshold",
+    "counting_threshold",
+    "max_objects",
+    "nms_threshold",
+    "position_threshold",
+)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_integer(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "images_per_prompt": ("an integer of at least 1", lambda v: _is_integer(v) and v >= 1),
+    "cfg_scale": ("a number of at least 1", lambda v: _is_number(v) and v >= 1),
+    "temperature": ("a number above 0", lambda v: _is_number(v) and v > 0),
+    "top_k": ("an integer, 0 (off) or more", lambda v: _is_integer(v) and v >= 0),
+    "top_p": ("a number above 0, at most 1 (off)", lambda v: _is_number(v) and 0 < v <= 1),
+    "template": (
+        "a text that holds {prompt} once",
+        lambda v: isinstance(v, str) and v.count("{prompt}") == 1,
+    ),
+    "seed": ("an integer, 0 to 2**63 - 1", lambda v: _is_integer(v) and 0 <= v < 2**63),
+    "batch_size": ("an integer of at least 1", lambda v: _is_integer(v) and v >= 1),
+    "detector": ("a name", lambda v: isinstance(v, str) and bool(v)),
+    "threshold": ("a number, 0 to 1", _is_share),
+    "counting_threshold": ("a number, 0 to 1", _is_share),
+    "max_objects": ("an integer of at least 1", lambda v: _is_integer(v) and v >= 1),
+    "nms_threshold": ("null (off) or a number, 0 to 1", lambda v: v is None or _is_share(v)),
+    "position_threshold": ("a number of at least 0", lambda v: _is_number(v) and v >= 0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How an evaluation samples and judges. All but `batch_size` decide about its scores.
+
+    Of images that come from elsewhere nobody may know how they were sampled: then all of SAMPLING is None.
+
+    Attributes:
+        images_per_prompt: G, the k of pass@k.
+        cfg_scale: guidance scale, 1 = none.
+        temperature, top_k, top_p: after guidance; top_k 0 and top_p 1 = no truncation.
+        template: what the generator reads, with the prompt's text in place of {prompt}.
+        seed: from 0; evaluations of one seed draw the same noise and can be paired.
+        batch_size: samples per forward pass, and images per call of the detector.
+        detector: who finds the objects.
+        threshold, counting_threshold, max_objects, nms_threshold, position_threshold: see `geneval.judge`.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+
+    images_per_prompt: int = 4
+    cfg_scale: float | None
+    temperature: float | None = 1.0
+    top_k: int | None = 0
+    top_p: float | None = 1.0
+    template: str | None = "{prompt}"
+    seed: int | None = 0
+    batch_size: int = 64
+    detector: str = "shapes"
+    threshold: float = 0.3
+    counting_threshold: float = 0.9
+    max_objects: int = 16
+    nms_threshold: float | None = None
+    position_threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        unknown = all(getattr(self, name) is None for name in SAMPLING)
+        for name, (allowed, fits) in _ALLOWED.items():
+            if not (unknown and name in SAMPLING) and not fits(getattr(self, name)):
+                raise UserError(f"{name}: {getattr(self, name)!r}; allowed is {allowed}")
+
+    @classmethod
+    def of_images(cls, **settings: Any) -> Protocol:
+        """The protocol of images of unknown origin; `settings` are all the others."""
+        return cls(**{**dict.fromkeys(SAMPLING), **settings})
+
+    def to_dict(self) -> dict[str, int | float | str | None]:
+        """{setting: value}."""
+        return asdict(self)
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings that decide about the images."""
+        return {name: getattr(self, name) for name in SAMPLING}
+
+    def judging(self) -> dict[str, Any]:
+        """The thresholds, as `geneval.judge` takes them."""
+        return {name: getattr(self, name) for name in JUDGING if name != "detector"}
+
+    def difference(self, other: Protocol) -> str:
+        """The first setting by which scores of the two cannot be compared, as "seed is 0 before and 1 after"; "" if
+        there is none. What is unknown of one of them does not count."""
+        theirs = other.to_dict()
+        for name, value in self.to_dict().items():
+            unknown = name in SAMPLING and None in (value, theirs[name])
+            if name != "batch_size" and not unknown and value != theirs[name]:
+                return f"{name} is {value} before and {theirs[name]} after"
+        return ""
+
+
+def parse_settings(given: list[str]) -> dict[str, Any]:
+    """{setting: value} of "threshold=0.5" and the like, for `Protocol`.
+
+    Raises:
+        UserError: not key=value, or an unknown key.
+    """
+    known = [field.name for field in fields(Protocol)]
+    found: dict[str, Any] = {}
+    for text in given:
+        key, value = key_value(text)
+        if value is None or key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(known)}"
+            raise UserError(f"--protocol {text!r}: not a setting of the protocol=value{hint}")
+        try:
+            found[key] = value if key == "template" else yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--protocol {text!r}: {value!r} is not a value") from None
+    return found
+
+
+def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that are not the default ones."""
+    usual = {field.name: field.default for field in fields(Protocol)}
+    return {name: value for name, value in settings.items() if value != usual[name]}

@@ -1,0 +1,1 @@
+"""Whether credit lies where the reward comes from."""

@@ -1,0 +1,223 @@
+"""Prompt sets: JSONL files in and out, checked line by line. It makes up no prompts and judges no image.
+
+One line is one JSON object:
+    {"text": "a red circle", "negative": "blurry", "spec": {"tag": ..., "include": [...]}, "reference": "gold/0.png"}
+or an official GenEval record, which is its own spec:
+    {"tag": "counting", "include": [{"class": "clock", "count": 2}], "prompt": "a photo of two clocks"}
+Only the text is required. An empty negative is a text; null is the model's own null prompt. A relative reference is
+looked up beside the file. Other keys are ignored, unless they look like a misspelt one of these.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PromptError
+from .records import validate_spec
+
+if TYPE_CHECKING:
+    from ..interfaces import Prompt
+
+HUB = "hf://datasets/"
+KEYS = ("text", "prompt", "negative", "spec", "reference", "tag", "include", "exclude")
+
+
+def load_prompts(
+    path: str | os.PathLike[str],
+    *,
+    classes: Collection[str] | None = None,
+    negative: str | None = None,
+) -> list[Prompt]:
+    """The prompts of a JSONL file, in its order; blank lines are skipped.
+
+    Args:
+        path: the file, or one in a data set of the Hugging Face hub: "hf://datasets/owner/name/folder/file.jsonl".
+        classes: the object classes that a spec may name; None = any.
+        negative: the negative prompt of lines that have no `negative` of their own (null counts as one).
+
+    Raises:
+        PromptError: one line that names the file and, where there is one, the line.
+    """
+    name = _shown(os.fspath(path))
+    if os.fspath(path).startswith(HUB):
+        path = _from_hub(os.fspath(path))
+    if os.path.isdir(path):
+        raise PromptError(f"{name}: is a folder, not a prompt file (JSONL)")
+    if not os.path.exists(path):
+        raise PromptError(f"{name}: no such prompt file")
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise PromptError(f"{name}: is not a text file (UTF-8), one JSON object per line") from None
+    except OSError as error:
+        raise PromptError(f"{name}: cannot be read ({error.strerror})") from None
+    folder = os.path.dirname(path)
+    # Only "\n" ends a line: str.splitlines would also cut at a U+2028 inside a JSON text.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise PromptError(f"{name}: holds no prompt; one JSON object per line is expected")
+    return [
+        _prompt(_parse(line, where), where, folder, classes, negative)
+        for where, line in ((f"{name}:{number}", line) for number, line in lines)
+    ]
+
+
+def save_prompts(prompts: Iterable[Prompt], path: str | os.PathLike[str]) -> None:
+    """Writes a prompt file that `load_prompts` reads back as the same prompts; whole or not at all.
+
+    A relative reference is rewritten to be relative to the new file's folder.
+    """
+    folder = os.path.dirname(path) or "."
+    lines = []
+    for prompt in prompts:
+        line: dict[str, Any] = {"text": prompt.text, "negative": prompt.negative}
+        if prompt.spec is not None:
+            line["spec"] = dict(prompt.spec)
+        if prompt.reference is not None:
+            absolute = os.path.isabs(prompt.reference)
+            line["reference"] = (
+                prompt.reference if absolute else os.path.relpath(prompt.reference, folder)
+            )
+        lines.append(json.dumps(line) + "\n")
+    write_lines(lines, path)
+
+
+def write_lines(lines: Iterable[str], path: str | os.PathLike[str]) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        PromptError: the disk refuses.
+    """
+    temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text("".join(lines), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise PromptError(
+            f"{_shown(os.fspath(path))}: cannot be written ({error.strerror})"
+        ) from None
+
+
+def _from_hub(source: str) -> str:
+    """Downloads a file of a data set, once, and says where it lies."""
+    from huggingface_hub import hf_hub_download
+
+    owner, name, file = [*source.removeprefix(HUB).split("/", 2), "", ""][:3]
+    if not (owner and name and file):
+        raise PromptError(f"{source}: must be {HUB}owner/name/file.jsonl")
+    try:
+        return hf_hub_download(f"{owner}/{name}", file, repo_type="dataset")
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise PromptError(f"{source}: cannot be downloaded ({reason:.160})") from None
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    """One line as a JSON object whose keys occur once."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            twice = next(key for key in record if sum(key == k for k, _ in pairs) > 1)
+            raise PromptError(f"{where}: key {twice!r} is given twice")
+        return record
+
+    def constant(value: str) -> None:
+        raise PromptError(f"{where}: {value} is not a JSON number")
+
+    try:
+        record = json.loads(line, object_pairs_hook=unique, parse_constant=constant)
+    except PromptError:
+        raise
+    except json.JSONDecodeError as error:
+        raise PromptError(
+            f"{where}: is not JSON ({error.msg}, column {error.colno}); one object a line is, such as "
+            '{"text": "a red circle"}'
+        ) from None
+    except RecursionError:
+        raise PromptError(f"{where}: is nested too deeply") from None
+    except ValueError:  # Python's own limit on the digits of an integer
+        raise PromptError(f"{where}: holds a number with too many digits") from None
+    if not isinstance(record, dict):
+        raise PromptError(f"{where}: must be a JSON object like {{'text': ...}}, got {line[:40]!r}")
+    return record
+
+
+def _prompt(
+    record: dict[str, Any],
+    where: str,
+    folder: str,
+    classes: Collection[str] | None,
+    default_negative: str | None,
+) -> Prompt:
+    # Imported here because the contracts need torch, and reading prompts should not wait for it.
+    from ..interfaces import Prompt
+
+    for key in record:
+        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
+        if key not in KEYS and near:
+            raise PromptError(f"{where}: unknown key {key!r}; did you mean {near[0]!r}?")
+    text = _text_of(record, where)
+    negative = default_negative
+    if "negative" in record and (negative := record["negative"]) is not None:
+        _check_text(negative, "negative", where)
+    spec = _spec_of(record, where)
+    if spec is not None:
+        validate_spec(spec, classes=classes, where=where)
+    reference = record.get("reference")
+    if reference is not None:
+        if not isinstance(reference, str) or not reference:
+            raise PromptError(
+                f"{where}: reference must be the path of an image, got {reference!r:.60}"
+            )
+        path = os.path.normpath(os.path.join(folder, reference))
+        if not os.path.isfile(path):
+            raise PromptError(f"{where}: reference {reference!r}: no such file ({_shown(path)})")
+        reference = path
+    return Prompt(text=text, negative=negative, spec=spec, reference=reference)
+
+
+def _text_of(record: dict[str, Any], where: str) -> str:
+    given = [key for key in ("text", "prompt") if key in record]
+    if not given:
+        raise PromptError(f"{where}: lacks the prompt; give 'text' (or the official 'prompt')")
+    if len(given) == 2 and record["text"] != record["prompt"]:
+        raise PromptError(f"{where}: 'text' and 'prompt' differ; give one of them")
+    text = record[given[0]]
+    _check_text(text, given[0], where)
+    if not text.strip():
+        raise PromptError(f"{where}: {given[0]} is empty; a prompt needs words")
+    return str(text)
+
+
+def _spec_of(record: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """The spec of a line: under its key, or the line itself if it is an official record."""
+    official = [key for key in ("tag", "include", "exclude") if key in record]
+    spec = record.get("spec")
+    if spec is not None and official:
+        raise PromptError(
+            f"{where}: has a 'spec' and {official[0]!r} beside it; move that into the spec"
+        )
+    if official:
+        return record
+    if spec is not None and not isinstance(spec, dict):
+        raise PromptError(f"{where}: spec must be an object with tag and include, got {spec!r:.60}")
+    return spec
+
+
+def _check_text(value: Any, key: str, where: str) -> None:
+    if not isinstance(value, str):
+        raise PromptError(f"{where}: {key} must be a text, got {value!r:.60}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise PromptError(f"{where}: {key} holds half of a surrogate pair, which is no text")
+
+
+def _shown(path: str) -> str:
+    """A path as part of a one-line message."""
+    return path if path.isprintable() else repr(path)

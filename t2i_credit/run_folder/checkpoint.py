@@ -1,0 +1,262 @@
+"""Checkpoints without pickle: tensors in safetensors, the rest in JSON, complete or absent. Does
+not decide what a training state is: the trainer hands over what must come back bit for bit.
+
+    000100/model.safetensors   trainable tensors, or model/ when the model saves itself
+    000100/state.safetensors   the tensors of optimizer, scheduler and extra state
+    000100/state.json          everything else, and the size of every file
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import RunError
+from .atomic import write_atomic, write_folder_atomic
+from .layout import numbered_folders, step_name
+
+FORMAT = 1
+MODEL, MODEL_FOLDER = "model.safetensors", "model"
+TENSORS, STATE = "state.safetensors", "state.json"
+ELSE = "delete the checkpoint's folder to resume from an older one"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load_checkpoint` found.
+
+    Attributes:
+        path: the checkpoint's folder.
+        step: the state is the one after this step.
+        model_state: the trainable tensors, or None when the model saved itself into `model_folder`.
+        model_folder: see `model_state`.
+        optimizer, scheduler: for `load_state_dict`; None if none was saved.
+        extra: whatever else was saved.
+    """
+
+    path: Path
+    step: int
+    model_state: dict[str, Tensor] | None
+    model_folder: Path | None
+    optimizer: dict[str, Any] | None
+    scheduler: dict[str, Any] | None
+    extra: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path | str,
+    step: int,
+    *,
+    model_state: Mapping[str, Tensor] | Callable[[Path], None],
+    optimizer: torch.optim.Optimizer | Mapping[str, Any] | None = None,
+    scheduler_state: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    keep: int | None = None,
+) -> Path:
+    """Writes the checkpoint of one step, replacing an older one of the same step.
+
+    Args:
+        folder: where the checkpoints are (`RunWriter.checkpoints`).
+        step: the state is the one after this step.
+        model_state: the trainable tensors, or a function that saves the model into the folder it is
+            given.
+        optimizer: the optimizer or its state_dict.
+        scheduler_state: its state_dict.
+        extra: RNG states, position in the prompts, ...: dicts, lists, tuples, tensors, numbers,
+            strings, None.
+        keep: how many of the latest checkpoints to keep; None = all.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        RunError: the disk refuses; nothing of the new checkpoint is left.
+        TypeError: a value that neither JSON nor safetensors can hold.
+    """
+    target = Path(folder) / step_name(step)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        optimizer = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    trees = {"optimizer": optimizer, "scheduler": scheduler_state, "extra": extra or {}}
+    packed = {name: _pack(tree, name, tensors) for name, tree in trees.items()}
+    with write_folder_atomic(target) as draft:
+        if callable(model_state):
+            (draft / MODEL_FOLDER).mkdir()
+            model_state(draft / MODEL_FOLDER)
+        else:
+            save_file(_own_storage(model_state), draft / MODEL)
+        save_file(_own_storage(tensors), draft / TENSORS)
+        files = {
+            p.relative_to(draft).as_posix(): p.stat().st_size
+            for p in draft.rglob("*")
+            if p.is_file()
+        }
+        state = {"format": FORMAT, "step": step, "files": files, **packed}
+        write_atomic(draft / STATE, json.dumps(state, ensure_ascii=False).encode())
+    if keep is not None:
+        prune(folder, keep=keep)
+    return target
+
+
+def load_checkpoint(
+    folder: Path | str, step: int | None = None, *, device: str = "cpu"
+) -> Checkpoint:
+    """Reads the checkpoint of a step (None = the latest) and checks that every file of it is there
+    and whole.
+
+    Args:
+        folder: where the checkpoints are.
+        step: which one.
+        device: where the model's tensors go; the other tensors stay on the CPU, as
+            `load_state_dict` and RNG states want them.
+
+    Raises:
+        RunError: there is none, or a file of it is missing, truncated or of a newer format; names
+            the file.
+    """
+    step = find_checkpoint(folder, step)
+    path = Path(folder) / step_name(step)
+    state = _read_state(path / STATE)
+    for name, size in state["files"].items():
+        file = path / name
+        found = file.stat().st_size if file.is_file() else "no"
+        if found != size:
+            raise RunError(f"{file}: {found} bytes instead of {size}; {ELSE}")
+    tensors = _load(path / TENSORS)
+    saved_itself = MODEL not in state["files"]
+    return Checkpoint(
+        path=path,
+        step=step,
+        model_state=None if saved_itself else _load(path / MODEL, device),
+        model_folder=path / MODEL_FOLDER if saved_itself else None,
+        optimizer=_unpack(state["optimizer"], tensors),
+        scheduler=_unpack(state["scheduler"], tensors),
+        extra=_unpack(state["extra"], tensors),
+    )
+
+
+def find_checkpoint(folder: Path | str, step: int | None = None) -> int:
+    """The step that is asked for, None = the latest, if there is a checkpoint of it.
+
+    Raises:
+        RunError: there is none.
+    """
+    known = list_checkpoints(folder)
+    if not known:
+        raise RunError(f"{folder}: there is no checkpoint here")
+    step = known[-1] if step is None else step
+    if step not in known:
+        raise RunError(f"{folder}: there is no checkpoint of step {step}; there are {known}")
+    return step
+
+
+def list_checkpoints(folder: Path | str) -> list[int]:
+    """The steps that have a complete checkpoint, ascending."""
+    return numbered_folders(Path(folder))
+
+
+def latest_checkpoint(folder: Path | str) -> Path | None:
+    """The folder of the latest complete checkpoint, or None."""
+    known = list_checkpoints(folder)
+    return Path(folder) / step_name(known[-1]) if known else None
+
+
+def prune(folder: Path | str, *, keep: int) -> list[int]:
+    """Deletes all but the latest `keep` (at least 1) checkpoints; returns the steps that went."""
+    assert keep >= 1, keep
+    gone = list_checkpoints(folder)[:-keep]
+    for step in gone:
+        path = Path(folder) / step_name(step)
+        doomed = path.with_name(f".{path.name}.pruned.tmp")
+        try:
+            path.rename(doomed)  # half deleted, it must not look like a checkpoint
+            shutil.rmtree(doomed)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be deleted: {error.strerror or error}") from error
+    return gone
+
+
+def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for `value`, its tensors moved to `tensors`. JSON has only lists and text keys: tuples,
+    dicts and tensors become {"tuple": [...]}, {"dict": [[key, value], ...]} and {"tensor":
+    name}."""
+    if isinstance(value, Tensor):
+        while key in tensors:  # {"a.b": ..., "a": {"b": ...}}
+            key += "'"
+        tensors[key] = value
+        return {"tensor": key}
+    if isinstance(value, Mapping):
+        return {
+            "dict": [[_scalar(k, key), _pack(v, f"{key}.{k}", tensors)] for k, v in value.items()]
+        }
+    if isinstance(value, list | tuple):
+        packed = [_pack(entry, f"{key}.{place}", tensors) for place, entry in enumerate(value)]
+        return packed if isinstance(value, list) else {"tuple": packed}
+    return _scalar(value, key)
+
+
+def _scalar(value: Any, key: str) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):  # JSON writes floats by repr: exact
+        return value
+    raise TypeError(f"a checkpoint cannot hold {key}: a {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(entry, tensors) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, inside),) = value.items()
+    if kind == "tensor":
+        return tensors[inside]
+    if kind == "tuple":
+        return tuple(_unpack(entry, tensors) for entry in inside)
+    return {key: _unpack(entry, tensors) for key, entry in inside}
+
+
+def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as safetensors takes them: on the CPU, contiguous, no two sharing memory (tied
+    ones are copied)."""
+    seen: set[int] = set()
+    own = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        if plain.untyped_storage().data_ptr() in seen:
+            plain = plain.clone()
+        seen.add(plain.untyped_storage().data_ptr())
+        own[name] = plain
+    return own
+
+
+def _load(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    try:
+        return load_file(path, device=device)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_bytes())
+        found = state["format"]
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: damaged, not the state of a checkpoint") from error
+    if found != FORMAT:
+        raise RunError(
+            f"{path}: checkpoint format {found!r}; this t2i-credit reads {FORMAT}: update it"
+        )
+    return state

@@ -1,0 +1,274 @@
+"""Reads run folders, also while they are being written. The layout is that of writer.py, which
+users import this from. Shapes: N kept samples of a step, T = H*W image tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+
+from ..errors import RunError
+from .atomic import cannot
+from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
+from .status import STALE_AFTER, RunStatus, run_status, whole
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One recorded step with N kept samples.
+
+    Attributes:
+        folder, step, group_size, codebook_size: where, when, G, V.
+        grid: (H, W).
+        samples: N dicts: image, index, group, prompt, negative, spec, reward, reward_parts,
+            reward_normalized, advantage, gold, objects.
+        arrays: {name: (N, T)}: tokens int32; logprobs, guided_logprobs, credit, token_advantages,
+            entropy and, where known, negative_logprobs and contrast, float32.
+        within: the folder that pictures must lie in, whatever names and links say; None = anywhere.
+    """
+
+    folder: Path
+    step: int
+    grid: tuple[int, int]
+    group_size: int
+    codebook_size: int
+    samples: list[dict[str, Any]]
+    arrays: dict[str, np.ndarray]
+    within: Path | None = None
+
+    def image(self, place: int) -> Image.Image:
+        """The decoded image of the sample at `place` (0..N-1)."""
+        return _picture(contained(self.folder / self.samples[place]["image"], self.within))
+
+    def signed_contrast(self) -> np.ndarray | None:
+        """(N, T) logprobs - negative_logprobs; None if the negative branch never ran."""
+        negative = self.arrays.get("negative_logprobs")
+        return None if negative is None else self.arrays["logprobs"] - negative
+
+
+class RunReader:
+    """Reads one run folder, also while the run is going on. Raises RunError for what is no run or a
+    newer format.
+
+    Args:
+        path: the run folder.
+        within: a folder that no file may be read from outside of, symbolic links followed; None =
+            no such limit.
+    """
+
+    def __init__(self, path: Path | str, *, within: Path | str | None = None) -> None:
+        self.path = Path(path)
+        self.within = None if within is None else Path(within).resolve()
+        if not (self.path / "environment.json").is_file():
+            raise RunError(f"{self.path}: not a run folder (no environment.json in it)")
+        found = self.environment().get("format")
+        if not isinstance(found, int) or not 1 <= found <= FORMAT:
+            raise RunError(
+                f"{self.path}: run folder format {found!r}; this version reads {FORMAT}: update it"
+            )
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, device, seed, commit; `resumed` lists the environments of later starts."""
+        return self._json(self.path / "environment.json")
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        path = self.path / "config.yaml"
+        try:
+            return dict(yaml.safe_load(self._bytes(path)) or {})
+        except RunError:
+            raise
+        except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            raise cannot("read", path, error) from error
+
+    def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
+        """How the run stands; `stale_after` seconds of silence mean that it was killed."""
+        path = self.path / "status.json"
+        try:
+            return run_status(self.path, self._json(path), stale_after)
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{path}: not a run status: {error}") from error
+
+    def metrics(self, *, strict: bool = True) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far; one that is still being written is left out. With
+        `strict`, a damaged line raises RunError, without it the line is left out too."""
+        return self.metrics_from(0, strict=strict)[0]
+
+    def metrics_from(self, start: int, *, strict: bool = True) -> tuple[list[dict[str, Any]], int]:
+        """`metrics`, of the lines from byte `start` on, and the byte where the next one begins."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with contained(path, self.within).open("rb") as file:
+                file.seek(start)
+                told = file.read()
+        except FileNotFoundError:
+            return [], start
+        except OSError as error:
+            raise cannot("read", path, error) from error
+        complete = told[: told.rfind(b"\n") + 1]
+        metrics = []
+        for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
+            try:
+                entry = json.loads(line)
+                if not whole(entry["step"]):
+                    raise ValueError(f"step {entry['step']!r}")
+                metrics.append(entry)
+            except (ValueError, TypeError, KeyError, RecursionError):
+                if strict:
+                    raise RunError(
+                        f"{path}, line {number}: damaged, not a line of metrics"
+                    ) from None
+        return metrics, start + len(complete)
+
+    def steps(self) -> list[int]:
+        """The recorded steps, ascending."""
+        return numbered_folders(self.path / "steps")
+
+    def checkpoints(self) -> list[int]:
+        """The steps with a complete checkpoint, ascending."""
+        return numbered_folders(self.path / "checkpoints")
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of a checkpoint. Raises RunError where it is missing, or where it or a file of
+        it leads out of `within`."""
+        if step not in self.checkpoints():
+            raise RunError(f"{self.path}: there is no checkpoint of step {step}")
+        folder = self.path / "checkpoints" / step_name(step)
+        require_within(folder, self.within)
+        return folder
+
+    def step(self, step: int | None = None) -> StepRecord:
+        """One recorded step; None = the latest."""
+        known = self.steps()
+        if not known:
+            raise RunError(f"{self.path}: no step has been recorded yet")
+        step = known[-1] if step is None else step
+        if step not in known:
+            raise RunError(f"{self.path}: step {step} is not recorded; recorded: {_ranges(known)}")
+        folder = self.step_folder(step)
+        header = self._json(folder / "samples.json")
+        if header.get("text"):
+            raise RunError(
+                f"{self.path}: is a run on text, which has no images: t2i-credit heatmap shows it"
+            )
+        path = folder / "arrays.safetensors"
+        try:
+            arrays = load_arrays(self._bytes(path))
+        except (OSError, SafetensorError, KeyError) as error:  # KeyError: numbers that numpy lacks
+            raise cannot("read", path, error) from error
+        try:
+            height, width = header["grid"]
+            sizes = (header["group_size"], header["codebook_size"])
+            samples = header["samples"]
+            return StepRecord(folder, step, (height, width), *sizes, samples, arrays, self.within)
+        except (KeyError, ValueError, TypeError) as error:
+            raise RunError(f"{folder / 'samples.json'}: not a recorded step: {error!r}") from error
+
+    def step_folder(self, step: int) -> Path:
+        """Where a step is recorded; it need not be."""
+        return self.path / "steps" / step_name(step)
+
+    def samples(self, step: int) -> list[dict[str, Any]]:
+        """The samples of one recorded step, as in `StepRecord`, without arrays: much less to read."""
+        path = self.step_folder(step) / "samples.json"
+        samples = self._json(path).get("samples")
+        if not isinstance(samples, list):
+            raise RunError(f"{path}: not a recorded step: no samples")
+        return samples
+
+    def is_text(self) -> bool:
+        """Whether it is a run on text, whose steps have samples and no arrays or images."""
+        return "grpo" in self.config()
+
+    def evaluations(self) -> list[str]:
+        """Names of the complete evaluations."""
+        return sorted(p.stem for p in (self.path / "evaluations").glob("[!.]*.json"))
+
+    def _evaluation(self, name: str) -> Path:
+        return evaluation_path(self.path / "evaluations", name)
+
+    def evaluation(self, name: str) -> dict[str, Any]:
+        """The scores of an evaluation."""
+        return self._json(self._evaluation(name))
+
+    def evaluation_images(self, name: str) -> list[dict[str, Any]]:
+        """One dict per image of an evaluation; [] when it kept none."""
+        path = self._evaluation(name).with_name(f"{name}.jsonl")
+        try:
+            return [json.loads(line) for line in self._bytes(path).splitlines() if line]
+        except FileNotFoundError:
+            return []
+        except RunError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            raise cannot("read", path, error) from error
+
+    def evaluation_image(self, name: str, filename: str) -> Image.Image | None:
+        """One image of an evaluation, by its `filename` in the records; None when its pixels were
+        not kept."""
+        folder = self._evaluation(name).with_suffix("")
+        path = contained(folder / filename, self.within or folder.resolve())
+        return _picture(path) if path.is_file() else None
+
+    def heatmaps(self, step: int | None = None) -> Path:
+        """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
+        folder = self.path / "heatmaps"
+        return folder if step is None else folder / step_name(step)
+
+    def _bytes(self, path: Path) -> bytes:
+        return contained(path, self.within).read_bytes()
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(self._bytes(path))
+        except RunError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            raise cannot("read", path, error) from error
+        if not isinstance(value, dict):
+            raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
+        return value
+
+
+def list_runs(folder: Path | str, *, within: Path | str | None = None) -> list[RunStatus]:
+    """The runs in a folder (or the one that it is): running ones first, then the newest; [] when
+    there are none. A run that cannot be read is listed as unreadable, at the end. `within`: as in
+    `RunReader`."""
+    folder = Path(folder)
+    found = []
+    try:
+        candidates = [folder, *(p for p in folder.iterdir() if not p.name.startswith("."))]
+    except OSError:
+        return []
+    for path in candidates:
+        if not (path / "environment.json").is_file():
+            continue
+        try:
+            found.append(RunReader(path, within=within).status())
+        except RunError as error:
+            found.append(RunStatus(path, "unreadable", message=str(error)))
+    return sorted(found, key=lambda run: (run.state != "running", -run.started, run.path.name))
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # PIL reports a broken PNG chunk as a SyntaxError
+        raise cannot("read", path, error) from error
+
+
+def _ranges(steps: list[int]) -> str:
+    return (
+        ", ".join(map(str, steps))
+        if len(steps) <= 8
+        else f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
+    )

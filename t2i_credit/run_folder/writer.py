@@ -1,0 +1,340 @@
+"""The run folder (`format: 1`): one writer, one reader, and nobody else builds its paths. Knows
+nothing of training. The reader is in reader.py.
+
+    config.yaml  environment.json  status.json  metrics.jsonl
+    steps/000010/{samples.json, arrays.safetensors, 0000.png, ...}    of a run on text samples.json alone
+    checkpoints/000100/
+    evaluations/<name>.json, .jsonl
+    heatmaps/000010/                      drawn from steps/, can be thrown away
+
+Files appear whole or not at all; readers tolerate a run in progress. Steps count from 1: step n is
+the n-th update, checkpoint n holds the state after it. Shapes: B samples, T = H*W image tokens;
+sample b belongs to group b // G.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import yaml
+from PIL import Image
+from safetensors.numpy import save as save_arrays
+
+from ..errors import RunError
+from ..rollout.images import to_uint8
+from .atomic import cannot, json_bytes, write_atomic, write_folder_atomic, write_json, write_png
+from .layout import FORMAT, encode_mask, evaluation_path, numbered_folders, step_name
+from .reader import RunReader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..interfaces import Rollout
+
+HEARTBEAT_EVERY = 5.0  # seconds: heartbeats that bring no new step are written at most this often
+EndState = Literal["finished", "failed", "stopped"]
+
+
+class RunWriter:
+    """Writes into one run folder. `RunWriter(path)` opens an existing run, to add an evaluation to
+    it; training uses `with RunWriter.create(...) as run:`, which keeps status.json true to the end,
+    errors included.
+
+    Attributes:
+        path: the run folder.
+        checkpoints: where `save_checkpoint` and `load_checkpoint` look.
+        resume_step: the checkpoint to continue from; 0 = start from the beginning.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = RunReader(path).path
+        self.checkpoints = self.path / "checkpoints"
+        self.resume_step = 0
+        self._status: dict[str, Any] = {}
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        config: Mapping[str, Any] | str,
+        environment: Mapping[str, Any],
+        total: int,
+        resume: bool = False,
+    ) -> RunWriter:
+        """Makes a new run folder, or takes up an old one at its latest checkpoint.
+
+        Args:
+            path: the run folder.
+            config: the resolved configuration, as a mapping or as YAML.
+            environment: versions, device, seed, commit; a resumed run keeps the first and lists the
+                later ones.
+            total: steps of the whole run.
+            resume: continue: what was written after the latest checkpoint is cut away.
+
+        Raises:
+            RunError: the run exists (without `resume`), is missing (with it), is being written by
+                another process, or the disk refuses.
+        """
+        path = Path(path)
+        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
+        if not resume:
+            check_new(path)
+            with write_folder_atomic(path, replace=False) as folder:
+                write_atomic(folder / "config.yaml", text.encode())
+                write_json(folder / "environment.json", {**environment, "format": FORMAT})
+                write_json(folder / "status.json", _status(0, total))
+            run = cls(path)
+        else:
+            status = RunReader(path).status()
+            run = cls(path)
+            if status.state == "running" and status.here and status.pid != os.getpid():
+                raise RunError(
+                    f"{path}: process {status.pid} is writing this run: stop it before resuming"
+                )
+            run.resume_step = max(numbered_folders(run.checkpoints), default=0)
+            run._cut_back()
+            old = RunReader(path).environment()
+            again = [*old.get("resumed", []), {"step": run.resume_step, **environment}]
+            write_json(path / "environment.json", {**old, "resumed": again})
+            write_atomic(path / "config.yaml", text.encode())
+        run._status = _status(run.resume_step, total)
+        write_json(path / "status.json", run._status)
+        return run
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: Any
+    ) -> None:
+        if kind is None:
+            self.finish("finished")
+            return
+        with suppress(RunError):  # the first error is the one to report
+            stopped = issubclass(kind, KeyboardInterrupt)
+            self.finish("stopped" if stopped else "failed", message=f"{error}" or kind.__name__)
+
+    def heartbeat(self, step: int | None = None) -> None:
+        """Says that the process lives; cheap enough for every micro-batch of a long step."""
+        quiet = time.time() - self._status["heartbeat"] < HEARTBEAT_EVERY
+        if quiet and step in (None, self._status["step"]):
+            return
+        step = self._status["step"] if step is None else step
+        self._status.update(heartbeat=time.time(), step=step)
+        write_json(self.path / "status.json", self._status)
+
+    def finish(self, state: EndState, message: str = "") -> None:
+        """The last word in status.json; once said, a second one is ignored."""
+        if self._status["state"] == "running":
+            self._status.update(state=state, message=message, heartbeat=time.time())
+            write_json(self.path / "status.json", self._status)
+
+    def append_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Adds one whole line to metrics.jsonl, and a heartbeat. Non-finite numbers become null."""
+        path = self.path / "metrics.jsonl"
+        line = json_bytes({"step": step, **metrics}) + b"\n"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                size = os.fstat(descriptor).st_size
+                try:
+                    if os.write(descriptor, line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, size)
+                    raise
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise cannot("written", path, error) from error
+        self.heartbeat(step)
+
+    def write_step(
+        self,
+        step: int,
+        rollout: Rollout,
+        *,
+        grid: tuple[int, int],
+        codebook_size: int,
+        rewards: Tensor,
+        reward_parts: Mapping[str, Tensor],
+        reward_normalized: Mapping[str, Tensor] | None = None,
+        advantages: Tensor,
+        credit: Tensor,
+        token_advantages: Tensor,
+        contrast: Tensor | None = None,
+        objects: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+        rows: Tensor | Sequence[int] | None = None,
+        probes: int = 0,
+    ) -> Path:
+        """Keeps samples of a step with their images, log-probabilities and credit; returns the
+        folder.
+
+        Args:
+            step: from 1.
+            rollout: B samples.
+            grid: (H, W), rows and columns.
+            codebook_size: V.
+            rewards, advantages: (B,).
+            reward_parts: {name: (B,)}.
+            reward_normalized: {name: (B,)} of the parts that are normalised before they are weighed.
+            credit, token_advantages, contrast: (B, T).
+            objects: for each of the B samples what is known of its objects: {"name", "box", "mask"
+                (h, w) bool, ...}.
+            rows: which samples to keep, whole groups if the contact sheet is to show them; None =
+                all.
+            probes: how many of the B samples, at the end, belong to prompts that come back with the
+                same noise at every kept step and are not trained on.
+        """
+        kept = list(range(len(rollout))) if rows is None else [int(row) for row in rows]
+        arrays = {
+            "tokens": rollout.tokens,
+            "logprobs": rollout.logprobs,
+            "negative_logprobs": rollout.negative_logprobs,
+            "guided_logprobs": rollout.guided_logprobs,
+            "contrast": contrast,
+            "credit": credit,
+            "token_advantages": token_advantages,
+            "entropy": rollout.entropy,
+        }
+        saved = {name: _array(value, kept) for name, value in arrays.items() if value is not None}
+        for name, array in saved.items():
+            assert array.shape == (len(kept), grid[0] * grid[1]), (name, array.shape, grid)
+        samples = [
+            {
+                "image": f"{place:04d}.png",
+                "index": row,
+                "group": row // rollout.group_size,
+                "prompt": rollout.prompts[row].text,
+                "negative": rollout.prompts[row].negative,
+                "spec": rollout.prompts[row].spec,
+                "reward": float(rewards[row]),
+                "reward_parts": {name: float(part[row]) for name, part in reward_parts.items()},
+                "reward_normalized": {
+                    name: float(part[row]) for name, part in (reward_normalized or {}).items()
+                },
+                "advantage": float(advantages[row]),
+                "gold": bool(rollout.gold[row]),
+                "probe": row >= len(rollout) - probes,
+                "objects": None if objects is None else [_object(entry) for entry in objects[row]],
+            }
+            for place, row in enumerate(kept)
+        ]
+        header = {"step": step, "grid": grid, "group_size": rollout.group_size}
+        header |= {"codebook_size": codebook_size, "samples": samples}
+        images = to_uint8(rollout.images[kept])
+        with write_folder_atomic(self.path / "steps" / step_name(step)) as folder:
+            write_json(folder / "samples.json", header)
+            write_atomic(folder / "arrays.safetensors", save_arrays(saved))
+            for sample, image in zip(samples, images, strict=True):
+                write_png(folder / str(sample["image"]), Image.fromarray(image))
+        return self.path / "steps" / step_name(step)
+
+    def write_text_step(
+        self, step: int, samples: Sequence[Mapping[str, Any]], *, group_size: int
+    ) -> Path:
+        """Keeps answers of a step of a run on text; returns the folder.
+
+        Args:
+            step: from 1.
+            samples: of each answer prompt, negative, completion, reward, reward_parts, advantage, gold, group, and
+                lists with a value per token: tokens, logprobs, credit, ...
+            group_size: G.
+        """
+        header = {"step": step, "text": True, "group_size": group_size, "samples": samples}
+        with write_folder_atomic(self.path / "steps" / step_name(step)) as folder:
+            write_json(folder / "samples.json", header)
+        return self.path / "steps" / step_name(step)
+
+    def write_evaluation(
+        self, name: str, result: Mapping[str, Any], images: Iterable[Mapping[str, Any]] = ()
+    ) -> Path:
+        """Writes evaluations/<name>.jsonl and <name>.json; see the function of this name."""
+        return write_evaluation(self.path / "evaluations", name, result, images)
+
+    def _cut_back(self) -> None:
+        """Drops what was written after the checkpoint to resume from, and what a killed process
+        left unfinished."""
+        kept = [
+            line
+            for line in RunReader(self.path).metrics(strict=False)
+            if line["step"] <= self.resume_step
+        ]
+        write_atomic(
+            self.path / "metrics.jsonl", b"".join(json_bytes(line) + b"\n" for line in kept)
+        )
+        try:
+            for folder in (self.path / "steps", self.path / "heatmaps"):
+                for step in numbered_folders(folder):
+                    if step > self.resume_step:
+                        shutil.rmtree(folder / step_name(step))
+            for left in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        except OSError as error:
+            raise cannot("cut back", self.path, error) from error
+
+
+def write_evaluation(
+    folder: Path, name: str, result: Mapping[str, Any], records: Iterable[Mapping[str, Any]]
+) -> Path:
+    """Writes <name>.jsonl (one line per image or answer), then <name>.json, whose presence says that both are complete;
+    returns the latter. Raises RunError for a name that leaves the folder, or when the disk refuses."""
+    path = evaluation_path(folder, name)
+    lines = [json_bytes(record) + b"\n" for record in records]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot("written", folder, error) from error
+    write_atomic(folder / f"{name}.jsonl", b"".join(lines))
+    write_json(path, result)
+    return path
+
+
+def check_new(path: Path) -> None:
+    """Raises RunError unless a new run folder can be made there: nothing, or an empty folder."""
+    try:
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+    except OSError as error:
+        raise cannot("written", path, error) from error
+    if (path / "environment.json").exists():
+        raise RunError(
+            f"{path}: this run exists: continue it with --resume, or choose another name"
+        )
+    raise RunError(f"{path}: exists and is not a run folder: choose another name")
+
+
+def _status(step: int, total: int) -> dict[str, Any]:
+    now = time.time()
+    process = {"pid": os.getpid(), "host": socket.gethostname()}
+    return {
+        "state": "running",
+        **process,
+        "started": now,
+        "heartbeat": now,
+        "step": step,
+        "total": total,
+    }
+
+
+def _object(entry: Mapping[str, Any]) -> dict[str, Any]:
+    if entry.get("mask") is None:
+        return dict(entry)
+    return {**entry, "mask": encode_mask(entry["mask"])}
+
+
+def _array(tensor: Tensor, rows: list[int]) -> np.ndarray:
+    array = tensor.detach()[rows].cpu()
+    array = array.float() if array.is_floating_point() else array.int()
+    return np.ascontiguousarray(array.numpy())

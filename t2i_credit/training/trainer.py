@@ -1,0 +1,220 @@
+"""The training loop: prompts, rollout, rewards, advantages, credit, update, run folder. Builds no part itself.
+
+Shapes: P prompts, G samples each, B = P*G samples, T image tokens. Randomness comes from (seed, step, round) alone, so
+a resumed run repeats the undisturbed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ..config.schema import Config
+from ..credit.entry import CreditEntry
+from ..errors import RunError
+from ..interfaces import Prompt
+from ..prompts.batches import PromptBatches
+from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
+from ..run_folder.writer import RunWriter
+from .collect import GroupCollector, Reward, Scored, judge_together, sample_together
+from .gold import ReferenceImage, go_gold
+from .metrics import StepClock
+from .processes import distribute, optimizer_parts, whole
+from .recorder import Describe, StepRecorder
+from .tune import MovingAverage, load_trained
+from .update import PolicyUpdate, learning_rate
+
+
+class Trainer:
+    """Trains a model on the rewards of its own samples.
+
+    Args:
+        config: what to do.
+        model: an ImageTokenModel that is an nn.Module; its parameters with requires_grad are trained.
+        reference: the frozen model of the KL term and of credit that needs one, or None.
+        reward: images and prompts to the total (B,) and its parts.
+        advantage: rewards (B,), group size to advantages (B,).
+        credit: the entry of the credit table.
+        prompts: what to train on.
+        run: where everything is written.
+        accelerator: device, precision, trackers.
+        reference_image: where golden references come from, if the configuration asks for them.
+        describe: rollout to the known objects of each sample, for the run folder; None = unknown.
+        report: called after each step with its number (from 1) and metrics.
+        warn: called with a line that the user should read.
+        clock: takes the time of a step's parts; left out = Python's, which a device may lag behind.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        model: Any,
+        reference: Any | None,
+        reward: Reward,
+        advantage: Callable[[Tensor, int], Tensor],
+        credit: CreditEntry,
+        prompts: Sequence[Prompt],
+        run: RunWriter,
+        accelerator: Accelerator,
+        reference_image: ReferenceImage = lambda prompt, seed: None,
+        describe: Describe | None = None,
+        report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+        warn: Callable[[str], None] = print,
+        clock: StepClock | None = None,
+    ) -> None:
+        self.config, self.run, self.accelerator = config, run, accelerator
+        self.advantage, self.report = advantage, report
+        self.clock = clock or StepClock()
+        self.model = distribute(model, reference, accelerator, config.train.sharding)
+        optimizer = torch.optim.AdamW(
+            [p for p in self.model.parameters() if p.requires_grad],
+            lr=config.optim.lr,
+            betas=config.optim.betas,
+            eps=config.optim.eps,
+            weight_decay=config.optim.weight_decay,
+        )
+        self.optimizer = accelerator.prepare(optimizer)
+        self.sampler = accelerator.unwrap_model(self.model)
+        self.update = PolicyUpdate(
+            config,
+            model=self.model,
+            sampler=self.sampler,
+            reference=reference,
+            credit=credit,
+            optimizer=self.optimizer,
+            accelerator=accelerator,
+        )
+        decay = config.tune.ema
+        self.average = MovingAverage(self._trained(), decay) if decay is not None else None
+        self.sample = partial(
+            sample_together,
+            config=config,
+            sampler=self.sampler,
+            needs=self.update.needs,
+            accelerator=accelerator,
+        )
+        self.judge = partial(
+            judge_together, reward=reward, accelerator=accelerator, clock=self.clock
+        )
+        order, rollout = config.prompts, config.rollout
+        self.collect = GroupCollector(
+            config,
+            PromptBatches(prompts, per_step=order.per_step, seed=order.seed, balance=order.balance),
+            judge=self.judge,
+            go_gold=partial(
+                go_gold,
+                model=self.model,
+                sampler=self.sampler,
+                reference_image=reference_image,
+                cfg_scale=rollout.cfg_scale,
+                temperature=rollout.temperature,
+            ),
+        )
+        self.record = StepRecorder(
+            config,
+            prompts,
+            run=run,
+            accelerator=accelerator,
+            sample=self.sample,
+            collect=self.collect,
+            advantage=advantage,
+            update=self.update,
+            describe=describe,
+            warn=warn,
+        )
+        self.start = self._restore() if run.resume_step else 0
+
+    def train(self) -> None:
+        """Runs the steps that are left."""
+        total = self.config.train.steps
+        for step in range(self.start + 1, total + 1):
+            self.report(step, self.step(step))
+            if step % self.config.train.checkpoint_every == 0 or step == total:
+                self._save(step)
+
+    def step(self, step: int) -> dict[str, float]:
+        """One step, counted from 1; returns its metrics, which are also written."""
+        self.clock.restart()
+        with self.clock("step"):
+            groups = self.collect.groups(step)
+            for prompts, seed in groups.rounds():
+                with self.clock("rollout"):
+                    rollout = self.sample(prompts, seed)
+                rewards, parts = self.judge(step, rollout)
+                groups.add(rollout, rewards, parts)
+            sampled, trained = groups.sampled, groups.trained
+            advantages = self.advantage(trained.target, trained.rollout.group_size)
+            metrics = self.record.rollout(sampled) | groups.counts
+            metrics |= self.record.samples(step, trained)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.config, step)
+            with self.clock("update"):  # credit, loss, backward pass, optimizer
+                metrics |= self.update(step, trained.rollout, advantages)
+            if self.average is not None:
+                self.average.update(self._trained())
+        metrics |= {"lr": learning_rate(self.config, step), **self._counted(step, sampled)}
+        self.record.metrics(step, metrics, trained)
+        return metrics
+
+    def _counted(self, step: int, sampled: Scored) -> dict[str, float]:
+        """Images sampled since the start, and what the step took."""
+        prompts = step * self.config.prompts.per_step + self.collect.refills
+        seconds = self.clock.seconds
+        return {
+            "samples": prompts * self.config.rollout.group_size,
+            **{f"time/{name}": spent for name, spent in seconds.items()},
+            "time/tokens_per_second": sampled.rollout.tokens.numel() / seconds["step"],
+        }
+
+    # Checkpoints
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+
+    def _save(self, step: int) -> None:
+        main = self.accelerator.is_main_process
+        trained = whole(self._trained(), keep=main)
+        optimizer = whole(self.optimizer.state_dict(), keep=main)
+        averaged = whole({"ema": self.average.state} if self.average else {}, keep=main)
+        if not main:
+            return
+        save_checkpoint(
+            self.run.checkpoints,
+            step,
+            model_state=trained,
+            optimizer=optimizer,
+            extra={"collect": self.collect.state(), "watch": self.record.watch.state(), **averaged},
+            keep=self.config.train.keep_checkpoints,
+        )
+
+    def _restore(self) -> int:
+        saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
+        assert saved.model_state is not None
+        if absent := sorted(set(self._trained()) - set(saved.model_state)):
+            raise RunError(f"{saved.path}: {absent[0]} is not in this checkpoint; same config?")
+        load_trained(self.sampler, saved.model_state, str(saved.path))
+        if self.average is not None:  # one that was switched on since then begins with the weights
+            self.average.load(saved.extra.get("ema", saved.model_state))
+        settings = [
+            {k: v for k, v in group.items() if k != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        assert saved.optimizer is not None
+        self.optimizer.load_state_dict(optimizer_parts(saved.optimizer, self.optimizer))
+        for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(chosen)  # as the configuration says now, which may have been edited
+        if "collect" not in saved.extra:
+            raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
+        self.collect.load(saved.extra["collect"])
+        self.record.watch.load(saved.extra["watch"])
+        self.accelerator.wait_for_everyone()
+        # one process killed between saving and pruning leaves one checkpoint too many
+        if self.accelerator.is_main_process:
+            prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
+        return saved.step

@@ -1,0 +1,1 @@
+"""Models of the embedded worlds, trained from nothing."""
