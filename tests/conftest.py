@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 
 pytest_plugins = ["library_warnings"]
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:

@@ -7,8 +7,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 # The highest first. What stands on one line imports nothing that stands beside it; the files of one folder may.
 FLOORS = """cli
 app

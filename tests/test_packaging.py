@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from repository import ROOT
 
 import t2i_credit
 
-ROOT = Path(__file__).resolve().parent.parent
 # Folder of the repository -> folder of the wheel.
 FOLDERS = {
     "t2i_credit": "t2i_credit",
