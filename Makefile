@@ -93,7 +93,7 @@ $(STAMP): pyproject.toml $(LOCK) $(MOVED)
 	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		$(if $(filter keep,$(TORCH)),$(KEEP_TORCH),python=$$($(FIND_PYTHON)) || exit 1; \
 		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv;) }
-	@echo "==> installing into .venv: the first time about 6 GB from the package index (torch is most of it), 2 to 15 minutes; after that, nothing"
+	@echo "==> installing into .venv: the first time about 7 GB of packages (torch is most of it), 2 to 15 minutes; after that, nothing"
 	@$(if $(filter keep,$(TORCH)),$(PY) .ci/keep_torch.py,cat) $(LOCK) > .venv/constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt "setuptools>=77"
 	@$(PY) -m pip install --disable-pip-version-check --constraint .venv/constraints.txt --no-build-isolation --editable ".[dev,text]"
