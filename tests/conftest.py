@@ -7,13 +7,14 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from repository import ROOT
 
 pytest_plugins = ["library_warnings"]
+# their assertions tell what was compared, as those of the tests do
+pytest.register_assert_rewrite("config_files", "scripted_texts", "training_runs", "updates")
 
 
 def pytest_configure() -> None:
@@ -96,33 +97,6 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A real browser; skips where there is none. Of a module: while it lives, its event loop keeps others from running."""
-    from app_browser import chromium
-
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def address(runs: Path) -> Iterator[str]:
-    """Where the app serves the module's `runs`."""
-    from app_toys import served
-
-    with served(runs) as facts:
-        yield facts["address"]
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """The app in the browser; fails the test if the browser complained."""
-    from app_browser import visited
-
-    with visited(browser, address) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

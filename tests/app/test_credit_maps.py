@@ -8,22 +8,10 @@ import io
 
 import numpy as np
 import pytest
-from app_toys import (
-    PROBE,
-    PROMPT,
-    G,
-    H,
-    V,
-    W,
-    floats,
-    write_toy_run,
-    write_toy_step,
-)
+from app_toys import PROBE, PROMPT, G, H, V, W, floats, write_toy_run, write_toy_step
 from PIL import Image
 
-from t2i_credit.app import (
-    credit_maps,
-)
+from t2i_credit.app import credit_maps
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.writer import RunWriter

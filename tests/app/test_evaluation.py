@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from app_toys import (
-    HEIGHT,
-    WIDTH,
-)
+from app_toys import HEIGHT, WIDTH
 from PIL import Image
 
-from t2i_credit.app import (
-    evaluation,
-)
+from t2i_credit.app import evaluation
 
 
 def test_the_gallery_is_filtered_by_task_and_verdict(shelf):

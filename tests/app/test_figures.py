@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from t2i_credit.app import (
-    charts,
-    figures,
-)
+from t2i_credit.app import charts, figures
 
 
 def test_smoothing_keeps_a_constant_and_bridges_gaps():

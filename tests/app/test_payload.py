@@ -7,9 +7,7 @@ import io
 
 import numpy as np
 import pytest
-from app_toys import (
-    floats,
-)
+from app_toys import floats
 from PIL import Image
 
 from t2i_credit.app.payload import encode, located, outline, palettes, picture_url

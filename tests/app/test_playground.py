@@ -5,13 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from app_toys import (
-    floats,
-)
+from app_toys import floats
 
-from t2i_credit.app import (
-    studio,
-)
+from t2i_credit.app import studio
 from t2i_credit.app.playground import MODES, asked
 from t2i_credit.errors import UserError
 

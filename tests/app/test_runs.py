@@ -5,22 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from app_toys import (
-    PROMPT,
-    H,
-    W,
-    floats,
-    notice_of,
-    write_toy_run,
-)
+from app_toys import PROMPT, H, W, floats, notice_of, write_toy_run
 from PIL import Image
 
-from t2i_credit.app import (
-    compare,
-    credit_maps,
-    evaluation,
-    training,
-)
+from t2i_credit.app import compare, credit_maps, evaluation, training
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.writer import RunWriter

@@ -5,15 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from app_toys import (
-    say_state,
-    write_toy_step,
-)
+from app_toys import say_state, write_toy_step
 
-from t2i_credit.app import (
-    training,
-    words,
-)
+from t2i_credit.app import training, words
 from t2i_credit.app.runs import Recorded, liveliest
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.status import RunStatus

@@ -10,8 +10,6 @@ import torch
 from t2i_credit.credit.dgpo import distribution_guided, normalized_entropy
 from t2i_credit.rollout.logprobs import hellinger
 
-# ---- the other shapes ----
-
 
 def test_distribution_guided_credit_is_a_softmax_of_distance_times_entropy():
     # s = 0.5 * 1, 1 * 0.5, 0.5 * 0 = 0.5, 0.5, 0; s / tau = 1, 1, 0; 3 e / (2 e + 1) = 1.266956
@@ -40,9 +38,6 @@ def test_a_policy_near_its_reference_keeps_distribution_guided_weights_within_tw
     undecided = torch.rand(3, 40, generator=draw)
     credit = distribution_guided(distance, undecided, torch.ones(3, 40, dtype=torch.bool))
     assert 1 < credit.max() < 1.0203 and credit.min() > 0.98
-
-
-# ---- distances and entropies ----
 
 
 def test_normalized_entropy_is_one_for_flat_and_zero_for_certain_logits():

@@ -6,9 +6,7 @@ import pytest
 import torch
 from credit_batch import BATCH, GROUP_SIZE, TOKENS, advantages_of
 
-from t2i_credit.credit.critical import (
-    group_similarity,
-)
+from t2i_credit.credit.critical import group_similarity
 from t2i_credit.credit.stage import opposed_similarity, similarity, similarity_kl_weight
 
 

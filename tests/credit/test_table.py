@@ -12,9 +12,7 @@ from credit_batch import BATCH, GROUP_SIZE, PROMPTS, TOKENS, advantages_of
 from t2i_credit.credit.entry import token_advantages
 from t2i_credit.credit.fields import GROUP_FIELDS, ROLLOUT_FIELDS, UPDATE_FIELDS
 from t2i_credit.credit.table import CREDIT
-from t2i_credit.credit.weights import (
-    uniform,
-)
+from t2i_credit.credit.weights import uniform
 
 CASES = [
     *[(name, {}) for name in sorted(CREDIT)],

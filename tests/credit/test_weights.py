@@ -5,12 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from t2i_credit.credit.weights import (
-    apply_strength,
-    power_rank,
-    proportional,
-    softmax_shape,
-)
+from t2i_credit.credit.weights import apply_strength, power_rank, proportional, softmax_shape
 from t2i_credit.errors import UserError
 
 # ---- power rank ----

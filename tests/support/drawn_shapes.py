@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 
 from t2i_credit.geneval import Detection
 from t2i_credit.worlds.shapes import grammar
-from t2i_credit.worlds.shapes.scene import (
-    Object,
-    Scene,
-)
+from t2i_credit.worlds.shapes.scene import Object, Scene
 
 
 def clause(name: str, count: int = 1, **more: Any) -> dict[str, Any]:

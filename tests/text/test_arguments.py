@@ -26,6 +26,7 @@ from t2i_credit.text.trainer import CreditGRPOTrainer
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*deprecated and will be removed in v6:FutureWarning"
 )
+
 BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "credit of images": ({"credit": "similarity"}, "credit.name: 'similarity' is refused for text"),
     "guided entropy": (

@@ -26,6 +26,7 @@ from t2i_credit.text.settings import PUBLISHED_NEGATIVE, TextCreditConfig
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*deprecated and will be removed in v6:FutureWarning"
 )
+
 AGGREGATES: dict[str, dict[str, Any]] = {
     "grpo": {"aggregate": "sequence"},
     "bnpo": {"aggregate": "token"},

@@ -9,9 +9,7 @@ from drawn_shapes import Drawn
 from t2i_credit.prompts.records import TASKS
 from t2i_credit.worlds.shapes import grammar
 from t2i_credit.worlds.shapes.detector import detect
-from t2i_credit.worlds.shapes.scene import (
-    render,
-)
+from t2i_credit.worlds.shapes.scene import render
 
 PER_TASK = 300
 

@@ -14,13 +14,7 @@ from t2i_credit.geneval import judge
 from t2i_credit.prompts.records import TASKS
 from t2i_credit.worlds.shapes.detector import classes, detect
 from t2i_credit.worlds.shapes.mistakes import shown_record
-from t2i_credit.worlds.shapes.scene import (
-    BACKGROUND,
-    COLORS,
-    SHAPES,
-    SIZE,
-    render,
-)
+from t2i_credit.worlds.shapes.scene import BACKGROUND, COLORS, SHAPES, SIZE, render
 
 
 def picture(shape: str, **where: Any) -> NDArray[np.uint8]:

@@ -16,10 +16,7 @@ from t2i_credit.geneval import Detection, relative_position
 from t2i_credit.prompts.records import RELATIONS, TASKS, validate_spec
 from t2i_credit.worlds.shapes import grammar
 from t2i_credit.worlds.shapes.mistakes import shown_record
-from t2i_credit.worlds.shapes.scene import (
-    COLORS,
-    SHAPES,
-)
+from t2i_credit.worlds.shapes.scene import COLORS, SHAPES
 
 MIRROR = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 WITH_HELD_OUT = ("colors", "position", "color_attr")

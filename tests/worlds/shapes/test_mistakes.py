@@ -13,10 +13,7 @@ from drawn_shapes import clause, record, words
 from t2i_credit.prompts.records import RELATIONS, validate_spec
 from t2i_credit.worlds.shapes import grammar
 from t2i_credit.worlds.shapes.mistakes import CONFUSIONS, shown_record
-from t2i_credit.worlds.shapes.scene import (
-    COLORS,
-    SHAPES,
-)
+from t2i_credit.worlds.shapes.scene import COLORS, SHAPES
 
 
 @pytest.mark.parametrize(
