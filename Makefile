@@ -9,16 +9,22 @@ PYTHON ?=
 KEPT := .venv/.torch-kept
 TORCH ?= $(if $(wildcard $(KEPT)),keep)
 LOCK := requirements.lock
+$(if $(filter-out keep,$(TORCH)),$(error TORCH=$(TORCH): only TORCH=keep is known))
+# What a user's own settings would put in place of .venv's packages, or beside them.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_CONSTRAINT PYTHONPATH PYTHONHOME
 # What setuptools leaves in the tree; deleted modules would live on in it.
 LITTER := build t2i_credit.egg-info
 
 # The stamp holds the folder that the editable install points to: a moved or copied tree is installed again.
 MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" ] || echo FORCE)
+# so is one that is to stand on another torch than it does
+MOVED += $(if $(TORCH),$(if $(wildcard $(KEPT)),,FORCE),$(if $(wildcard $(KEPT)),FORCE))
 
 # A candidate counts only if it runs, is new enough and can make a virtual environment (shims and bare Debian cannot).
 FIND_PYTHON = for p in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit 0; }; done; \
-	echo "error: no Python >= 3.11 with venv found; install one (Debian, Ubuntu: python3 and python3-venv) or name one: make PYTHON=..." >&2; exit 1
+	echo "error: $(if $(PYTHON),PYTHON=$(PYTHON): not a Python >= 3.11 with venv,no Python >= 3.11 with venv found; install one (Debian, Ubuntu: python3 and python3-venv) or name one: make PYTHON=...)" >&2; exit 1
 
 .PHONY: help install demo test newest oldest lock check wheel clean FORCE
 .DEFAULT_GOAL := help
@@ -29,7 +35,7 @@ help: ## this list
 install: $(STAMP) ## the package (editable) and the developers' tools in the versions of requirements.lock, in .venv
 
 demo: $(STAMP) ## the whole thing on the embedded generator: no GPU, no downloads after the install
-	@.venv/bin/t2i-credit demo
+	@$(PY) -m t2i_credit.cli demo
 
 test: $(STAMP) ## the tests: no GPU, no network
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
@@ -79,22 +85,25 @@ clean: ## removes what the targets above made, .venv included; runs/ stays
 	rm -rf .venv .venv-newest .venv-oldest dist $(LITTER) .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A candidate of TORCH=keep is the environment that is active; what it holds is seen from .venv, which cannot change it.
+# A candidate of TORCH=keep is the environment that is active. What it holds is seen from .venv, which cannot change it; or it
+# is .venv itself.
 define KEEP_TORCH
-python=$${PYTHON:-$$(command -v python3 || command -v python)}; \
+python=$${PYTHON:-$$(command -v python3 || command -v python || echo python3)}; \
 "$$python" .ci/keep_torch.py || exit 1; \
-echo "==> creating .venv on top of $$python, whose torch stays"; "$$python" -m venv --clear .venv && \
-"$$python" -c 'import site, sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
-	> "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/underneath.pth" && touch $(KEPT);
+[ "$$("$$python" -c 'import sys; print(sys.prefix)')" = "$$(pwd -P)/.venv" ] || { \
+	echo "==> creating .venv on top of $$python, whose torch stays"; "$$python" -m venv --clear .venv && \
+	"$$python" -c 'import sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
+		> "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/underneath.pth"; } && touch $(KEPT);
 endef
+USABLE = $(PY) -c 'import sys, pip._internal; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+	$(if $(TORCH),[ -e $(KEPT) ] && $(PY) .ci/keep_torch.py 2>/dev/null,[ ! -e $(KEPT) ])
 
 # setuptools first, so that a second install builds without asking the network for it.
 $(STAMP): pyproject.toml $(LOCK) $(MOVED)
-	@$(PY) -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-		$(if $(filter keep,$(TORCH)),$(KEEP_TORCH),python=$$($(FIND_PYTHON)) || exit 1; \
+	@{ $(USABLE); } || { $(if $(TORCH),$(KEEP_TORCH),python=$$($(FIND_PYTHON)) || exit 1; \
 		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv;) }
 	@echo "==> installing into .venv: the first time about 7 GB of packages (torch is most of it), 2 to 15 minutes; after that, nothing"
-	@$(if $(filter keep,$(TORCH)),$(PY) .ci/keep_torch.py,cat) $(LOCK) > .venv/constraints.txt
+	@$(if $(TORCH),$(PY) .ci/keep_torch.py,cat) $(LOCK) > .venv/constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt "setuptools>=77"
 	@$(PY) -m pip install --disable-pip-version-check --constraint .venv/constraints.txt --no-build-isolation --editable ".[dev,text]"
 	@pwd -P > $(STAMP)

@@ -6,6 +6,7 @@ a pair that works, then with that of .venv, which stands on it.
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -40,8 +41,17 @@ def brought_by(*lines: str) -> set[str]:
     return found
 
 
+def numbers(text: str) -> list[int]:
+    """Major and minor of a version."""
+    return [int(part) for part in re.findall(r"\d+", text)[:2]]
+
+
 def main(lock: str | None) -> None:
-    """Exit code 1 and one line where there is no pair that works. Without a lock that is all."""
+    """Exit code 1 and one line where there is no pair that works and is new enough. Without a lock that is all."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - whatever is active starts this
+        sys.exit(
+            f"error: TORCH=keep needs Python >= 3.11, and {sys.prefix} has {sys.version.split()[0]}"
+        )
     try:
         import_module(KEPT[1])  # imports torch, and registers torchvision::nms with it or fails
     except Exception as error:
@@ -50,6 +60,11 @@ def main(lock: str | None) -> None:
         sys.exit(
             f"error: TORCH=keep needs {what} in {sys.prefix}, and they do not import: "
             + str(error).strip().splitlines()[0]
+        )
+    least = re.search(r'"torch>=([\d.]+)"', Path("pyproject.toml").read_text(encoding="utf-8"))
+    if least and numbers(version(KEPT[0])) < numbers(least[1]):
+        sys.exit(
+            f"error: TORCH=keep needs torch >= {least[1]}, and {sys.prefix} has {version(KEPT[0])}"
         )
     if lock is None:
         return

@@ -31,7 +31,7 @@ def main() -> Any:
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)  # last, so that no file there stands in for an installed package
     if "--verbose" in sys.argv:  # of the commands, too: wherever it stands
-        sys.argv.remove("--verbose")
+        sys.argv[:] = [word for word in sys.argv if word != "--verbose"]
         os.environ[VERBOSE_VARIABLE] = "1"
     quiet_libraries()
     try:

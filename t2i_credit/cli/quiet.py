@@ -38,7 +38,7 @@ _BESIDE = (
 def quiet_libraries() -> None:
     """Leaves out warnings and log lines of libraries, in this process and those that it starts, unless
     $T2I_CREDIT_VERBOSE says otherwise. To be called before they are imported."""
-    if os.environ.get(VERBOSE_VARIABLE, "0") != "0":
+    if os.environ.get(VERBOSE_VARIABLE, "").lower() not in ("", "0", "false", "no"):
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

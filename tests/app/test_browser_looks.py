@@ -88,7 +88,9 @@ def test_a_wide_screen_is_used_and_nothing_runs_over_its_edge(page):
         open_tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 1920, name
     open_tab(page, "Credit maps")
-    assert page.locator(".tile.stage").bounding_box()["width"] > 500
+    stage = page.locator(".tile.stage")
+    stage.wait_for()  # the maps of a step arrive after the tab
+    assert stage.bounding_box()["width"] > 500
 
 
 def test_the_chosen_step_and_prompt_are_kept_while_another_tab_is_open(page):

@@ -76,11 +76,11 @@ def test_a_torch_and_a_torchvision_that_do_not_fit_are_one_line() -> None:
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_verbose_is_understood_wherever_it_stands(tmp_path: Path, place: str) -> None:
-    words = ["train", "shapes/grpo", "--dry-run"]
-    words = ["--verbose", *words] if place == "before" else [*words, "--verbose"]
+    words = ["prompts", "--out", "made.jsonl", "--per-task", "1"]
+    words = ["--verbose", *words] if place == "before" else [*words, "--verbose", "--verbose"]
     code = "import sys; from t2i_credit.cli import main; sys.argv[1:] = sys.argv[2:]; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "", *words], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "Plan" in done.stdout
+    assert "prompts: made.jsonl" in done.stdout

@@ -25,7 +25,7 @@ from ...training.policy import both_branches, mixed_precision, passes_needed, sa
 from .timing import cpu_threads, seconds
 
 ENOUGH = 0.5  # seconds; a slice that takes longer is not made larger
-SLOW = 2.0  # seconds; a slice that takes longer is not run again, setting up included
+SLOW = 20.0  # seconds; a slice that takes longer is not run again, setting up included
 GROWTH = 4
 DECODED = 4  # tokens that a slice of sampling feeds back
 REPLAYED = 64  # the same where a GPU replays its steps, which takes less than recording them
