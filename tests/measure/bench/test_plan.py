@@ -89,11 +89,11 @@ def test_the_update_takes_the_passes_of_the_configuration(
 
 def test_a_slice_that_takes_a_while_is_not_made_larger(monkeypatch: pytest.MonkeyPatch) -> None:
     model, config = tiny_model(WideConfig), settings()
-    clock = Clock(model, 1.0)
+    clock = Clock(model, 10.0)
     found = estimated(model, config, clock, monkeypatch, prompts=[Prompt("a red circle")] * 4)
     # two branches of <bos> a red circle <image>: 2 x 5 for the first token, 4 x 2 to feed four tokens back, after the
     # first token alone; then the update of the fewest tokens, 32 of 6 images: a group of 4, its prompts and 5 inputs
-    assert clock.now == (10 + 18) + (10 + 8 * 5)
+    assert clock.now == 10 * ((10 + 18) + (10 + 8 * 5))
     assert sum(found.values()) > 3 * clock.now  # of 16 images
 
 
