@@ -7,7 +7,7 @@ Shapes: P prompts, L prompt positions (left-padded), T image tokens, D hidden si
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as remembered
 from typing import Any
@@ -79,17 +79,17 @@ def run_backbone(
         cache: keys and values of what ran before; is filled.
         inputs: what else its `forward` takes: `inputs_embeds`, `attention_mask`, `position_ids`, `use_cache`.
     """
-    name = _cache_argument(type(backbone))
+    name = _cache_argument(type(backbone).forward)
     given = {} if cache is None else {name: cache}
     found = backbone(**inputs, **given)
     return found.last_hidden_state, getattr(found, name)
 
 
 @remembered
-def _cache_argument(backbone_class: type[nn.Module]) -> str:
+def _cache_argument(forward: Callable[..., Any]) -> str:
     """What a backbone calls its cache: `cache` from transformers 5.24 on, which warns of the old name and drops it in
     5.40. Can go, and `cache` be written, once no supported transformers is older than 5.24."""
-    named = "cache" in inspect.signature(backbone_class.forward).parameters
+    named = "cache" in inspect.signature(forward).parameters
     return "cache" if named else "past_key_values"
 
 

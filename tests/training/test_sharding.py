@@ -54,7 +54,8 @@ pytestmark = pytest.mark.xdist_group("sharding")  # one worker starts the two pr
 SIZE = 2  # samples of each of three prompts: one prompt for the first process, two for the second
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5, -2.0, 2.0])
 STEPS = 5
-GATHER = "all_gather_single"  # what fully_shard gathers with
+# what fully_shard gathers with; the second name is that of older ones, torch 2.9 among them
+GATHER = next(n for n in ("all_gather_single", "all_gather_into_tensor") if hasattr(dist, n))
 WHOLE = {"sharding": "none"}
 LORA = {"tune": {"lora_rank": 2}}
 
