@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from app_browser import PATIENCE, TABS, asked, choose_run, open_tab, visited
+from app_browser import PATIENCE, TABS, asked, box, choose_run, open_tab, visited
 from app_toys import PROBE, PROMPT, SCRIPT, H, W, forget_numbers, write_toy_run
 from PIL import Image
 
@@ -34,9 +34,12 @@ def point_at(page, row, column, *, grid=(H, W), click=True):
     """Clicks the middle of a token of the large picture."""
     stage = page.locator(".tile.stage")
     stage.scroll_into_view_if_needed()
-    box = stage.bounding_box()
+    size = box(page, ".tile.stage")
     height, width = grid
-    place = {"x": box["width"] * (column + 0.5) / width, "y": box["height"] * (row + 0.5) / height}
+    place = {
+        "x": size["width"] * (column + 0.5) / width,
+        "y": size["height"] * (row + 0.5) / height,
+    }
     stage.click(position=place) if click else stage.hover(position=place)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from app_browser import TABS, asked, choose_run, open_tab, visited
+from app_browser import TABS, asked, box, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
 from PIL import Image
 
@@ -63,9 +63,7 @@ def test_tokens_that_earned_the_reward_shine_on_the_training_page(page):
 
 def test_the_picture_stands_in_full_colour_beside_its_map(page):
     open_tab(page, "Credit maps")
-    picture, stage = (
-        page.locator(f".pair .tile.{name}").bounding_box() for name in ("plate", "stage")
-    )
+    picture, stage = (box(page, f".pair .tile.{name}") for name in ("plate", "stage"))
     assert picture["width"] == pytest.approx(stage["width"], abs=2)
     assert picture["y"] == stage["y"] and picture["x"] < stage["x"]
     assert page.locator(".tile.plate img.grey").count() == 0
@@ -88,9 +86,7 @@ def test_a_wide_screen_is_used_and_nothing_runs_over_its_edge(page):
         open_tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 1920, name
     open_tab(page, "Credit maps")
-    stage = page.locator(".tile.stage")
-    stage.wait_for()  # the maps of a step arrive after the tab
-    assert stage.bounding_box()["width"] > 500
+    assert box(page, ".tile.stage")["width"] > 500
 
 
 def test_the_chosen_step_and_prompt_are_kept_while_another_tab_is_open(page):

@@ -62,6 +62,14 @@ def open_tab(page: Any, name: str, shown: str | None = None) -> None:
     page.wait_for_selector(shown or TABS[name])
 
 
+def box(page: Any, css: str) -> dict[str, float]:
+    """Where the first such element lies (x, y, width, height in CSS pixels), once it has a size. An answer that draws the tab again
+    takes elements away, so finding one and measuring it are one step in the page."""
+    measured = """css => { const one = document.querySelector(css)?.getBoundingClientRect();
+        return one && one.width > 0 && one.toJSON(); }"""
+    return page.wait_for_function(measured, arg=css).json_value()
+
+
 def choose_run(page: Any, name: str) -> None:
     """Another run in the list at the top."""
     page.locator("#run input").click()
