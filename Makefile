@@ -21,6 +21,11 @@ MOVED := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" ] || echo FORCE
 # so is one that is to stand on another torch than it does
 MOVED += $(if $(TORCH),$(if $(wildcard $(KEPT)),,FORCE),$(if $(wildcard $(KEPT)),FORCE))
 
+# and one that is to run another Python
+PYTHON_IS := -c 'import os, sys; print(sys.version, os.path.realpath(sys.base_prefix))'
+OTHER := $(if $(PYTHON),$(shell [ "$$("$(PYTHON)" $(PYTHON_IS) 2>&1)" = "$$($(PY) $(PYTHON_IS) 2>/dev/null)" ] || echo FORCE))
+MOVED += $(OTHER)
+
 # A candidate counts only if it runs, is new enough and can make a virtual environment (shims and bare Debian cannot).
 FIND_PYTHON = for p in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; exit 0; }; done; \
@@ -95,7 +100,7 @@ python=$${PYTHON:-$$(command -v python3 || command -v python || echo python3)}; 
 	"$$python" -c 'import sys; print(*[p for p in sys.path if p.endswith("-packages")], sep="\n")' \
 		> "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/underneath.pth"; } && touch $(KEPT);
 endef
-USABLE = $(PY) -c 'import sys, pip._internal; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+USABLE = $(if $(OTHER),false,true) && $(PY) -c 'import sys, pip._internal; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
 	$(if $(TORCH),[ -e $(KEPT) ] && $(PY) .ci/keep_torch.py 2>/dev/null,[ ! -e $(KEPT) ])
 
 # setuptools first, so that a second install builds without asking the network for it.
