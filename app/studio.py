@@ -155,6 +155,9 @@ class Studio:
         stop: threading.Event,
         tell: Callable[[Progress], None],
     ) -> None:
+        from ..api.parts import unread_by
+        from ..interfaces import Prompt
+
         try:
             check(takes, settings)
             done: list[dict[str, Any]] = []
@@ -164,7 +167,7 @@ class Studio:
                     raise Cancelled
                 tell(Progress(number / len(takes), f"loading {take.model} …"))
                 model = self.model(take.model)
-                remarks += unknown_words(model, take)
+                remarks += unread_by(model, [Prompt(take.prompt, take.negative)])
 
                 def report(tokens: Sequence[Any], number: int = number, model: Any = model) -> None:
                     tell(forming(model, takes, number, tokens, done))
@@ -174,7 +177,7 @@ class Studio:
             images = "1 image" if settings.count == 1 else f"{settings.count} images"
             each = " each" if len(takes) > 1 else ""
             says = f"{images}{each}, seed {settings.seed}"
-            says += f" · the model has never seen: {', '.join(remarks)}" if remarks else ""
+            says = " · ".join([says, *dict.fromkeys(remarks)])
             tell(Progress(1.0, says, finished(done), over=True))
         except Cancelled:
             tell(CANCELLED)
@@ -287,11 +290,3 @@ def forming(
     group = {"prompt": takes[number].title, "says": says, "samples": samples, "large": True}
     value = {"groups": [group], "map": None, "key": f"{number}-{len(tokens)}-{id(tokens)}"}
     return Progress(share, says, value)
-
-
-def unknown_words(model: Any, take: Take) -> list[str]:
-    """The words of a take that the model has never seen, if it can tell."""
-    if not hasattr(model, "unknown_words"):
-        return []
-    texts = (take.prompt, take.negative or "")
-    return list(dict.fromkeys(word for text in texts for word in model.unknown_words(text)))

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from ..errors import ModelError
+from ..prompts.limits import shortened, words_unknown
 from .decoding import PromptCondition, left_padded
 from .files import load_tensors, read_object, require_files, require_values
 from .llama_image import LlamaImageModel
@@ -148,25 +149,30 @@ class EmbeddedModel(LlamaImageModel):
         self, prompts: Sequence[str], negatives: Sequence[str | None] | None
     ) -> PromptCondition:
         """Encodes prompts as <bos> words <image>; a null prompt has padding in place of its positive's words."""
-        rows = [self._ids(text) for text in prompts]
+        rows = [self.prompt_ids(text) for text in prompts]
         if negatives is not None:
             assert len(negatives) == len(prompts), (len(negatives), len(prompts))
             rows += [
-                self._null_ids(rows[i]) if text is None else self._ids(text)
+                self._null_ids(rows[i]) if text is None else self.prompt_ids(text)
                 for i, text in enumerate(negatives)
             ]
         return left_padded(rows, self.text_tokenizer.pad_token_id, len(prompts), self.device)
 
-    def _ids(self, text: str) -> list[int]:
+    def prompt_ids(self, text: str) -> list[int]:
         words = self.text_tokenizer(text.lower(), add_special_tokens=False)["input_ids"]
         limit = self.language_model.config.max_position_embeddings - self.grid[0] * self.grid[1]
         if len(words) + 2 > limit:
-            raise ModelError(f"prompt of {len(words)} words; the model takes at most {limit - 2}")
+            raise ModelError(
+                f"prompt {shortened(text)!r}: {len(words)} words; the model takes at most {limit - 2}"
+            )
         convert = self.text_tokenizer.convert_tokens_to_ids
         return [self.text_tokenizer.bos_token_id, *words, convert(IMAGE)]
 
     def _null_ids(self, ids: list[int]) -> list[int]:
         return [ids[0], *[self.text_tokenizer.pad_token_id] * (len(ids) - 2), ids[-1]]
+
+    def check(self, prompts: Sequence[str]) -> list[str]:
+        return super().check(prompts) + words_unknown("the model", prompts, self.unknown_words)
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a prompt that the model has never seen."""

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from ..errors import ModelError
+from ..prompts.limits import shortened
 from .decoding import PromptCondition, left_padded
 from .files import load_processor, load_weights, read_object
 from .image_tokenizer import ImageScale
@@ -84,15 +85,15 @@ class Emu3ImageModel(LlamaImageModel):
         """Encodes prompts as the processor does for image generation; the null prompt is the empty text."""
         texts = [*prompts, *(text or "" for text in negatives or ())]
         assert negatives is None or len(texts) == 2 * len(prompts), (len(texts), len(prompts))
-        rows = [self._ids(text) for text in texts]
+        rows = [self.prompt_ids(text) for text in texts]
         pad = self.language_model.config.pad_token_id
         return left_padded(rows, pad, len(prompts), self.device)
 
-    def _ids(self, text: str) -> list[int]:
+    def prompt_ids(self, text: str) -> list[int]:
         ids = self.processor(text=text, return_for_image_generation=True)["input_ids"][0]
         if len(ids) > self.prompt_limit:
             raise ModelError(
-                f"prompt of {len(ids)} tokens; the model takes at most {self.prompt_limit}"
+                f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
             )
         return list(ids)
 

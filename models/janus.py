@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..errors import ModelError
+from ..prompts.limits import shortened
 from . import image_tokenizer
 from .decoding import PromptCondition, left_padded
 from .files import load_processor, load_weights
@@ -70,22 +71,22 @@ class JanusImageModel(LlamaImageModel):
     ) -> PromptCondition:
         """Encodes prompts as the processor does for image generation; a null prompt keeps its positive's <bos> and
         image start, with padding, which is attended to, in place of everything else."""
-        rows = [self._ids(text) for text in prompts]
+        rows = [self.prompt_ids(text) for text in prompts]
         if negatives is not None:
             assert len(negatives) == len(prompts), (len(negatives), len(prompts))
             rows += [
-                self._null_ids(rows[i]) if text is None else self._ids(text)
+                self._null_ids(rows[i]) if text is None else self.prompt_ids(text)
                 for i, text in enumerate(negatives)
             ]
         return left_padded(rows, self.pad, len(prompts), self.device)
 
-    def _ids(self, text: str) -> list[int]:
+    def prompt_ids(self, text: str) -> list[int]:
         chat = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         shown = self.processor.apply_chat_template(chat, add_generation_prompt=True)
         ids = self.processor(text=shown, generation_mode="image")["input_ids"][0].tolist()
         if len(ids) > self.prompt_limit:
             raise ModelError(
-                f"prompt of {len(ids)} tokens; the model takes at most {self.prompt_limit}"
+                f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
             )
         return ids
 

@@ -57,7 +57,21 @@ class LlamaImageModel(nn.Module):
         """(V, C) code vectors of the image tokenizer."""
         raise NotImplementedError
 
+    def check(self, prompts: Sequence[str]) -> list[str]:
+        """Lines about what the model does not read of its prompts.
+
+        Raises:
+            ModelError: one is too long for it.
+        """
+        for text in dict.fromkeys(prompts):
+            self.prompt_ids(text)
+        return []
+
     # What a subclass says
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """The tokens of a prompt, with what the model puts around it. Raises ModelError if they are too many."""
+        raise NotImplementedError
 
     def embed_prompts(self, inputs: Tensor) -> Tensor:
         """A condition's inputs (N, L, ...) to input embeddings (N, L, D)."""

@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTok
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from ..errors import ModelError
+from ..prompts.limits import prompts_cut
 from . import image_tokenizer
 from .decoding import PromptCondition
 from .image_tokenizer import ImageScale
@@ -161,17 +162,23 @@ class LlamaGenModel(LlamaImageModel):
 
     @torch.no_grad()
     def _encoded(self, text: str) -> Tensor:
-        """(L, C) on the CPU. Of the original's cleaning of web captions, case and white space."""
+        """(L, C) on the CPU."""
+        ids = self._caption_ids(text, max_length=self.caption_length, truncation=True)
+        assert self.t5 is not None
+        found = self.t5(input_ids=torch.tensor([ids], device=self.device)).last_hidden_state[0]
+        return found.float().cpu()
+
+    def check(self, prompts: Sequence[str]) -> list[str]:
+        def tokens(text: str) -> int:
+            return len(self._caption_ids(text, verbose=False))
+
+        return prompts_cut("the model", prompts, tokens, self.caption_length)
+
+    def _caption_ids(self, text: str, **options: Any) -> list[int]:
+        """A caption's tokens. Of the original's cleaning of web captions, case and white space."""
         if self.t5 is None or self.tokenizer is None:
             raise ModelError("this LlamaGen folder has no T5 encoder (t5 in its config.json)")
-        ids = self.tokenizer(
-            " ".join(text.lower().split()),
-            max_length=self.caption_length,
-            truncation=True,
-            return_tensors="pt",
-        )["input_ids"]
-        found = self.t5(input_ids=ids.to(self.device)).last_hidden_state[0]
-        return found.float().cpu()
+        return self.tokenizer(" ".join(text.lower().split()), **options)["input_ids"]
 
     def embed_prompts(self, inputs: Tensor) -> Tensor:
         return self.caption_embedding(inputs)

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import TrainingError
-from ..interfaces import Prompt, RewardFn
+from ..interfaces import Prompt, RewardFn, plugin_values
 from .aesthetic import aesthetic
 from .clip import clip
 from .geneval import geneval
@@ -41,11 +40,14 @@ class WeightedReward:
 
     parts: Mapping[str, tuple[float, RewardFn]]
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError if a part cannot judge one of the prompts."""
-        for _, reward in self.parts.values():
-            if hasattr(reward, "check"):
-                reward.check(prompts)
+    def check(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Lines about what the parts do not read of the prompts.
+
+        Raises:
+            UserError: a part cannot judge one of them.
+        """
+        checks = [reward.check for _, reward in self.parts.values() if hasattr(reward, "check")]
+        return [line for check in checks for line in check(prompts) or ()]
 
     @torch.no_grad()
     def __call__(
@@ -56,21 +58,16 @@ class WeightedReward:
         A reward may answer with parts of its own, as this one does: they are kept as "name/part", and not added up.
 
         Raises:
-            TrainingError: a part returns another number of rewards, or one that is not finite.
+            TrainingError: a part returns something else than one finite number per image.
         """
         values: dict[str, Tensor] = {}
         total = torch.zeros(len(prompts), device=images.device)
         for name, (weight, reward) in self.parts.items():
             scored: Any = reward(images, prompts)
             part, details = scored if isinstance(scored, tuple) else (scored, {})
-            part = part.float().to(images.device)
-            if part.shape != (len(prompts),):
-                shape = tuple(part.shape)
-                raise TrainingError(f"reward {name}: shape {shape} for {len(prompts)} images")
-            if not bool(torch.isfinite(part).all()):
-                raise TrainingError(f"reward {name}: not finite for an image of this batch")
-            values[name] = part
-            for key, detail in details.items():
-                values[f"{name}/{key}"] = detail.float().to(images.device)
-            total = total + weight * part
+            named = {name: part, **{f"{name}/{key}": detail for key, detail in details.items()}}
+            for key, found in named.items():
+                found = plugin_values(found, (len(prompts),), f"reward {key}")
+                values[key] = found.to(images.device)
+            total = total + weight * values[name]
         return total, values

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import PromptError
 from ..interfaces import Prompt
+from ..prompts.limits import prompts_cut
 from .clip_tower import ClipTower, Dtype, open_clip_tower
 
 BatchSize = Annotated[int, Field(ge=1)]
@@ -20,25 +21,39 @@ Scale = Literal["cosine", "logit"]
 class ClipReward:
     """The similarity of each image with its own prompt.
 
+    A text model reads a few tokens (77 with most) and no more: `check` says whose end is lost.
+
     Range: "cosine" [-1, 1], in practice 0.1 to 0.4 with web-trained models; "logit" is that times the model's logit scale
     (100 with most), plus its bias if it has one.
 
     Attributes:
+        name: of the reward, for messages.
         tower: the model.
         scale: see above.
         batch_size: most images in one forward pass.
     """
 
-    def __init__(self, tower: ClipTower, scale: Scale, batch_size: int) -> None:
+    def __init__(self, name: str, tower: ClipTower, scale: Scale, batch_size: int) -> None:
+        self.name = name
         self.tower, self.scale, self.batch_size = tower, scale, batch_size
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises PromptError if a prompt has a word that the model cannot tell from other unknown ones."""
+    def check(self, prompts: Sequence[Prompt]) -> list[str]:
+        """A line about prompts that are read in part.
+
+        Raises:
+            PromptError: one has a word that the model cannot tell from other unknown ones.
+        """
         for prompt in prompts:
             if unknown := self.tower.unknown_words(prompt.text):
                 raise PromptError(
                     f"prompt {prompt.text!r}: {self.tower.name} does not know {unknown[0]!r}; name another CLIP model"
                 )
+        return prompts_cut(
+            f"reward {self.name} ({self.tower.name})",
+            [prompt.text for prompt in prompts],
+            self.tower.text_tokens,
+            self.tower.text_limit,
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -74,4 +89,4 @@ def clip(
         ModelError: the model is not there, or does not fit.
     """
     tower = open_clip_tower(model, pretrained, device=device, dtype=dtype, reward="clip")
-    return ClipReward(tower, scale, batch_size)
+    return ClipReward("clip", tower, scale, batch_size)

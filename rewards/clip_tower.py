@@ -38,6 +38,9 @@ class ClipTower:
     Attributes:
         name: for messages.
         width: E, of the embeddings.
+        text_limit: tokens of a text that are read.
+        text_tokens: the tokens of a whole text, its marks of beginning and end included.
+        unknown_words: the words of a text that it cannot tell apart.
         logit_scale, logit_bias: a logit is logit_scale * cosine + logit_bias.
         device: where it runs.
     """
@@ -48,6 +51,8 @@ class ClipTower:
         *,
         encode_image: Callable[[Tensor], Tensor],
         encode_text: Callable[[list[str]], Tensor],
+        text_limit: int,
+        text_tokens: Callable[[str], int],
         unknown_words: Callable[[str], list[str]],
         prepare: ClipInput,
         width: int,
@@ -58,6 +63,7 @@ class ClipTower:
     ) -> None:
         self.name, self.width, self.device, self.dtype = name, width, device, dtype
         self.logit_scale, self.logit_bias = logit_scale, logit_bias
+        self.text_limit, self.text_tokens = text_limit, text_tokens
         self.unknown_words = unknown_words
         self._encode_image, self._encode_text, self._prepare = encode_image, encode_text, prepare
         self._texts: dict[str, Tensor] = {}
@@ -149,6 +155,8 @@ def _load_open_clip(
         weights or name,
         encode_image=net.encode_image,
         encode_text=lambda texts: net.encode_text(tokenizer(texts).to(device)),
+        text_limit=tokenizer.context_length,
+        text_tokens=lambda text: _open_clip_tokens(tokenizer, text),
         unknown_words=lambda text: _unknown_words(getattr(tokenizer, "tokenizer", None), text),
         prepare=ClipInput.of_open_clip(open_clip.get_model_preprocess_cfg(net)),
         width=width,
@@ -203,13 +211,11 @@ def _load_transformers(
             f"{reward}: {processor}: size {pictures.size} with crop {crop} is not supported"
         )
 
+    limit = net.config.text_config.max_position_embeddings
+
     def encode_text(texts: list[str]) -> Tensor:
         found = tokenizer(
-            texts,
-            padding=True,
-            truncation=True,
-            max_length=net.config.text_config.max_position_embeddings,
-            return_tensors="pt",
+            texts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(device)
         return net.get_text_features(**found).pooler_output
 
@@ -217,6 +223,8 @@ def _load_transformers(
         model,
         encode_image=lambda pixels: net.get_image_features(pixels).pooler_output,
         encode_text=encode_text,
+        text_limit=limit,
+        text_tokens=lambda text: len(tokenizer(text, verbose=False).input_ids),
         unknown_words=lambda text: [],
         prepare=ClipInput(crop, tuple(pictures.image_mean), tuple(pictures.image_std)),
         width=net.config.projection_dim,
@@ -224,6 +232,14 @@ def _load_transformers(
         device=device,
         dtype=getattr(torch, dtype),
     )
+
+
+def _open_clip_tokens(tokenizer: Any, text: str) -> int:
+    """How many tokens a text has before open_clip cuts it."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:  # OpenAI's byte pairs, between one mark of beginning and one of end
+        return len(tokenizer.encode(text)) + 2
+    return len(inner(tokenizer.clean_fn(text), verbose=False).input_ids)
 
 
 def _unknown_words(tokenizer: Any, text: str) -> list[str]:

@@ -31,7 +31,7 @@ def pickscore(
         ModelError: the model is not there, or does not fit.
     """
     tower = transformers_tower(model, processor, device=device, dtype=dtype, reward="pickscore")
-    return ClipReward(tower, "logit", batch_size)
+    return ClipReward("pickscore", tower, "logit", batch_size)
 
 
 def hpsv2(
@@ -59,4 +59,4 @@ def hpsv2(
             f"hpsv2: weights: {weights} is no file; HPS_v2.1_compressed.pt is at huggingface.co/xswu/HPSv2"
         )
     tower = open_clip_tower(model, weights, device=device, dtype=dtype, reward="hpsv2")
-    return ClipReward(tower, "cosine", batch_size)
+    return ClipReward("hpsv2", tower, "cosine", batch_size)

@@ -20,7 +20,9 @@ from ..config.messages import one_line
 from ..errors import ConfigError, TrainingError
 from ..interfaces import Prompt
 from .wire import (
+    CheckAnswer,
     CheckRequest,
+    M,
     Message,
     ScoreAnswer,
     ScoreRequest,
@@ -58,13 +60,20 @@ class RemoteReward:
         if token is not None:
             self.headers["Authorization"] = f"Bearer {token}"
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises TrainingError if the server is away, or cannot judge one of the prompts."""
+    def check(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Lines about what the server's rewards do not read of the prompts.
+
+        Raises:
+            TrainingError: the server is away, or cannot judge one of them.
+        """
+        lines: list[str] = []
         distinct = list({p.text + repr(p.spec): p for p in prompts}.values())
         with self._client() as client:
             for first in range(0, len(distinct), PROMPTS_AT_ONCE):
                 part = distinct[first : first + PROMPTS_AT_ONCE]
-                self._ask(client, "/check", CheckRequest(prompts=pack_prompts(part)))
+                body = self._ask(client, "/check", CheckRequest(prompts=pack_prompts(part)))
+                lines += self._parsed(CheckAnswer, body).lines
+        return list(dict.fromkeys(lines))
 
     def __call__(
         self, images: Tensor, prompts: Sequence[Prompt]
@@ -90,19 +99,25 @@ class RemoteReward:
             packed = pack_images(images[part])
             question = ScoreRequest(prompts=pack_prompts(prompts[part]), images=packed)
             body = self._ask(client, "/score", question)
-            try:
-                answer = parse(ScoreAnswer, body)
-            except WireError as error:
-                shown = one_line(body[:60].decode("utf-8", "replace"))
-                raise TrainingError(
-                    f"reward remote: {self.url}: {error}; it said {shown!r}"
-                ) from None
+            answer = self._parsed(ScoreAnswer, body)
             for name, values in {"total": answer.total, **answer.parts}.items():
                 if len(values) != len(packed):
                     raise TrainingError(
                         f"reward remote: {self.url}: {name} has {len(values)} values for {len(packed)} images"
                     )
             yield answer
+
+    def _parsed(self, kind: type[M], body: bytes) -> M:
+        """The message in a body.
+
+        Raises:
+            TrainingError: it is something else.
+        """
+        try:
+            return parse(kind, body)
+        except WireError as error:
+            shown = one_line(body[:60].decode("utf-8", "replace"))
+            raise TrainingError(f"reward remote: {self.url}: {error}; it said {shown!r}") from None
 
     def _client(self) -> httpx.Client:
         """Connections to the server alone: proxies named in the environment are not used."""

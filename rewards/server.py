@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..interfaces import Prompt
 from .wire import (
+    CheckAnswer,
     CheckRequest,
     ScoreAnswer,
     ScoreRequest,
@@ -38,7 +39,7 @@ AT_ONCE = 16  # requests held at a time; more are told to come back (503)
 class ServedReward(Protocol):
     """The weighted sum of several rewards."""
 
-    def check(self, prompts: Sequence[Prompt]) -> None: ...
+    def check(self, prompts: Sequence[Prompt]) -> list[str]: ...
 
     def __call__(
         self, images: Tensor, prompts: Sequence[Prompt]
@@ -87,8 +88,8 @@ def create_app(
     def check(body: bytes) -> dict[str, Any]:
         prompts = unpack_prompts(parse(CheckRequest, body).prompts)
         with turn:
-            reward.check(prompts)
-        return {"prompts": len(prompts)}
+            lines = reward.check(prompts)
+        return CheckAnswer(prompts=len(prompts), lines=lines).model_dump()
 
     def score(body: bytes) -> dict[str, Any]:
         message = parse(ScoreRequest, body)

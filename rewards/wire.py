@@ -65,6 +65,13 @@ class CheckRequest(Message):
     prompts: list[PromptMessage]
 
 
+class CheckAnswer(Message):
+    """Yes, all of them; with lines about what is not read of them."""
+
+    prompts: int
+    lines: list[str] = []
+
+
 class ScoreRequest(Message):
     """B prompts and B images, all of one size."""
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .errors import TrainingError
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -229,6 +231,33 @@ class Rollout:
 
 def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return None if a is None or b is None else torch.cat([a, b])
+
+
+def plugin_values(values: Any, shape: tuple[int, ...], who: str) -> Tensor:
+    """What a plug-in returned as a float32 tensor, on its own device.
+
+    Args:
+        values: a tensor, a numpy array, or numbers in lists.
+        shape: that it must have.
+        who: the plug-in, for messages, such as "reward my_rewards:brightness".
+
+    Raises:
+        TrainingError: it is something else, has another shape, or a value that is not finite.
+    """
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.as_tensor(values, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(values).__name__
+            raise TrainingError(
+                f"{who}: returned {kind}; a tensor, an array or a list of numbers is needed"
+            ) from None
+    if values.shape != shape:
+        raise TrainingError(f"{who}: returned shape {tuple(values.shape)}; {shape} is needed")
+    values = values.float()
+    if not bool(torch.isfinite(values).all()):
+        raise TrainingError(f"{who}: returned a value that is not finite")
+    return values
 
 
 class RewardFn(Protocol):

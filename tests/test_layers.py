@@ -21,7 +21,8 @@ training rewards
 worlds heatmap config
 geneval run_folder models credit
 prompts rollout advantages losses
-interfaces errors"""
+interfaces
+errors"""
 HEIGHT = {name: -i for i, line in enumerate(FLOORS.split("\n")) for name in line.split()}
 
 

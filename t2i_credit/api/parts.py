@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config.plugins import check_params, find_plugin
 from ..config.schema import Config
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError, PromptError, T2ICreditWarning
 from ..interfaces import Prompt
 from ..prompts.batches import with_negative
 from ..prompts.files import load_prompts
@@ -57,6 +58,22 @@ def build_reward(config: Config) -> Any:
         params = check_params(builder, entry.params, f"reward.{name}", also=also)
         parts[name] = (0.0 if entry.heldout else entry.weight, builder(**params))
     return WeightedReward(parts)
+
+
+def unread_by(model: Any, prompts: Sequence[Prompt]) -> list[str]:
+    """Lines about what a generator does not read of its prompts, negative ones included.
+
+    Raises:
+        ModelError: one is too long for it.
+    """
+    texts = [text for p in prompts for text in (p.text, p.negative) if text is not None]
+    return model.check(texts) if hasattr(model, "check") else []
+
+
+def warn_of(lines: Iterable[str]) -> None:
+    """Says what works, but not as it could."""
+    for line in lines:
+        warnings.warn(line, T2ICreditWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -112,9 +129,10 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     if config.rollout.gold:
         golden.check_files(prompts)
     reward = build_reward(config)
-    reward.check(prompts)
+    warn_of(reward.check(prompts))
     held = config.loss.kl_coef > 0 or entry.needs_reference
     model, reference = trainable_model(config, model, compared=held)
+    warn_of(unread_by(model, prompts))
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
     return Parts(

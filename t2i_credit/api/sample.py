@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +25,7 @@ from ..rollout.images import to_uint8
 from ..rollout.sampling import sample_rollout
 from ..run_folder.atomic import make_folder, write_json, write_png
 from .models import load_model, usual_cfg_scale
+from .parts import unread_by, warn_of
 
 CELL, GAP, MARGIN, COLUMNS = 192, 20, 36, 6
 
@@ -41,22 +40,21 @@ def sample_to_folder(
     temperature: float,
     seed: int,
     out: Path,
-    warn: Callable[[str], None] = print,
 ) -> list[Path]:
     """Samples `count` images of one prompt and writes them, samples.json, and sheet.png.
 
-    `warn` is called with a line about words that the model does not know. The sheet has each image over its signed contrast log p(token | positive) - log p(token | negative), in nats.
+    Warns of what the model does not read of the prompts. The sheet has each image over its signed contrast log p(token | positive) - log p(token | negative), in nats.
 
     Raises:
         UserError: a setting out of range, no such model, or the folder cannot be written.
     """
     cfg_scale = usual_cfg_scale(model) if cfg_scale is None else cfg_scale
     loaded = load_model(model)
-    if unknown := unknown_words(loaded, [prompt, negative or ""]):
-        warn(f"the model has never seen {', '.join(unknown)}")
+    asked = [Prompt(prompt, negative)]
+    warn_of(unread_by(loaded, asked))
     rollout = sample_rollout(
         loaded,
-        [Prompt(prompt, negative)],
+        asked,
         group_size=count,
         cfg_scale=cfg_scale,
         temperature=temperature,
@@ -84,13 +82,6 @@ def sample_to_folder(
         },
     )
     return files
-
-
-def unknown_words(model: Any, texts: Sequence[str]) -> list[str]:
-    """The words that the model has never seen, if it can tell."""
-    if not hasattr(model, "unknown_words"):
-        return []
-    return list(dict.fromkeys(word for text in texts for word in model.unknown_words(text)))
 
 
 def contrast_sheet(

@@ -63,6 +63,8 @@ def _show(
 ) -> None:
     """A warning of ours, or of torch about the GPU, as one line; one of a user's module as Python shows it; others not."""
     if issubclass(category, T2ICreditWarning) or _GPU in Path(filename).as_posix():
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+            return
         print(f"warning: {message}", file=file or sys.stderr)
     elif not _is_library(filename):
         shown = warnings.formatwarning(message, category, filename, lineno, line)

@@ -87,7 +87,6 @@ def sample(
         temperature=temperature,
         seed=seed,
         out=out,
-        warn=lambda line: console.say(f"warning: {line}"),
     )
     console.say(f"{len(files)} files in {out}")
 

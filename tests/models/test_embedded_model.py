@@ -209,7 +209,17 @@ def test_unknown_words_are_listed(model: EmbeddedModel) -> None:
     assert model.unknown_words(" ".join(WORDS)) == []
 
 
+def test_a_check_names_the_words_that_it_has_never_seen_and_refuses_what_is_too_long(
+    model: EmbeddedModel,
+) -> None:
+    assert model.check([" ".join(WORDS)] * 3) == []
+    said = model.check(["a red circle", "a green circle", "a photo of a green cat", "a red circle"])
+    assert said == ["the model has never seen green, cat (2 of 3 prompts)"]
+    with pytest.raises(ModelError, match="255 words"):
+        model.check(["a red circle", "red " * 255])
+
+
 def test_a_prompt_that_is_too_long_is_refused_with_the_limit(model: EmbeddedModel) -> None:
     model.condition(["red " * 254], None)  # with <bos> and <image>, the 256 places of the text
-    with pytest.raises(ModelError, match="prompt of 255 words; the model takes at most 254"):
+    with pytest.raises(ModelError, match=r"'red red .*': 255 words; the model takes at most 254"):
         model.condition(["red " * 255], None)

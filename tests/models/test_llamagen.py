@@ -137,6 +137,17 @@ def test_text_features_are_computed_once_per_prompt(folder: Path) -> None:
     assert torch.equal(first.inputs, again.inputs)
 
 
+def test_captions_whose_end_is_cut_are_counted(model: LlamaGenModel) -> None:
+    """The tiny model takes 12 tokens: the second text fills them with its </s>."""
+    assert model.check(TEXTS) == []
+    first, second = (TEXTS[1] + end for end in (" blue", " red"))
+    condition = model.condition([first, second], None)
+    assert torch.equal(condition.inputs[0], condition.inputs[1])  # what is to be said
+    (line,) = model.check([*TEXTS, first, second])
+    assert line.startswith("the model reads 12 tokens of a prompt: the end of 2 of 4 changes nothing")
+    assert "the longest has 13: " in line
+
+
 def test_the_features_of_a_caption_not_seen_lately_are_let_go() -> None:
     made: list[str] = []
 

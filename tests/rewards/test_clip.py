@@ -171,6 +171,34 @@ def test_a_word_that_the_world_does_not_have_is_refused(world):
         reward.check([Prompt("a red dog")])
 
 
+LONG = "a red circle and a blue square " * 20  # 140 words, of which the tiny model reads 77 tokens
+
+
+def test_prompts_whose_end_is_not_read_are_counted_and_named(tiny):
+    reward = reward_of(tiny)
+    two = [Prompt(LONG + end) for end in ("dog", "cat")]
+    images = some_images(1, 40, 40).expand(2, -1, -1, -1)
+    assert reward(images, two).unique().numel() == 1  # what is to be said
+    (line,) = WeightedReward({"clip": (1.0, reward)}).check([*PROMPTS, *two, two[0]])
+    # of four different prompts; 141 words and two marks around them
+    assert line == (
+        f"reward clip ({reward.tower.name}) reads 77 tokens of a prompt: the end of 2 of 4 changes nothing; "
+        f"the longest has 143: {LONG[:57] + '...'!r}"
+    )
+    assert reward.check(PROMPTS) == []
+
+
+def test_the_limit_is_where_the_reward_stops_changing(tiny, world):
+    """One word more is read up to the limit that `check` names, and not beyond."""
+    for reward in (reward_of(tiny), clip(model=str(world))):
+        limit = reward.tower.text_limit
+        images = some_images(1, 48, 48).expand(2, -1, -1, -1)
+        for words, said in ((limit - 2, 0), (limit - 1, 1)):
+            two = [Prompt("red " * (words - 1) + end) for end in ("circle", "square")]
+            assert (reward(images, two).unique().numel() == 1) == bool(said)
+            assert len(reward.check(two)) == said
+
+
 # ---- bad input
 
 

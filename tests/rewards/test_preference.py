@@ -41,6 +41,13 @@ def pickscore_folder(tmp_path_factory):
     return folder
 
 
+def test_pickscore_says_whose_end_it_does_not_read(pickscore_folder):
+    reward = pickscore(model=str(pickscore_folder), processor=str(pickscore_folder))
+    assert reward.check(PROMPTS) == []
+    (line,) = reward.check([*PROMPTS, Prompt("two dogs " * 40)])
+    assert line.startswith("reward pickscore (") and "reads 77 tokens of a prompt" in line
+
+
 def test_pickscore_is_its_authors_formula(pickscore_folder):
     from transformers import CLIPModel, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

@@ -119,6 +119,14 @@ def test_prompts_that_the_served_reward_cannot_judge_are_refused_before_training
             far.check([bad])
 
 
+def test_the_client_is_told_what_the_served_reward_does_not_read() -> None:
+    with serving({"clip": {}}) as url:
+        far = remote(url=url)
+        assert far.check(PROMPTS) == []
+        (line,) = far.check([*PROMPTS, Prompt("a red circle " * 20)])
+        assert line.startswith("reward clip (") and "reads 24 tokens of a prompt" in line
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_bug_in_the_served_reward_stops_the_client_at_once() -> None:
     with (

@@ -99,9 +99,7 @@ def test_a_reward_that_is_not_finite_stops_with_the_step_and_before_any_update(
     parts = api.prepare(parse_config(config))
     with pytest.raises(TrainingError) as caught:
         api.run_training(parts, resume=False, report=lambda step, metrics: None, warn=silent)
-    expected = (
-        "step 3: reward toys:broken: not finite for an image of this batch; no update was made"
-    )
+    expected = "step 3: reward toys:broken: returned a value that is not finite; no update was made"
     assert str(caught.value) == expected
     run = RunReader(tmp_path / "runs" / "run")
     assert run.checkpoints() == [1, 2] and len(run.metrics()) == 2
