@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,12 +10,23 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, T2ICreditWarning
 from ..interfaces import Prompt
 from .clip import BatchSize
 from .clip_tower import EMBEDDED, ClipTower, Dtype, one_line_errors, open_clip_tower
 
 HEAD = "aesthetic_head.safetensors"
+# LAION's published heads, by the names of their files, and the architecture that each was made for, with OpenAI's weights
+LAION_HEADS = {
+    "sac+logos+ava1-l14-linearMSE": "ViT-L-14",
+    "ava+logos-l14-linearMSE": "ViT-L-14",
+    "sa_0_4_vit_l_14_linear": "ViT-L-14",
+    "sa_0_4_vit_b_16_linear": "ViT-B-16",
+    "sa_0_4_vit_b_32_linear": "ViT-B-32",
+}
+OPENAI_WIDTH = (
+    768  # of the embeddings of ViT-L-14, and of other models whose embeddings mean something else
+)
 WIDTHS = (1024, 128, 64, 16)  # of LAION's head
 _PLACES = (
     0,
@@ -95,6 +107,36 @@ def _fitting_head(state: object) -> nn.Module | None:
     return empty.to_empty(device="cpu")
 
 
+def belonging(head: str, width: int, model: str, pretrained: str | None) -> str:
+    """A line if nobody can know whether a head was made for this CLIP; "" if it was.
+
+    Equal widths do not tell: a head takes the embeddings of another model of 768 numbers, and its scores mean nothing.
+
+    Args:
+        head: the file.
+        width: of the embeddings that it takes.
+        model, pretrained: as in `aesthetic`.
+
+    Raises:
+        ModelError: LAION made it for another one.
+    """
+    wanted = LAION_HEADS.get(Path(head).stem)
+    if wanted is None and width != OPENAI_WIDTH:
+        return ""  # of the user's own making
+    architecture = wanted or "ViT-L-14"
+    named = model.removesuffix("-quickgelu")
+    if (named, pretrained) == (architecture, "openai"):
+        return ""
+    given = f"model {model}" + (f", pretrained {pretrained}" if pretrained else "")
+    made = f"made for model {architecture}, pretrained openai"
+    other = named != architecture or not Path(pretrained or "").is_file()
+    if wanted and pretrained and other:  # a folder's or a file's weights may be anybody's
+        raise ModelError(f"aesthetic: head: {head} was {made}; its scores mean nothing for {given}")
+    if wanted:
+        return f"aesthetic: head: {head} was {made}; nobody knows whether {given} has these weights"
+    return f"aesthetic: head: {head} has the width of LAION's, {made}; nobody knows whether it fits {given}"
+
+
 class AestheticReward:
     """The head's score of each image; prompts do not matter.
 
@@ -131,7 +173,10 @@ def aesthetic(
         model, pretrained, batch_size, device, dtype: as in `clip`; with the same values both share one model.
 
     Raises:
-        ModelError: a file is missing or damaged, or the head belongs to a CLIP of another width.
+        ModelError: a file is missing or damaged, or the head belongs to another CLIP.
+
+    Warns:
+        T2ICreditWarning: nobody can know whether the head belongs to the CLIP.
     """
     if (head == "embedded") != (model == "embedded"):
         raise ModelError(
@@ -146,4 +191,6 @@ def aesthetic(
             f"aesthetic: head: {head} takes embeddings of width {width}, but {model} makes them {tower.width} wide; "
             "LAION's heads take 768, from model ViT-L-14, pretrained openai"
         )
+    if head != "embedded" and (line := belonging(head, width, model, pretrained)):
+        warnings.warn(line, T2ICreditWarning, stacklevel=2)
     return AestheticReward(tower, found.to(tower.device), batch_size)

@@ -144,7 +144,9 @@ def test_captions_whose_end_is_cut_are_counted(model: LlamaGenModel) -> None:
     condition = model.condition([first, second], None)
     assert torch.equal(condition.inputs[0], condition.inputs[1])  # what is to be said
     (line,) = model.check([*TEXTS, first, second])
-    assert line.startswith("the model reads 12 tokens of a prompt: the end of 2 of 4 changes nothing")
+    assert line.startswith(
+        "the model reads 12 tokens of a prompt: the end of 2 of 4 changes nothing"
+    )
     assert "the longest has 13: " in line
 
 

@@ -11,7 +11,7 @@ from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ModelError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.rewards import WeightedReward
-from t2i_credit.rewards.aesthetic import AestheticHead, aesthetic, read_head
+from t2i_credit.rewards.aesthetic import AestheticHead, aesthetic, belonging, read_head
 from t2i_credit.rewards.clip import clip
 
 PROMPTS = [Prompt("anything"), Prompt("something"), Prompt("")]
@@ -33,7 +33,7 @@ def original_head(width, seed=1):
     return nn.ModuleDict({"layers": nn.Sequential(*layers)}).eval()
 
 
-@pytest.mark.parametrize("name", ["sac+logos+ava1-l14-linearMSE.pth", "head.safetensors"])
+@pytest.mark.parametrize("name", ["head.pth", "head.safetensors"])
 def test_the_score_is_the_originals_over_the_unit_embedding(tiny, name):
     params, folder = tiny
     head = original_head(WIDTH)
@@ -59,7 +59,7 @@ def test_the_plain_linear_head_is_read_too(tiny):
     params, folder = tiny
     torch.manual_seed(0)
     head = nn.Linear(WIDTH, 1)
-    path = folder / "sa_0_4_vit_l_14_linear.pth"
+    path = folder / "linear.pth"
     torch.save(head.state_dict(), path)
     reward, images = aesthetic(head=str(path), **params), some_images(3, 32, 32)
     wanted = head(reward.tower.images(images, 8)).squeeze(1)
@@ -102,6 +102,57 @@ def test_a_head_of_laions_size_does_not_fit_a_narrow_clip(tiny, tmp_path):
     with pytest.raises(ModelError, match=message) as error:
         aesthetic(head=str(tmp_path / "l14.pth"), **params)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "model", "pretrained"),
+    [
+        ("sac+logos+ava1-l14-linearMSE.pth", "ViT-L-14", "openai"),
+        ("heads/sac+logos+ava1-l14-linearMSE.safetensors", "ViT-L-14-quickgelu", "openai"),
+        ("sa_0_4_vit_b_32_linear.pth", "ViT-B-32", "openai"),
+        ("renamed.pth", "ViT-L-14", "openai"),
+    ],
+)
+def test_laions_heads_belong_to_openais_clips(head, model, pretrained):
+    assert belonging(head, 768, model, pretrained) == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "model", "pretrained"),
+    [
+        ("sac+logos+ava1-l14-linearMSE.pth", "ViT-L-14", "laion2b_s32b_b82k"),  # 768 wide, too
+        ("sac+logos+ava1-l14-linearMSE.pth", "ViT-B-16-SigLIP", "webli"),  # 768 wide, too
+        ("sa_0_4_vit_b_32_linear.pth", "ViT-B-16", "openai"),  # both 512 wide
+        ("sa_0_4_vit_l_14_linear.pth", "ViT-H-14", __file__),  # a file of weights
+    ],
+)
+def test_another_clip_of_the_same_width_is_refused_by_name(head, model, pretrained):
+    with pytest.raises(ModelError, match=r"was made for model ViT-[LB]-.*, pretrained openai; its"):
+        belonging(head, 768, model, pretrained)
+
+
+@pytest.mark.parametrize(
+    ("head", "model", "pretrained", "said"),
+    [
+        ("sac+logos+ava1-l14-linearMSE.pth", "my/folder", None, "nobody knows whether model my/fo"),
+        ("sac+logos+ava1-l14-linearMSE.pth", "ViT-L-14", __file__, "nobody knows whether model"),
+        ("renamed.pth", "ViT-B-16-SigLIP", "webli", "has the width of LAION's, made for model ViT"),
+    ],
+)
+def test_what_a_name_does_not_tell_is_said(head, model, pretrained, said):
+    assert said in belonging(head, 768, model, pretrained)
+
+
+def test_a_head_of_ones_own_for_another_width_is_ones_own_affair():
+    assert belonging("mine.pth", 1152, "ViT-SO400M-14-SigLIP", "webli") == ""
+
+
+def test_a_head_of_another_clip_is_refused_where_it_is_built(tiny):
+    params, folder = tiny
+    path = folder / "sac+logos+ava1-l14-linearMSE.pth"
+    torch.save(original_head(WIDTH).state_dict(), path)
+    with pytest.raises(ModelError, match="its scores mean nothing for model"):
+        aesthetic(head=str(path), **params)
 
 
 class Foreign:
