@@ -101,6 +101,11 @@ def _architecture(folder: Path) -> str:
         raise ModelError(f"{path}: missing; a model folder has one") from None
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: not a readable JSON object: {error}") from None
+    if kind == "multi_modality":
+        raise ModelError(
+            f"{path}: model_type 'multi_modality' is the layout of DeepSeek's own code; the same weights in that of "
+            "transformers are deepseek-community/Janus-Pro-1B and deepseek-community/Janus-Pro-7B"
+        )
     if kind not in MODELS:
         supported = ", ".join(MODELS)
         raise ModelError(f"{path}: model_type {kind!r} is not supported; supported: {supported}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 from ..prompts.limits import shortened, words_unknown
 from .decoding import PromptCondition, left_padded
 from .files import load_tensors, read_object, require_files, require_values
@@ -149,16 +149,16 @@ class EmbeddedModel(LlamaImageModel):
         self, prompts: Sequence[str], negatives: Sequence[str | None] | None
     ) -> PromptCondition:
         """Encodes prompts as <bos> words <image>; a null prompt has padding in place of its positive's words."""
-        rows = [self.prompt_ids(text) for text in prompts]
+        rows = [self._ids(text) for text in prompts]
         if negatives is not None:
             assert len(negatives) == len(prompts), (len(negatives), len(prompts))
             rows += [
-                self._null_ids(rows[i]) if text is None else self.prompt_ids(text)
+                self._null_ids(rows[i]) if text is None else self._ids(text)
                 for i, text in enumerate(negatives)
             ]
         return left_padded(rows, self.text_tokenizer.pad_token_id, len(prompts), self.device)
 
-    def prompt_ids(self, text: str) -> list[int]:
+    def _ids(self, text: str) -> list[int]:
         words = self.text_tokenizer(text.lower(), add_special_tokens=False)["input_ids"]
         limit = self.language_model.config.max_position_embeddings - self.grid[0] * self.grid[1]
         if len(words) + 2 > limit:
@@ -289,7 +289,7 @@ def _read_text_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
         words = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exceptions
-        raise ModelError(f"{path}: damaged: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{path}: damaged: {one_line(error)}") from None
     missing = [name for name in (PAD, BOS, IMAGE, UNKNOWN) if words.token_to_id(name) is None]
     if missing:
         raise ModelError(f"{path}: {missing[0]} is not in its vocabulary")

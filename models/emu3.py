@@ -85,11 +85,11 @@ class Emu3ImageModel(LlamaImageModel):
         """Encodes prompts as the processor does for image generation; the null prompt is the empty text."""
         texts = [*prompts, *(text or "" for text in negatives or ())]
         assert negatives is None or len(texts) == 2 * len(prompts), (len(texts), len(prompts))
-        rows = [self.prompt_ids(text) for text in texts]
+        rows = [self._ids(text) for text in texts]
         pad = self.language_model.config.pad_token_id
         return left_padded(rows, pad, len(prompts), self.device)
 
-    def prompt_ids(self, text: str) -> list[int]:
+    def _ids(self, text: str) -> list[int]:
         ids = self.processor(text=text, return_for_image_generation=True)["input_ids"][0]
         if len(ids) > self.prompt_limit:
             raise ModelError(

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
@@ -26,6 +26,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_config.json",))
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
+LFS_POINTER = b"version https://git-lfs"
 Part = TypeVar("Part")
 
 
@@ -51,22 +52,57 @@ def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
     except LocalEntryNotFoundError:
         reason = "not in the local cache, and the hub cannot be reached"
     except (HTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = one_line(error)[:300]
     raise ModelError(f"model {name!r}: no such folder; on the Hugging Face hub: {reason}")
 
 
 def require_weights(folder: Path) -> None:
-    """Raises ModelError unless model.safetensors, or every shard that its index names, is there."""
+    """Raises ModelError unless model.safetensors, or every shard that its index names, is there and whole."""
     if (folder / WHOLE).is_file():
+        require_whole(folder / WHOLE)
         return
     if not (folder / SHARDS).is_file():
-        raise ModelError(f"{folder}: neither {WHOLE} nor {SHARDS}; the model has no weights")
+        pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+        found = (
+            f"; {pickles[0].name} is a pickle, which is not read: save it as safetensors"
+            if pickles
+            else ""
+        )
+        raise ModelError(f"{folder}: neither {WHOLE} nor {SHARDS}{found}")
     shards = read_object(folder / SHARDS).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ModelError(f"{folder / SHARDS}: weight_map: missing")
     for shard in sorted(set(shards.values())):
         if not (folder / shard).is_file():
             raise ModelError(f"{folder / shard}: missing; {SHARDS} names it")
+        require_whole(folder / shard)
+
+
+def require_whole(path: Path) -> None:
+    """Reads the beginning of a file of weights, not the weights.
+
+    Raises:
+        ModelError: it is a git-lfs pointer, or a .safetensors file that is damaged or cut off.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ModelError(
+                    f"{path}: a git-lfs pointer in place of the weights; git lfs pull fetches them"
+                )
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                pass
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: damaged: {one_line(error)}") from None
+
+
+def require_whole_files(place: str | Path) -> None:
+    """`require_whole` of a file, or of every .safetensors file in a folder; what is neither has nothing to read yet."""
+    path = Path(place)
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+        if file.is_file():
+            require_whole(file)
 
 
 def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any) -> Part:
@@ -80,7 +116,7 @@ def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any
     except MemoryError:  # says nothing against the files
         raise
     except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error
 
 
@@ -182,10 +218,8 @@ def load_tensors(module: nn.Module, path: Path, prefix: str = "") -> None:
     Raises:
         ModelError: the file cannot be read, or a tensor is missing or has another shape.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: damaged: {' '.join(str(error).split())}") from None
+    require_whole(path)
+    tensors = load_file(path)
     wanted: dict[str, Tensor] = module.state_dict()
     wanted = {name: tensor for name, tensor in wanted.items() if name.startswith(prefix)}
     for name, tensor in wanted.items():

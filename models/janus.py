@@ -71,16 +71,16 @@ class JanusImageModel(LlamaImageModel):
     ) -> PromptCondition:
         """Encodes prompts as the processor does for image generation; a null prompt keeps its positive's <bos> and
         image start, with padding, which is attended to, in place of everything else."""
-        rows = [self.prompt_ids(text) for text in prompts]
+        rows = [self._ids(text) for text in prompts]
         if negatives is not None:
             assert len(negatives) == len(prompts), (len(negatives), len(prompts))
             rows += [
-                self._null_ids(rows[i]) if text is None else self.prompt_ids(text)
+                self._null_ids(rows[i]) if text is None else self._ids(text)
                 for i, text in enumerate(negatives)
             ]
         return left_padded(rows, self.pad, len(prompts), self.device)
 
-    def prompt_ids(self, text: str) -> list[int]:
+    def _ids(self, text: str) -> list[int]:
         chat = [{"role": "user", "content": [{"type": "text", "text": text}]}]
         shown = self.processor.apply_chat_template(chat, add_generation_prompt=True)
         ids = self.processor(text=shown, generation_mode="image")["input_ids"][0].tolist()

@@ -64,13 +64,15 @@ class LlamaImageModel(nn.Module):
             ModelError: one is too long for it.
         """
         for text in dict.fromkeys(prompts):
-            self.prompt_ids(text)
+            self.condition([text], None)
         return []
 
     # What a subclass says
 
-    def prompt_ids(self, text: str) -> list[int]:
-        """The tokens of a prompt, with what the model puts around it. Raises ModelError if they are too many."""
+    def condition(
+        self, prompts: Sequence[str], negatives: Sequence[str | None] | None
+    ) -> PromptCondition:
+        """See `ImageTokenModel`."""
         raise NotImplementedError
 
     def embed_prompts(self, inputs: Tensor) -> Tensor:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
-from ..errors import ModelError
-from .files import TOKENIZER, load_part, load_weights, read_object, require_one
+from ..errors import ModelError, one_line
+from .files import TOKENIZER, load_part, load_weights, read_object, require_one, require_whole
 
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
@@ -203,13 +202,15 @@ def _tensors(
     path = root / str(config.get(key, default))
     if not path.is_file():
         raise ModelError(f"{path}: missing; config.json names it as {key}")
+    require_whole(path)
+    if path.suffix == ".safetensors":
+        return load_file(path), path
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path), path
         raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: damaged, or more than tensors: {reason}") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"{path}: damaged, or more than tensors: {one_line(error)[:200]}"
+        ) from None
     inside = next((raw[k] for k in _TENSORS if k in raw), raw) if isinstance(raw, dict) else None
     if not isinstance(inside, dict) or not all(isinstance(t, Tensor) for t in inside.values()):
         raise ModelError(f"{path}: holds no tensors by name")

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
 from . import EMBEDDED, TEXT_MODELS
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -107,6 +107,5 @@ def load_text_model(name_or_path: str | Path) -> tuple[Any, Any]:
             folder, dtype=torch.float32, local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{folder}: not a readable text model: {reason}") from error
+        raise ModelError(f"{folder}: not a readable text model: {one_line(error)}") from error
     return model.eval(), tokenizer

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, T2ICreditWarning
 from ..interfaces import Prompt
+from ..models.files import require_whole_files
 from .clip import BatchSize
 from .clip_tower import EMBEDDED, ClipTower, Dtype, one_line_errors, open_clip_tower
 
@@ -75,6 +76,7 @@ def read_head(path: Path) -> nn.Module:
     if not path.is_file():
         raise ModelError(f"aesthetic: head: {path} is no file; {_SOURCES}")
     with one_line_errors("aesthetic", str(path)):
+        require_whole_files(path)
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:

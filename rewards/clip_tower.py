@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ModelError
+from ..errors import ModelError, one_line
+from ..models.files import require_whole_files
 from .clip_input import ClipInput
 
 EMBEDDED = Path(__file__).parent / "embedded" / "shapes"
@@ -139,6 +140,7 @@ def _load_open_clip(
     local = name.startswith(LOCAL) or (weights is not None and Path(weights).is_file())
     what = name if weights is None else f"{name} with {weights}"
     with one_line_errors(reward, what, "" if local else OFFLINE):
+        require_whole_files(weights or name.removeprefix(LOCAL))
         net = open_clip.create_model(
             name,
             pretrained=weights,
@@ -198,6 +200,7 @@ def _load_transformers(
         tokenizer = AutoTokenizer.from_pretrained(processor)
         pictures = AutoImageProcessor.from_pretrained(processor)
     with one_line_errors(reward, model, "" if Path(model).is_dir() else OFFLINE):
+        require_whole_files(model)
         net, report = CLIPModel.from_pretrained(
             model, dtype=getattr(torch, dtype), output_loading_info=True
         )
@@ -307,7 +310,7 @@ def to_device(device: str | None, reward: str) -> torch.device:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(error)
         raise ModelError(f"{reward}: device: {device!r} cannot be used: {reason}") from None
     return found
 
@@ -330,7 +333,7 @@ def one_line_errors(reward: str, what: str, hint: str = "") -> Iterator[None]:
         pickle.UnpicklingError,
         SafetensorError,
     ) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error)[:300] or type(error).__name__
         raise ModelError(f"{reward}: {what}: cannot be loaded: {reason}{hint}") from error
     finally:
         logging.disable(before)

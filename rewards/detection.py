@@ -13,6 +13,7 @@ from torch import Tensor
 from ..config.messages import one_line
 from ..errors import ModelError
 from ..geneval import Detection
+from ..models.files import require_whole_files
 
 Found = dict[str, list[Detection]]
 # less confident objects are dropped at once, so no threshold of a verdict may lie below
@@ -58,6 +59,7 @@ def load_detector_files(
         kind = AutoConfig.from_pretrained(name).model_type
         if kind != model.config_class.model_type:
             raise ModelError(f"{name}: is a {kind} model; {expected}")
+        require_whole_files(name)
         tools = processor.from_pretrained(name)
         loaded, report = model.from_pretrained(name, output_loading_info=True)
     except ModelError:

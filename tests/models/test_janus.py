@@ -205,17 +205,49 @@ def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
     assert message == f"{shard}: missing; model.safetensors.index.json names it"
 
 
-def test_a_damaged_shard_is_refused(folder: Path, tmp_path: Path) -> None:
-    shard = sorted(folder.glob("model-*.safetensors"))[3].name
-    message = refused(folder, tmp_path, lambda copy: (copy / shard).write_bytes(b"nonsense"))
-    assert message.startswith("folder: the model cannot be read: ")
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (lambda whole: b"nonsense", "damaged: "),
+        (lambda whole: whole[:-7], "damaged: "),  # a download that broke off
+        (lambda whole: b"", "damaged: "),
+        (
+            lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
+            "a git-lfs pointer in place of the weights; git lfs pull fetches them",
+        ),
+    ],
+)
+def test_a_damaged_shard_is_named(left: Any, said: str, folder: Path, tmp_path: Path) -> None:
+    shard = sorted(folder.glob("model-*.safetensors"))[3]
+    message = refused(
+        folder, tmp_path, lambda copy: (copy / shard.name).write_bytes(left(shard.read_bytes()))
+    )
+    assert message.startswith(f"{shard.name}: {said}")
 
 
 def test_a_folder_without_weights_is_refused(folder: Path, tmp_path: Path) -> None:
-    message = refused(
-        folder, tmp_path, lambda copy: (copy / "model.safetensors.index.json").unlink()
+    def without(copy: Path) -> None:
+        (copy / "model.safetensors.index.json").unlink()
+
+    def pickled(copy: Path) -> None:
+        without(copy)
+        (copy / "pytorch_model.bin").write_bytes(b"a pickle")
+
+    none = "folder: neither model.safetensors nor model.safetensors.index.json"
+    assert refused(folder, tmp_path / "a", without) == none
+    assert refused(folder, tmp_path / "b", pickled) == (
+        f"{none}; pytorch_model.bin is a pickle, which is not read: save it as safetensors"
     )
-    assert "the model has no weights" in message
+
+
+def test_deepseeks_own_layout_is_told_where_the_same_weights_are(
+    folder: Path, tmp_path: Path
+) -> None:
+    message = refused(folder, tmp_path, edited("config.json", model_type="multi_modality"))
+    assert message.startswith(
+        "config.json: model_type 'multi_modality' is the layout of DeepSeek's"
+    )
+    assert "deepseek-community/Janus-Pro-1B" in message
 
 
 def test_a_tensor_that_no_shard_holds_is_named_and_never_left_random(
