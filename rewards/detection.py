@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..config.messages import one_line
-from ..errors import ModelError
+from ..errors import ModelError, UserError
 from ..geneval import Detection
 from ..models.files import require_whole_files
 
@@ -32,6 +33,38 @@ class Detector(Protocol):
     colors: Collection[str] | None
 
     def __call__(self, images: Tensor, wanted: Sequence[Sequence[str]]) -> list[Found]: ...
+
+
+def answered(found: Any, images: Tensor, who: str) -> list[Found]:
+    """What a detector answered, as it should be: one {class: detections} per image, masks of the images' size.
+
+    Raises:
+        UserError: it is something else; one line that names the detector.
+    """
+    size = tuple(images.shape[-2:])
+    if not isinstance(found, (list, tuple)) or len(found) != len(images):
+        many = f"{len(found)} answers" if isinstance(found, (list, tuple)) else type(found).__name__
+        raise UserError(
+            f"{who}: returned {many} for {len(images)} images; one dict per image is needed"
+        )
+    for image in found:
+        if not isinstance(image, dict):
+            kind = type(image).__name__
+            raise UserError(
+                f"{who}: returned {kind} for an image; a dict of class to detections is needed"
+            )
+        for name, objects in image.items():
+            for one in objects:
+                if not isinstance(one, Detection):
+                    kind = type(one).__name__
+                    raise UserError(f"{who}: {name}: returned {kind}; geneval.Detection is needed")
+                if not all(map(math.isfinite, (*one.box, one.confidence))):
+                    raise UserError(f"{who}: {name}: a box or a confidence is not finite")
+                if one.mask is not None and one.mask.shape != size:
+                    raise UserError(
+                        f"{who}: {name}: a mask of {one.mask.shape}; the images are {size}"
+                    )
+    return list(found)
 
 
 def load_detector_files(

@@ -17,7 +17,7 @@ from ..interfaces import Prompt
 from ..prompts.records import validate_spec
 from ..rollout.images import to_uint8
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
-from .detection import Detector, Found
+from .detection import Detector, Found, answered
 from .detectors import DETECTORS, Shapes
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -81,7 +81,9 @@ class GenevalReward:
             images: (B, 3, h, w) in [0, 1].
             specs: B GenEval records.
         """
-        found = self.detector(images, [_classes(spec) for spec in specs])
+        wanted = [_classes(spec) for spec in specs]
+        name = getattr(self.detector, "__qualname__", type(self.detector).__qualname__)
+        found = answered(self.detector(images, wanted), images, f"detector {name}")
         asked = [
             (image, name, detection)
             for image, spec in enumerate(specs)

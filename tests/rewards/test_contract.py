@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from t2i_credit.errors import TrainingError
+from t2i_credit.errors import TrainingError, UserError
+from t2i_credit.geneval import Detection
 from t2i_credit.interfaces import Prompt
 from t2i_credit.rewards import WeightedReward
+from t2i_credit.rewards.geneval import GenevalReward
 
 IMAGES, PROMPTS = torch.zeros(3, 3, 4, 4), [Prompt("a")] * 3
 
@@ -72,3 +74,33 @@ def test_a_check_of_ones_own_that_returns_nothing_says_nothing():
 
     mine = Mine()
     assert WeightedReward({"mine": (1.0, mine)}).check(PROMPTS) == [] and mine.asked == 3
+
+
+CAT = Prompt("a", spec={"tag": "single_object", "include": [{"class": "cat", "count": 1}]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "returned NoneType for 2 images; one dict per image is needed"),
+        ([{}], "returned 1 answers for 2 images"),
+        ([{}, ["cat"]], "returned list for an image; a dict of class to detections"),
+        ([{}, {"cat": [(0, 0, 2, 2)]}], "cat: returned tuple; geneval.Detection is needed"),
+        ([{}, {"cat": [Detection((0, 0, 2, float("nan")), 0.9)]}], "cat: a box or a confidence"),
+        (
+            [{}, {"cat": [Detection((0, 0, 2, 2), 0.9, mask=np.ones((4, 4), bool))]}],
+            r"cat: a mask of \(4, 4\); the images are \(4, 6\)",
+        ),
+    ],
+)
+def test_what_a_detector_of_ones_own_answers_wrongly_is_named(answer, said):
+    class Mine:
+        classes, colors = None, ("red",)
+
+        def __call__(self, images, wanted):
+            return answer
+
+    reward = GenevalReward(Mine(), lambda: None, partial=False, judging={})
+    with pytest.raises(UserError, match=f"detector .*Mine: {said}") as error:
+        reward(torch.zeros(2, 3, 4, 6), [CAT, CAT])
+    assert "\n" not in str(error.value)
