@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get
 from typing import get_type_hints as _type_hints
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
-    Field,
     Strict,
     TypeAdapter,
     ValidationError,
@@ -25,7 +23,7 @@ from pydantic import (
 
 from ..errors import UserError
 from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
-from .values import Float
+from .values import Float, OpenSection, knob
 
 if TYPE_CHECKING:
     from ..credit.entry import CreditEntry
@@ -155,16 +153,10 @@ def lenient(annotation: Any) -> Any:
     return annotation
 
 
-class PluginSection(BaseModel):
-    """A section whose further keys are the keyword-only parameters of the function that it names."""
+class PluginSection(OpenSection):
+    """A section whose further keys are the keyword-only parameters of the function that it names, defaults filled in."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     section: ClassVar[str]
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The function's own parameters, defaults filled in."""
-        return dict(self.model_extra or {})
 
     @classmethod
     def table(cls) -> Mapping[str, Any]:
@@ -201,9 +193,7 @@ class AdvantageConfig(PluginSection):
     """From a group's rewards to one number per image."""
 
     section = "advantage"
-    name: str = Field(
-        default="group_normalized", description="the group baseline, or package.module:function"
-    )
+    name: str = knob("group_normalized", "the group baseline, or package.module:function")
 
     @classmethod
     def table(cls) -> Mapping[str, Any]:
@@ -226,12 +216,9 @@ class CreditConfig(PluginSection):
     """From one number per image to one number per token."""
 
     section = "credit"
-    name: str = Field(
-        default="uniform", description="the credit assigner, or package.module:function"
-    )
-    refresh: bool = Field(
-        default=False,
-        description="take the credit from the policy of each update, not of the rollout",
+    name: str = knob("uniform", "the credit assigner, or package.module:function")
+    refresh: bool = knob(
+        False, "take the credit from the policy of each update, not of the rollout"
     )
 
     @classmethod
