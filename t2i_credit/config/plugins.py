@@ -102,20 +102,24 @@ def check_params(
             whose = f" of '{owner}'" if owner else ""
             problem = f"unknown key{whose}{hint} (allowed: {listed})"
             raise KeyProblem(f"{where}.{plain(key)}", problem)
-    checked = {}
+    values = {}
     for key, parameter in known.items():
-        if key not in params:
-            if parameter.default is parameter.empty:
-                raise KeyProblem(f"{where}.{key}", "is missing, and has no default")
-            checked[key] = parameter.default
-            continue
-        config = ConfigDict(strict=True, arbitrary_types_allowed=True)
-        adapter: TypeAdapter[Any] = TypeAdapter(lenient(parameter.annotation), config=config)
-        try:
-            checked[key] = adapter.validate_python(params[key])
-        except ValidationError as error:
-            raise KeyProblem(f"{where}.{key}", explain(error.errors()[0])) from None
-    return checked
+        if key in params:
+            values[key] = checked(parameter.annotation, params[key], f"{where}.{key}")
+        elif parameter.default is parameter.empty:
+            raise KeyProblem(f"{where}.{key}", "is missing, and has no default")
+        else:
+            values[key] = parameter.default
+    return values
+
+
+def checked(annotation: Any, value: Any, where: str) -> Any:
+    """A value of this type, as configurations take it; raises KeyProblem."""
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(_lenient(annotation), config=config).validate_python(value)
+    except ValidationError as error:
+        raise KeyProblem(where, explain(error.errors()[0])) from None
 
 
 def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -138,17 +142,17 @@ def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def lenient(annotation: Any) -> Any:
+def _lenient(annotation: Any) -> Any:
     """The annotation, with floats as configurations take them (4e-4, no NaN) and tuples given as lists."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is float:
         return Float
     if origin is Annotated:
-        return Annotated[(lenient(args[0]), *args[1:])]
+        return Annotated[(_lenient(args[0]), *args[1:])]
     if origin in (Union, types.UnionType):
-        return Union[tuple(lenient(arg) for arg in args)]  # noqa: UP007
+        return Union[tuple(_lenient(arg) for arg in args)]  # noqa: UP007
     if origin in (list, tuple, dict):
-        inner = origin[tuple(arg if arg is ... else lenient(arg) for arg in args)]
+        inner = origin[tuple(arg if arg is ... else _lenient(arg) for arg in args)]
         return Annotated[inner, Strict(False)] if origin is tuple else inner
     return annotation
 

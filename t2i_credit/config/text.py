@@ -6,14 +6,13 @@ sections prompts, rollout, credit, train and log mean what they mean for images;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from ..errors import ConfigError
 from .files import read_tree
-from .messages import first_problem
+from .messages import parse
 from .plugins import CreditConfig
 from .values import Count, Float, Section, Seed, Text, folder_name, knob
 
@@ -94,17 +93,4 @@ def load_text_config(
         return None
     if tree.get("reward") == {"geneval": {}}:
         del tree["reward"]  # the default of images
-    return parse_text_config(tree, origin), origin
-
-
-def parse_text_config(tree: Mapping[str, Any], origin: Callable[[str], str]) -> TextConfig:
-    """A nested mapping, as YAML gives it, to a `TextConfig`.
-
-    Raises:
-        ConfigError: one line.
-    """
-    try:
-        return TextConfig.model_validate(dict(tree))
-    except ValidationError as error:
-        problem = first_problem(error, TextConfig)
-    raise ConfigError(f"{origin(problem.key)}: {problem}")
+    return parse(TextConfig, tree, origin), origin

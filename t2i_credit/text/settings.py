@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from ..config.messages import KeyProblem, first_problem, show
+from ..config.messages import KeyProblem, parse, show
 from ..config.plugins import CreditConfig
 from ..config.values import Section
 from ..credit.entry import CreditEntry
@@ -69,11 +67,7 @@ class TextCreditConfig:
 
     def __post_init__(self) -> None:
         tree = {"name": self.credit} if isinstance(self.credit, str) else self.credit
-        try:
-            section = _CreditOnly.model_validate({"credit": tree}).credit
-        except ValidationError as error:
-            raise first_problem(error, _CreditOnly) from None
-        object.__setattr__(self, "section", section)
+        object.__setattr__(self, "section", parse(_CreditOnly, {"credit": tree}).credit)
         for key, problem in self._disagreements():
             raise KeyProblem(key, problem)
 
