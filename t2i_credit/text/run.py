@@ -20,7 +20,7 @@ from ..config.text import TextConfig
 from ..errors import ConfigError
 from ..run_folder.atomic import write_folder_atomic
 from ..training.policy import Passes
-from .arguments import grpo_arguments, updates_per_step
+from .arguments import grpo_arguments
 from .checkpoint import ResumableTrainer
 from .record import MetricsCallback, Report, StepRecorder
 from .settings import REFERENCE_FIELDS, TextCreditConfig, check_arguments
@@ -149,16 +149,8 @@ def run_text(
             credit=parts.credit,
         )
         with run_folder(trainer.accelerator, config, path, resume) as run:
-            trainer.watch = StepRecorder(
-                run,
-                tokenizer,
-                config.credit,
-                every=config.log.samples_every,
-                groups=config.log.groups,
-                total=config.train.steps,
-                group_size=args.num_generations,
-                updates=updates_per_step(args),
-            )
+            size, updates = args.num_generations, trainer.updates
+            trainer.watch = StepRecorder(run, tokenizer, config, group_size=size, updates=updates)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(MetricsCallback(run, report))
             trainer.train_from(
