@@ -13,13 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
 from typing import get_type_hints as _type_hints
 
-from pydantic import (
-    ConfigDict,
-    Strict,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
 
 from ..errors import UserError
 from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
@@ -181,7 +175,8 @@ class PluginSection(OpenSection):
         also = tuple(cls.model_fields)
         params = check_params(function_of(plugin), given, cls.section, owner=name, also=also)
         try:
-            cls.try_out(name, params)
+            if name in cls.table():
+                cls.try_out(plugin, params)
         except (UserError, ArithmeticError) as error:
             message = one_line(error)
             blamed = [key for key in given if re.search(rf"\b{key}\b", message)]
@@ -189,8 +184,9 @@ class PluginSection(OpenSection):
         return own | params
 
     @classmethod
-    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
-        """Raises UserError if the plug-in refuses the values."""
+    def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
+        """Calls a shipped plug-in on a toy batch: the ranges of its parameters are known to itself alone."""
+        raise NotImplementedError
 
 
 class AdvantageConfig(PluginSection):
@@ -206,14 +202,10 @@ class AdvantageConfig(PluginSection):
         return ADVANTAGES
 
     @classmethod
-    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
-        """Calls a shipped function on one group of two: ranges are known to the functions alone."""
+    def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
         import torch
 
-        from ..advantages import ADVANTAGES
-
-        if name in ADVANTAGES:
-            ADVANTAGES[name](torch.tensor([0.0, 1.0]), 2, **params)
+        plugin(torch.tensor([0.0, 1.0]), 2, **params)
 
 
 class CreditConfig(PluginSection):
@@ -239,14 +231,11 @@ class CreditConfig(PluginSection):
         return as_entry(find_plugin(self.name, self.table(), "credit.name"))
 
     @classmethod
-    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
-        """Calls a shipped assigner on one image of two tokens: ranges are known to the functions alone."""
+    def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
         import torch
 
         from ..credit.fields import GROUP_FIELDS, ROLLOUT_FIELDS, UPDATE_FIELDS
-        from ..credit.table import CREDIT
 
-        if name in CREDIT:
-            ones = torch.ones(1, 2)
-            fields = dict.fromkeys(ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS, ones)
-            CREDIT[name].assign(fields, ones.bool(), torch.ones(1), **params)
+        ones = torch.ones(1, 2)
+        fields = dict.fromkeys(ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS, ones)
+        plugin.assign(fields, ones.bool(), torch.ones(1), **params)

@@ -118,14 +118,10 @@ def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:
             f"'sequence' is refused with credit.name '{credit.name}': one ratio per image gives "
             "all its tokens the same gradient, and the credit cancels; use sequence_token",
         )
-    if (
-        (rollout.top_k > 0 or rollout.top_p < 1)
-        and loss.policy == "guided"
-        and loss.updates_per_rollout > 1
-    ):
-        key = "rollout.top_k" if rollout.top_k > 0 else "rollout.top_p"
+    cut = "top_k" if rollout.top_k > 0 else "top_p" if rollout.top_p < 1 else ""
+    if cut and loss.policy == "guided" and loss.updates_per_rollout > 1:
         yield (
-            key,
+            f"rollout.{cut}",
             "truncated sampling is refused with loss.policy 'guided' and loss.updates_per_rollout "
             "above 1: the ratio would not be that of the sampled policy; use top_k 0 and top_p 1, "
             "or one update",

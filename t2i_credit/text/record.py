@@ -122,18 +122,12 @@ class StepRecorder:
             **{name: values.tolist() for name, values in lists.items()},
         }
 
-    def _contrast(self, fields: Mapping[str, Any]) -> Any:
+    def _contrast(self, fields: Mapping[str, Tensor]) -> Tensor:
         """(T) evidence of the credit's kind; of credit that has none, the published one."""
-        rows = {name: values[None] for name, values in fields.items()}
-        mask = rows["logprobs"].isfinite()
-        shown = contrast(
-            rows["logprobs"],
-            rows["negative_logprobs"],
-            mask,
-            kind=shown_kind(self.config.credit.params, rows.get("full_kl")),
-            full_kl=rows.get("full_kl"),
-        )
-        return shown[0]
+        positive, full_kl = fields["logprobs"], fields.get("full_kl")
+        kind = shown_kind(self.config.credit.params, full_kl)
+        negative, mask = fields["negative_logprobs"], positive.isfinite()
+        return contrast(positive, negative, mask, kind=kind, full_kl=full_kl)
 
 
 @dataclass(frozen=True)

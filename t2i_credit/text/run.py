@@ -95,19 +95,15 @@ def checked_arguments(config: TextConfig) -> Any:
 
 def text_credit(config: TextConfig) -> TextCreditConfig:
     """The trainer's credit of a configuration: its negative prompts are the world's, unless a suffix is given."""
-    section = config.credit
-    given = {"name": section.name, "refresh": section.refresh, **section.params}
-    negative: dict[str, Any] = {}
-    if config.prompts.negative is not None:
-        negative = {"negative": config.prompts.negative}
-    elif TextCreditConfig.compares(section):
-        negative = {"negative_column": "negative"}
+    suffix, rollout = config.prompts.negative, config.rollout
+    own = suffix is None and TextCreditConfig.compares(config.credit)
     return TextCreditConfig(
-        given,
-        gold="gold" if config.rollout.gold else None,
-        fail_below=config.rollout.fail_below,
-        gold_reward=config.rollout.gold_reward,
-        **negative,
+        config.credit.model_dump(),
+        negative=suffix,
+        negative_column="negative" if own else None,
+        gold="gold" if rollout.gold else None,
+        fail_below=rollout.fail_below,
+        gold_reward=rollout.gold_reward,
     )
 
 

@@ -142,7 +142,7 @@ def sample(
     """G completions of each of P problems at temperature 1, under its prompt and its negative prompt.
 
     Args:
-        model, tokenizer, seed, batch, done: see `text_sampling.continued`.
+        model, tokenizer, seed, batch, done: see `continued`.
         prompts, negatives: P texts each.
     """
     repeated = [prompt for prompt in prompts for _ in range(group_size)]
