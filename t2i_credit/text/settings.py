@@ -143,14 +143,14 @@ class TextCreditConfig:
             )
 
 
-# What trl's settings must be with token credit, or with gold, and what is wrong with any other value.
+# What trl's settings must be with token credit, or with gold, and how the refusal of any other value ends.
 _WITH_CREDIT: dict[str, tuple[Sequence[Any], str]] = {
     "loss_type": (LOSS_TYPES, f"; one of {', '.join(LOSS_TYPES)}"),
     "importance_sampling_level": (
         ["token"],
         ": one ratio per answer gives all its tokens the same gradient, and the credit cancels; use token",
     ),
-    "use_liger_kernel": ([False], ": the fused loss knows no token credit"),
+    "use_liger_kernel": ([False, None], ": the fused loss knows no token credit"),
 }
 _WITH_GOLD: dict[str, tuple[Sequence[Any], str]] = {
     "importance_sampling_level": (
@@ -178,11 +178,7 @@ def check_arguments(config: TextCreditConfig, args: Any, others: Mapping[str, An
     """
     if config.uniform and config.gold is None:
         return
-    gold, weights, quantile = (
-        config.gold is not None,
-        args.reward_weights,
-        args.top_entropy_quantile,
-    )
+    gold = config.gold is not None
     what = "gold" if gold else f"credit.name '{config.section.name}'"
     if args.remove_unused_columns and (config.gold or config.negative_column):
         why = "its column would be removed"
@@ -197,11 +193,10 @@ def check_arguments(config: TextCreditConfig, args: Any, others: Mapping[str, An
             text = isinstance(value, str)
             shown = repr(value) if text else "true" if value is True else f"value {value}"
             raise KeyProblem(name, f"{shown} is refused with {what}{why}")
-    if gold and weights is not None and sum(weights) <= 0:
-        raise KeyProblem(
-            "reward_weights", f"{weights} is refused with gold: their sum must be above 0"
-        )
-    if not gold and quantile < 1:
+    if gold and (weights := args.reward_weights) is not None and sum(weights) <= 0:
+        problem = f"{weights} is refused with gold: their sum must be above 0"
+        raise KeyProblem("reward_weights", problem)
+    if not gold and (quantile := args.top_entropy_quantile) < 1:
         why = "two choices of tokens at once; use credit top_entropy, or quantile 1"
         raise KeyProblem("top_entropy_quantile", f"value {quantile} is refused with {what}: {why}")
 
