@@ -43,7 +43,7 @@ __all__ = [
 _NAMES = {
     "load_model": "api",
     "train": "api",
-    "sample_rollout": "rollout",
+    "sample_rollout": "rollout.sampling",
     **dict.fromkeys(("ImageTokenModel", "Prompt", "RewardFn", "Rollout"), "interfaces"),
     **dict.fromkeys(
         ("ConfigError", "ModelError", "PromptError", "RunError", "TrainingError", "UserError"),

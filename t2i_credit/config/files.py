@@ -11,6 +11,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,27 +23,22 @@ from .messages import COMMAND_LINE, did_you_mean, one_line, plain, show
 from .plugins import AdvantageConfig, CreditConfig, PluginSection
 
 TEXT_WORLDS = ("arithmetic",)  # folders of recipes for text
+_PLUGINS: dict[str, type[PluginSection]] = {"advantage": AdvantageConfig, "credit": CreditConfig}
 
 
-class SourceTree(NamedTuple):
-    """Sections as YAML gives them, not yet validated.
+def read_tree(
+    name: str, overrides: Sequence[str]
+) -> tuple[dict[str, Any], str, Callable[[str], str]]:
+    """A file or a shipped recipe with its bases, and the overrides on top; raises ConfigError.
 
-    Attributes:
-        tree: section -> key -> value.
+    Returns:
+        tree: section -> key -> value, as YAML gives them, not yet validated.
         where: the file or recipe that was named.
         origin: dotted key -> which file, or the command line, set it.
     """
-
-    tree: dict[str, Any]
-    where: str
-    origin: Callable[[str], str]
-
-
-def read_tree(name: str, overrides: Sequence[str]) -> SourceTree:
-    """A file or a shipped recipe with its bases, and the overrides on top, as one tree; raises ConfigError."""
     layers = _read_with_bases(name)
     where, recipe = layers[-1].where, layers[-1].recipe
-    origins = _Origins(where)
+    origins: dict[str, str] = {}
     tree: dict[str, Any] = {"reward": {"geneval": {}}}
     for layer in layers:
         for section, value in layer.tree.items():
@@ -53,10 +49,17 @@ def read_tree(name: str, overrides: Sequence[str]) -> SourceTree:
         _put(tree, path, value, COMMAND_LINE, origins)
     train = tree.setdefault("train", {})
     if isinstance(train, dict):
-        train.setdefault(
-            "name", re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("-._")[:100] or "run"
-        )
-    return SourceTree(tree, where, origins.of)
+        own_name = re.sub(r"[^A-Za-z0-9._-]+", "-", recipe).strip("-._")[:100]
+        train.setdefault("name", own_name or "run")
+    return tree, where, partial(_origin, origins, where)
+
+
+def _origin(origins: Mapping[str, str], default: str, key: str) -> str:
+    """Where the key, the nearest mapping around it, or else a key inside it was set last."""
+    around = [known for known in origins if f"{key}.".startswith(f"{known}.")]
+    inside = [known for known in origins if known.startswith(f"{key}.")]
+    found = max(around, key=len, default=inside[-1] if inside else None)
+    return origins[found] if found else default
 
 
 def list_recipes(*, text: bool = False) -> list[str]:
@@ -86,83 +89,48 @@ def _recipes() -> dict[str, Traversable]:
     return dict(walk(root, ""))
 
 
-class _Origins:
-    """Which file, or the command line, set a key last."""
-
-    def __init__(self, default: str) -> None:
-        self.default = default
-        self.by_key: dict[str, str] = {}
-
-    def set(self, path: Sequence[str], where: str) -> None:
-        self.by_key[".".join(plain(part) for part in path)] = where
-
-    def of(self, key: str) -> str:
-        """Where the key, the nearest mapping around it, or else a key inside it was set."""
-        around = [known for known in self.by_key if f"{key}.".startswith(f"{known}.")]
-        inside = [known for known in self.by_key if known.startswith(f"{key}.")]
-        found = max(around, key=len, default=inside[-1] if inside else None)
-        return self.by_key[found] if found else self.default
-
-
 class _Layer(NamedTuple):
-    tree: dict[str, Any]
+    """A file or a shipped recipe; `folder` is where its base may lie, None for a recipe."""
+
+    identity: str
     where: str
     recipe: str
+    folder: str | None
+    tree: dict[str, Any]
 
 
 def _read_with_bases(name: str) -> list[_Layer]:
     """The named configuration and what it is based on, the last base first."""
     layers: list[_Layer] = []
-    seen: list[str] = []
     front = ""
     folder: str | None = ""
     while True:
-        source = _open(name, front, folder)
-        if source.identity in seen:
+        layer = _open(name, front, folder)
+        if layer.identity in [known.identity for known in layers]:
             raise ConfigError(f"{front}{plain(name)} leads back to itself; cycles are refused")
-        seen.append(source.identity)
-        tree = parse_yaml(source.content, source.where)
-        if tree is None:
-            raise ConfigError(f"{source.where}: is empty; write at least one section (model: ...)")
-        if not isinstance(tree, dict):
-            got = show(tree)
-            raise ConfigError(f"{source.where}: must hold sections (model: ...), got {got}")
-        check_tree(tree, source.where)
-        base = tree.pop("base", None)
-        layers.insert(0, _Layer(tree, source.where, source.recipe))
+        layers.insert(0, layer)
+        base = layer.tree.pop("base", None)
         if base is None:
             return layers
-        front, folder = f"{source.where}: base: ", source.folder
+        front, folder = f"{layer.where}: base: ", layer.folder
         if not isinstance(base, str) or not base:
             raise ConfigError(f"{front}must be the name of a recipe, got {show(base)}")
         name = base
 
 
-class _Source(NamedTuple):
-    """A configuration before it is parsed; `folder` is where its base may lie, None for a shipped recipe."""
-
-    identity: str
-    where: str
-    recipe: str
-    content: bytes
-    folder: str | None
-
-
-def _open(name: str, front: str, folder: str | None) -> _Source:
-    """A file or a shipped recipe; `front` opens every message."""
+def _open(name: str, front: str, folder: str | None) -> _Layer:
+    """A file or a shipped recipe; `front` opens every message about its name."""
     path = os.path.join(folder or "", name)
     recipes: dict[str, Traversable] = {}
     try:
         if folder is not None and os.path.isfile(path):
             stem = os.path.splitext(os.path.basename(path))[0]
-            content = Path(path).read_bytes()
-            return _Source(
-                os.path.realpath(path), plain(path), stem, content, os.path.dirname(path)
-            )
+            tree = _sections(Path(path).read_bytes(), plain(path))
+            return _Layer(os.path.realpath(path), plain(path), stem, os.path.dirname(path), tree)
         recipes = _recipes()
         if name in recipes:
             where = f"recipe {name}"
-            return _Source(where, where, name, recipes[name].read_bytes(), None)
+            return _Layer(where, where, name, None, _sections(recipes[name].read_bytes(), where))
     except OSError as error:
         raise ConfigError(f"{front}{plain(path)}: cannot be read ({error.strerror})") from None
     shown = plain(name)
@@ -172,6 +140,17 @@ def _open(name: str, front: str, folder: str | None) -> _Source:
         raise ConfigError(f"{front}{shown}: no such file")
     hint, listed = did_you_mean(name, recipes), ", ".join(sorted(recipes)) or "none"
     raise ConfigError(f"{front}{shown}: no such file or recipe{hint} (recipes: {listed})")
+
+
+def _sections(content: bytes, where: str) -> dict[str, Any]:
+    """The tree that a file holds, its keys and values not yet validated."""
+    tree = parse_yaml(content, where)
+    if tree is None:
+        raise ConfigError(f"{where}: is empty; write at least one section (model: ...)")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: must hold sections (model: ...), got {show(tree)}")
+    check_tree(tree, where)
+    return tree
 
 
 def key_value(text: str) -> tuple[str, str | None]:
@@ -203,24 +182,20 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
 
 
 def _put(
-    tree: dict[str, Any], path: tuple[str, ...], value: Any, where: str, origins: _Origins
+    tree: dict[str, Any], path: tuple[str, ...], value: Any, where: str, origins: dict[str, str]
 ) -> None:
     """Sets one value, or merges one section."""
-    section = path[0]
-    if len(path) == 1:
+    section, *keys = path
+    if not keys:
         if value is None:
             return
-        if section == "reward" or not isinstance(value, dict):
-            tree[section] = copy.deepcopy(value)
-            origins.set(path, where)
+        if section != "reward" and isinstance(value, dict):
+            for key in sorted(value, key=lambda key: key != "name"):
+                _put(tree, (section, key), value[key], where, origins)
             return
-        for key in sorted(value, key=lambda key: key != "name"):
-            _put(tree, (section, key), value[key], where, origins)
-        return
-    names: dict[str, type[PluginSection]] = {"advantage": AdvantageConfig, "credit": CreditConfig}
-    if path[1:] == ("name",) and section in names:
+    elif keys == ["name"] and section in _PLUGINS:
         current = tree.get(section)
-        default = names[section].model_fields["name"].default
+        default = _PLUGINS[section].model_fields["name"].default
         if not isinstance(current, dict) or current.get("name", default) != value:
             tree[section] = {}
     place = tree
@@ -229,7 +204,7 @@ def _put(
             place[key] = {}
         place = place[key]
     place[path[-1]] = copy.deepcopy(value)
-    origins.set(path, where)
+    origins[".".join(map(plain, path))] = where
 
 
 def parse_yaml(content: bytes, where: str) -> Any:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, get_args, get_origin
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import ConfigError
 
 COMMAND_LINE = "command line"
+Schema = TypeVar("Schema", bound=BaseModel)
 
 # What other trainers call our keys: the nearest spelling would miss these.
 ELSEWHERE = {
@@ -46,7 +47,27 @@ class KeyProblem(ConfigError):
         self.problem = problem
 
 
-def first_problem(error: ValidationError, schema: type[BaseModel]) -> KeyProblem:
+def parse(
+    schema: type[Schema], tree: Mapping[str, Any], origin: Callable[[str], str] | None = None
+) -> Schema:
+    """A nested mapping, as YAML gives it, to a configuration.
+
+    Args:
+        schema: what it must hold.
+        tree: section -> key -> value; what is left out has its default.
+        origin: dotted key -> what to call the place that set it.
+
+    Raises:
+        ConfigError: one line; without `origin` a KeyProblem.
+    """
+    try:
+        return schema.model_validate(dict(tree))
+    except ValidationError as error:
+        problem = _first_problem(error, schema)
+    raise ConfigError(f"{origin(problem.key)}: {problem}") if origin else problem
+
+
+def _first_problem(error: ValidationError, schema: type[BaseModel]) -> KeyProblem:
     """The first thing to mend: unknown keys before wrong values before values that do not agree."""
     details = error.errors()
     detail = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
@@ -75,23 +96,18 @@ def fields_of(schema: type[BaseModel], section: str) -> dict[str, Any]:
 
 def _nearest_key(name: str, allowed: Iterable[str], front: str, schema: type[BaseModel]) -> str:
     """`; did you mean x?` for a key of this section or of any other, or nothing if none is near."""
-    full = {
-        f"{section}.{key}": key
-        for section in schema.model_fields
-        for key in fields_of(schema, section)
-    }
     if name in ELSEWHERE:
         return f"; did you mean {ELSEWHERE[name]}?"
-    same = [key for key, leaf in full.items() if leaf == name and leaf not in ("name", "weight")]
-    if same:
-        return f"; did you mean {' or '.join(same)}?"
-    here = did_you_mean(name, allowed, front)
-    if here:
+    places: dict[str, list[str]] = {}
+    for section in schema.model_fields:
+        for key in fields_of(schema, section):
+            places.setdefault(key, []).append(f"{section}.{key}")
+    if name in places and name not in ("name", "weight"):
+        return f"; did you mean {' or '.join(places[name])}?"
+    if here := did_you_mean(name, allowed, front):
         return here
-    near = difflib.get_close_matches(name, list(full.values()), n=1, cutoff=0.75)
-    return (
-        f"; did you mean {next(k for k, leaf in full.items() if leaf == near[0])}?" if near else ""
-    )
+    near = difflib.get_close_matches(name, places, n=1, cutoff=0.75)
+    return f"; did you mean {places[near[0]][0]}?" if near else ""
 
 
 def did_you_mean(name: str, allowed: Iterable[str], front: str = "") -> str:

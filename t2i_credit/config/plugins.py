@@ -13,19 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
 from typing import get_type_hints as _type_hints
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
 
 from ..errors import UserError
 from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
-from .values import Float
+from .values import Float, OpenSection, knob
 
 if TYPE_CHECKING:
     from ..credit.entry import CreditEntry
@@ -104,20 +96,24 @@ def check_params(
             whose = f" of '{owner}'" if owner else ""
             problem = f"unknown key{whose}{hint} (allowed: {listed})"
             raise KeyProblem(f"{where}.{plain(key)}", problem)
-    checked = {}
+    values = {}
     for key, parameter in known.items():
-        if key not in params:
-            if parameter.default is parameter.empty:
-                raise KeyProblem(f"{where}.{key}", "is missing, and has no default")
-            checked[key] = parameter.default
-            continue
-        config = ConfigDict(strict=True, arbitrary_types_allowed=True)
-        adapter: TypeAdapter[Any] = TypeAdapter(lenient(parameter.annotation), config=config)
-        try:
-            checked[key] = adapter.validate_python(params[key])
-        except ValidationError as error:
-            raise KeyProblem(f"{where}.{key}", explain(error.errors()[0])) from None
-    return checked
+        if key in params:
+            values[key] = checked(parameter.annotation, params[key], f"{where}.{key}")
+        elif parameter.default is parameter.empty:
+            raise KeyProblem(f"{where}.{key}", "is missing, and has no default")
+        else:
+            values[key] = parameter.default
+    return values
+
+
+def checked(annotation: Any, value: Any, where: str) -> Any:
+    """A value of this type, as configurations take it; raises KeyProblem."""
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(_lenient(annotation), config=config).validate_python(value)
+    except ValidationError as error:
+        raise KeyProblem(where, explain(error.errors()[0])) from None
 
 
 def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -140,31 +136,25 @@ def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def lenient(annotation: Any) -> Any:
+def _lenient(annotation: Any) -> Any:
     """The annotation, with floats as configurations take them (4e-4, no NaN) and tuples given as lists."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is float:
         return Float
     if origin is Annotated:
-        return Annotated[(lenient(args[0]), *args[1:])]
+        return Annotated[(_lenient(args[0]), *args[1:])]
     if origin in (Union, types.UnionType):
-        return Union[tuple(lenient(arg) for arg in args)]  # noqa: UP007
+        return Union[tuple(_lenient(arg) for arg in args)]  # noqa: UP007
     if origin in (list, tuple, dict):
-        inner = origin[tuple(arg if arg is ... else lenient(arg) for arg in args)]
+        inner = origin[tuple(arg if arg is ... else _lenient(arg) for arg in args)]
         return Annotated[inner, Strict(False)] if origin is tuple else inner
     return annotation
 
 
-class PluginSection(BaseModel):
-    """A section whose further keys are the keyword-only parameters of the function that it names."""
+class PluginSection(OpenSection):
+    """A section whose further keys are the keyword-only parameters of the function that it names, defaults filled in."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     section: ClassVar[str]
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The function's own parameters, defaults filled in."""
-        return dict(self.model_extra or {})
 
     @classmethod
     def table(cls) -> Mapping[str, Any]:
@@ -185,7 +175,8 @@ class PluginSection(BaseModel):
         also = tuple(cls.model_fields)
         params = check_params(function_of(plugin), given, cls.section, owner=name, also=also)
         try:
-            cls.try_out(name, params)
+            if name in cls.table():
+                cls.try_out(plugin, params)
         except (UserError, ArithmeticError) as error:
             message = one_line(error)
             blamed = [key for key in given if re.search(rf"\b{key}\b", message)]
@@ -193,17 +184,16 @@ class PluginSection(BaseModel):
         return own | params
 
     @classmethod
-    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
-        """Raises UserError if the plug-in refuses the values."""
+    def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
+        """Calls a shipped plug-in on a toy batch: the ranges of its parameters are known to itself alone."""
+        raise NotImplementedError
 
 
 class AdvantageConfig(PluginSection):
     """From a group's rewards to one number per image."""
 
     section = "advantage"
-    name: str = Field(
-        default="group_normalized", description="the group baseline, or package.module:function"
-    )
+    name: str = knob("group_normalized", "the group baseline, or package.module:function")
 
     @classmethod
     def table(cls) -> Mapping[str, Any]:
@@ -212,26 +202,19 @@ class AdvantageConfig(PluginSection):
         return ADVANTAGES
 
     @classmethod
-    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
-        """Calls a shipped function on one group of two: ranges are known to the functions alone."""
+    def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
         import torch
 
-        from ..advantages import ADVANTAGES
-
-        if name in ADVANTAGES:
-            ADVANTAGES[name](torch.tensor([0.0, 1.0]), 2, **params)
+        plugin(torch.tensor([0.0, 1.0]), 2, **params)
 
 
 class CreditConfig(PluginSection):
     """From one number per image to one number per token."""
 
     section = "credit"
-    name: str = Field(
-        default="uniform", description="the credit assigner, or package.module:function"
-    )
-    refresh: bool = Field(
-        default=False,
-        description="take the credit from the policy of each update, not of the rollout",
+    name: str = knob("uniform", "the credit assigner, or package.module:function")
+    refresh: bool = knob(
+        False, "take the credit from the policy of each update, not of the rollout"
     )
 
     @classmethod
@@ -248,14 +231,11 @@ class CreditConfig(PluginSection):
         return as_entry(find_plugin(self.name, self.table(), "credit.name"))
 
     @classmethod
-    def try_out(cls, name: str, params: Mapping[str, Any]) -> None:
-        """Calls a shipped assigner on one image of two tokens: ranges are known to the functions alone."""
+    def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
         import torch
 
         from ..credit.fields import GROUP_FIELDS, ROLLOUT_FIELDS, UPDATE_FIELDS
-        from ..credit.table import CREDIT
 
-        if name in CREDIT:
-            ones = torch.ones(1, 2)
-            fields = dict.fromkeys(ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS, ones)
-            CREDIT[name].assign(fields, ones.bool(), torch.ones(1), **params)
+        ones = torch.ones(1, 2)
+        fields = dict.fromkeys(ROLLOUT_FIELDS | GROUP_FIELDS | UPDATE_FIELDS, ones)
+        plugin.assign(fields, ones.bool(), torch.ones(1), **params)

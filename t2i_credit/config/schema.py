@@ -8,14 +8,14 @@ are checked (by `check_params`) where rewards are known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..errors import ConfigError
 from .files import read_tree, write_yaml
-from .messages import KeyProblem, first_problem, show
+from .messages import KeyProblem, parse, show
 from .plugins import PLUGIN, AdvantageConfig, CreditConfig
 from .sections import (
     LogConfig,
@@ -31,17 +31,13 @@ from .sections import (
 from .values import Section
 
 
-def _default_reward() -> dict[str, RewardConfig]:
-    return {"geneval": RewardConfig()}
-
-
 class Config(Section):
     """The whole configuration of a run; see each section's fields for the keys."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
     rollout: RolloutConfig = Field(default_factory=RolloutConfig)
-    reward: dict[str, RewardConfig] = Field(default_factory=_default_reward)
+    reward: dict[str, RewardConfig] = Field(default_factory=lambda: {"geneval": RewardConfig()})
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig)
     credit: CreditConfig = Field(default_factory=CreditConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
@@ -83,28 +79,20 @@ def load_config(name_or_path: str | os.PathLike[str], overrides: Sequence[str] =
     tree, where, origin = read_tree(os.fspath(name_or_path), overrides)
     if "grpo" in tree:
         raise ConfigError(f"{where}: is for text (section grpo); here one for images is needed")
-    return parse_config(tree, where=where, origin=origin)
+    return parse(Config, tree, origin)
 
 
-def parse_config(
-    tree: Mapping[str, Any], *, where: str = "config", origin: Callable[[str], str] | None = None
-) -> Config:
+def parse_config(tree: Mapping[str, Any], *, where: str = "config") -> Config:
     """A nested mapping, as YAML gives it, to a `Config`.
 
     Args:
         tree: section -> key -> value; what is left out has its default.
         where: what to call the mapping in messages.
-        origin: dotted key -> what to call the place that set it.
 
     Raises:
         ConfigError: one line.
     """
-    try:
-        return Config.model_validate(dict(tree))
-    except ValidationError as error:
-        problem = first_problem(error, Config)
-    place = origin(problem.key) if origin else where
-    raise ConfigError(f"{place}: {problem}")
+    return parse(Config, tree, lambda _: where)
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -130,14 +118,10 @@ def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:
             f"'sequence' is refused with credit.name '{credit.name}': one ratio per image gives "
             "all its tokens the same gradient, and the credit cancels; use sequence_token",
         )
-    if (
-        (rollout.top_k > 0 or rollout.top_p < 1)
-        and loss.policy == "guided"
-        and loss.updates_per_rollout > 1
-    ):
-        key = "rollout.top_k" if rollout.top_k > 0 else "rollout.top_p"
+    cut = "top_k" if rollout.top_k > 0 else "top_p" if rollout.top_p < 1 else ""
+    if cut and loss.policy == "guided" and loss.updates_per_rollout > 1:
         yield (
-            key,
+            f"rollout.{cut}",
             "truncated sampling is refused with loss.policy 'guided' and loss.updates_per_rollout "
             "above 1: the ratio would not be that of the sampled policy; use top_k 0 and top_p 1, "
             "or one update",
@@ -162,11 +146,8 @@ def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:
             f"'credit' is refused with credit.name '{credit.name}': it would halve the KL term everywhere; "
             "use half the kl_coef",
         )
-    elif (
-        loss.kl_weight == "credit"
-        and credit.params.get("strength") == 0
-        and not credit.entry.has_own_kl_weights
-    ):
+    own_weights = credit.entry.has_own_kl_weights
+    if loss.kl_weight == "credit" and credit.params.get("strength") == 0 and not own_weights:
         yield (
             "loss.kl_weight",
             "'credit' is refused with credit.strength 0: the credit is uniform, and it would halve the "

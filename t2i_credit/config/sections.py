@@ -4,63 +4,58 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from .messages import KeyProblem
 from .values import (
     Count,
+    Decay,
     Float,
     Fraction,
+    Listed,
     NonNegative,
+    OpenSection,
     Positive,
+    PositiveFraction,
     Section,
     Seed,
     Task,
     Text,
     Tracker,
+    Whole,
     distinct,
     folder_name,
+    knob,
 )
-
-Names = Annotated[tuple[Text, ...], Strict(False)]
 
 
 class ModelConfig(Section):
     """The generator."""
 
-    name: Text = Field(
-        default="shapes",
-        description="the generator: an embedded one's name, a folder, a hub id, a run, or package.module:function",
+    name: Text = knob(
+        "shapes",
+        "the generator: an embedded one's name, a folder, a hub id, a run, or package.module:function",
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="number format of the loaded weights"
-    )
+    dtype: Literal["float32", "bfloat16"] = knob("float32", "number format of the loaded weights")
 
 
 class PromptsConfig(Section):
     """What is asked of the generator."""
 
-    source: Text = Field(
-        default="shapes",
-        description="a world's name, a JSONL file, or hf://datasets/owner/name/file",
+    source: Text = knob("shapes", "a world's name, a JSONL file, or hf://datasets/owner/name/file")
+    split: Literal["train", "heldout"] = knob(
+        "train", "which prompts of a world; heldout ones occur in no training data"
     )
-    split: Literal["train", "heldout"] = Field(
-        default="train",
-        description="which prompts of a world; heldout ones occur in no training data",
+    tasks: Listed[Task] | None = knob(None, "keep only prompts of these GenEval tasks; null = all")
+    negative: str | None = knob(
+        None, "one negative prompt for all; null = the prompt's own, or the null prompt"
     )
-    tasks: Annotated[tuple[Task, ...], Strict(False)] | None = Field(
-        default=None, description="keep only prompts of these GenEval tasks; null = all"
+    per_step: Count = knob(12, "P, prompts in a step")
+    balance: bool = knob(
+        True,
+        "the tasks of the prompts' records take turns, so that each is asked for equally often",
     )
-    negative: str | None = Field(
-        default=None,
-        description="one negative prompt for all; null = the prompt's own, or the null prompt",
-    )
-    per_step: Count = Field(default=12, description="P, prompts in a step")
-    balance: bool = Field(
-        default=True,
-        description="the tasks of the prompts' records take turns, so that each is asked for equally often",
-    )
-    seed: Seed = Field(default=0, description="seed of the order in which prompts are drawn")
+    seed: Seed = knob(0, "seed of the order in which prompts are drawn")
 
     _distinct = field_validator("tasks")(lambda value: distinct(value, "null keeps all tasks"))
 
@@ -68,38 +63,29 @@ class PromptsConfig(Section):
 class RolloutConfig(Section):
     """How images are sampled for training."""
 
-    group_size: Count = Field(default=12, description="G, images sampled per prompt; at least 2")
-    cfg_scale: Annotated[Float, Field(ge=1)] = Field(
-        default=2.0, description="strength of classifier-free guidance; 1 = none"
+    group_size: Count = knob(12, "G, images sampled per prompt; at least 2")
+    cfg_scale: Annotated[Float, Field(ge=1)] = knob(
+        2.0, "strength of classifier-free guidance; 1 = none"
     )
-    temperature: Positive = Field(
-        default=1.0, description="divides the guided logits before sampling"
+    temperature: Positive = knob(1.0, "divides the guided logits before sampling")
+    top_k: Whole = knob(0, "sample among the k likeliest codes only; 0 = among all")
+    top_p: PositiveFraction = knob(
+        1.0, "sample within the likeliest codes of this total probability; 1 = all"
     )
-    top_k: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="sample among the k likeliest codes only; 0 = among all"
+    batch_size: Count | None = knob(
+        None, "most images sampled in one forward pass; null = all of the step"
     )
-    top_p: Annotated[Float, Field(gt=0, le=1)] = Field(
-        default=1.0,
-        description="sample within the likeliest codes of this total probability; 1 = all",
+    dynamic: bool = knob(
+        False, "drop groups of equal rewards and sample other prompts until the step is full (DAPO)"
     )
-    batch_size: Count | None = Field(
-        default=None, description="most images sampled in one forward pass; null = all of the step"
+    max_rounds: Count = knob(
+        4, "dynamic: most rounds of sampling in a step, the first one included"
     )
-    dynamic: bool = Field(
-        default=False,
-        description="drop groups of equal rewards and sample other prompts until the step is full (DAPO)",
+    gold: bool = knob(
+        False, "where a whole group fails, its last image gives way to a golden reference"
     )
-    max_rounds: Count = Field(
-        default=4, description="dynamic: most rounds of sampling in a step, the first one included"
-    )
-    gold: bool = Field(
-        default=False,
-        description="where a whole group fails, its last image gives way to a golden reference",
-    )
-    fail_below: Float = Field(
-        default=0.0, description="gold: an image has failed if its reward is at most this"
-    )
-    gold_reward: Float = Field(default=1.0, description="gold: the reward of a golden reference")
+    fail_below: Float = knob(0.0, "gold: an image has failed if its reward is at most this")
+    gold_reward: Float = knob(1.0, "gold: the reward of a golden reference")
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -120,85 +106,63 @@ class RolloutConfig(Section):
         return value
 
 
-class RewardConfig(BaseModel):
+class RewardConfig(OpenSection):
     """One part of the reward: its weight, and whatever its builder takes."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    weight: Float = Field(default=1.0, description="factor of this part in the total reward")
-    normalize: Literal["none", "running", "group"] = Field(
-        default="none",
-        description="before weighing: as it is, z-score over all images so far, or within the group",
+    weight: Float = knob(1.0, "factor of this part in the total reward")
+    normalize: Literal["none", "running", "group"] = knob(
+        "none", "before weighing: as it is, z-score over all images so far, or within the group"
     )
-    heldout: bool = Field(default=False, description="logged and never trained on")
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The builder's own parameters."""
-        return dict(self.model_extra or {})
+    heldout: bool = knob(False, "logged and never trained on")
 
 
 class LossConfig(Section):
     """The policy-gradient loss."""
 
-    policy: Literal["guided", "conditional"] = Field(
-        default="guided",
-        description="the trained distribution: as sampled with guidance, or without it",
+    policy: Literal["guided", "conditional"] = knob(
+        "guided", "the trained distribution: as sampled with guidance, or without it"
     )
-    ratio: Literal["token", "sequence", "sequence_token"] = Field(
-        default="token",
-        description="importance ratio per token, per image, or per image with token credit",
+    ratio: Literal["token", "sequence", "sequence_token"] = knob(
+        "token", "importance ratio per token, per image, or per image with token credit"
     )
-    aggregate: Literal["token", "sequence", "constant"] = Field(
-        default="token",
-        description="mean over all tokens, over images' means, or over a fixed length",
+    aggregate: Literal["token", "sequence", "constant"] = knob(
+        "token", "mean over all tokens, over images' means, or over a fixed length"
     )
-    clip_low: Annotated[Float, Field(gt=0, le=1)] = Field(
-        default=0.2, description="the ratio is clipped below at 1 - clip_low"
+    clip_low: PositiveFraction = knob(0.2, "the ratio is clipped below at 1 - clip_low")
+    clip_high: Positive = knob(0.2, "the ratio is clipped above at 1 + clip_high")
+    kl_coef: NonNegative = knob(0.0, "weight of the KL term to the frozen reference; 0 = none")
+    kl_weight: Literal["none", "credit"] = knob(
+        "none", "credit: a weaker KL term on tokens of high credit"
     )
-    clip_high: Positive = Field(
-        default=0.2, description="the ratio is clipped above at 1 + clip_high"
+    updates_per_rollout: Count = knob(1, "optimizer steps on the same images")
+    old: Literal["rollout", "recompute"] = knob(
+        "rollout", "old log-probs: those kept in sampling, or one more pass"
     )
-    kl_coef: NonNegative = Field(
-        default=0.0, description="weight of the KL term to the frozen reference; 0 = none"
-    )
-    kl_weight: Literal["none", "credit"] = Field(
-        default="none", description="credit: a weaker KL term on tokens of high credit"
-    )
-    updates_per_rollout: Count = Field(default=1, description="optimizer steps on the same images")
-    old: Literal["rollout", "recompute"] = Field(
-        default="rollout", description="old log-probs: those kept in sampling, or one more pass"
-    )
-    ratio_guard: Positive | None = Field(
-        default=1e-4,
-        description="stop if |log ratio| exceeds this before the first update; null = off",
+    ratio_guard: Positive | None = knob(
+        1e-4, "stop if |log ratio| exceeds this before the first update; null = off"
     )
 
 
 class TuneConfig(Section):
     """Full fine-tuning, chosen modules, or a LoRA adapter."""
 
-    modules: Names | None = Field(
-        default=None,
-        description="train only these parts, such as generation_head or layers.23; null = all that the model trains",
+    modules: Listed[Text] | None = knob(
+        None,
+        "train only these parts, such as generation_head or layers.23; null = all that the model trains",
     )
-    lora_rank: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="rank of a LoRA adapter that is trained instead of weights; 0 = none"
+    lora_rank: Whole = knob(
+        0, "rank of a LoRA adapter that is trained instead of weights; 0 = none"
     )
-    lora_alpha: Positive = Field(
-        default=32.0, description="the adapter's change is scaled by lora_alpha / lora_rank"
+    lora_alpha: Positive = knob(32.0, "the adapter's change is scaled by lora_alpha / lora_rank")
+    lora_targets: Listed[Text] | None = knob(
+        None, "linear layers of the transformer that get an adapter, such as q_proj; null = all"
     )
-    lora_targets: Names | None = Field(
-        default=None,
-        description="linear layers of the transformer that get an adapter, such as q_proj; null = all",
+    recompute: bool = knob(
+        False, "gradient checkpointing: layers run again in the backward pass, in less memory"
     )
-    recompute: bool = Field(
-        default=False,
-        description="gradient checkpointing: layers run again in the backward pass, in less memory",
-    )
-    ema: Annotated[Float, Field(ge=0, lt=1)] | None = Field(
-        default=None,
-        description="decay of a moving average of the trained weights, kept beside them and used afterwards; null = off",
+    ema: Decay | None = knob(
+        None,
+        "decay of a moving average of the trained weights, kept beside them and used afterwards; null = off",
     )
 
     @field_validator("modules", "lora_targets")
@@ -222,63 +186,53 @@ class TuneConfig(Section):
 class OptimConfig(Section):
     """AdamW and its schedule."""
 
-    lr: Positive = Field(default=1e-4, description="peak learning rate")
-    betas: Annotated[
-        tuple[Annotated[Float, Field(ge=0, lt=1)], Annotated[Float, Field(ge=0, lt=1)]],
-        Strict(False),
-    ] = Field(default=(0.9, 0.99), description="AdamW's decay rates of both moments")
-    eps: Positive = Field(default=1e-8, description="AdamW's epsilon")
-    weight_decay: NonNegative = Field(default=0.0, description="AdamW's weight decay")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0,
-        description="steps over which the learning rate rises linearly; a shorter run ends on the way",
+    lr: Positive = knob(1e-4, "peak learning rate")
+    betas: Annotated[tuple[Decay, Decay], Strict(False)] = knob(
+        (0.9, 0.99), "AdamW's decay rates of both moments"
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="how the learning rate falls after the warm-up"
+    eps: Positive = knob(1e-8, "AdamW's epsilon")
+    weight_decay: NonNegative = knob(0.0, "AdamW's weight decay")
+    warmup_steps: Whole = knob(
+        0, "steps over which the learning rate rises linearly; a shorter run ends on the way"
     )
-    min_lr_fraction: Fraction = Field(
-        default=0.05, description="where the linear and cosine schedules end, as a fraction of lr"
+    schedule: Literal["constant", "linear", "cosine"] = knob(
+        "constant", "how the learning rate falls after the warm-up"
     )
-    max_grad_norm: Positive | None = Field(
-        default=1.0, description="gradients are scaled down to this norm; null = off"
+    min_lr_fraction: Fraction = knob(
+        0.05, "where the linear and cosine schedules end, as a fraction of lr"
     )
+    max_grad_norm: Positive | None = knob(1.0, "gradients are scaled down to this norm; null = off")
 
 
 class TrainConfig(Section):
     """The run."""
 
-    steps: Count = Field(default=100, description="training steps (rollouts)")
-    seed: Seed = Field(default=0, description="seed of all sampling noise")
-    micro_batch_size: Count | None = Field(
-        default=None,
-        description="most images in one forward and backward pass; null = all of the step",
+    steps: Count = knob(100, "training steps (rollouts)")
+    seed: Seed = knob(0, "seed of all sampling noise")
+    micro_batch_size: Count | None = knob(
+        None, "most images in one forward and backward pass; null = all of the step"
     )
-    micro_batch_tokens: Count | None = Field(
-        default=None,
-        description="most image tokens in one forward and backward pass, of both branches where both are trained; "
+    micro_batch_tokens: Count | None = knob(
+        None,
+        "most image tokens in one forward and backward pass, of both branches where both are trained; "
         "null = as micro_batch_size says",
     )
-    precision: Literal["no", "bf16"] = Field(
-        default="no", description="mixed precision of sampling and of the training passes"
+    precision: Literal["no", "bf16"] = knob(
+        "no", "mixed precision of sampling and of the training passes"
     )
-    sharding: Literal["none", "full"] = Field(
-        default="none",
-        description="of several processes: each holds the whole model (none), or a part of it, of its gradients and of "
+    sharding: Literal["none", "full"] = knob(
+        "none",
+        "of several processes: each holds the whole model (none), or a part of it, of its gradients and of "
         "the optimizer's state (full)",
     )
-    threads: Count | None = Field(
-        default=None, description="CPU threads; null = torch's own choice"
+    threads: Count | None = knob(None, "CPU threads; null = torch's own choice")
+    trackers: Listed[Tracker] = knob(
+        ("tensorboard",), "where metrics go beside metrics.jsonl; [] = nowhere else"
     )
-    trackers: Annotated[tuple[Tracker, ...], Strict(False)] = Field(
-        default=("tensorboard",),
-        description="where metrics go beside metrics.jsonl; [] = nowhere else",
-    )
-    checkpoint_every: Count = Field(default=50, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
-    out: Text = Field(default="runs", description="folder of all run folders")
-    name: str | None = Field(
-        default=None, description="name of the run folder; left out = made from the recipe's name"
-    )
+    checkpoint_every: Count = knob(50, "steps between checkpoints")
+    keep_checkpoints: Count = knob(2, "newest checkpoints that are kept")
+    out: Text = knob("runs", "folder of all run folders")
+    name: str | None = knob(None, "name of the run folder; left out = made from the recipe's name")
 
     _distinct = field_validator("trackers")(lambda value: distinct(value))
 
@@ -293,11 +247,8 @@ class TrainConfig(Section):
 class LogConfig(Section):
     """What the run folder keeps of a step."""
 
-    samples_every: Count = Field(
-        default=10, description="steps between kept images and credit maps"
-    )
-    groups: Count = Field(default=2, description="prompt groups kept of such a step")
-    probes: Annotated[int, Field(ge=0)] = Field(
-        default=1,
-        description="fixed prompts sampled with fixed noise at such a step, never trained on",
+    samples_every: Count = knob(10, "steps between kept images and credit maps")
+    groups: Count = knob(2, "prompt groups kept of such a step")
+    probes: Whole = knob(
+        1, "fixed prompts sampled with fixed noise at such a step, never trained on"
     )

@@ -6,66 +6,57 @@ sections prompts, rollout, credit, train and log mean what they mean for images;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from ..errors import ConfigError
 from .files import read_tree
-from .messages import first_problem
+from .messages import parse
 from .plugins import CreditConfig
-from .values import Count, Float, Section, Seed, Text, folder_name
+from .values import Count, Float, Section, Seed, Text, folder_name, knob
 
 
 class TextModelConfig(Section):
     """The language model."""
 
-    name: Text = Field(default="arithmetic", description="an embedded one's name, or a folder")
+    name: Text = knob("arithmetic", "an embedded one's name, or a folder")
 
 
 class TextPromptsConfig(Section):
     """What is asked of the model."""
 
-    source: Literal["arithmetic"] = Field(default="arithmetic", description="a world of texts")
-    split: Literal["train", "heldout"] = Field(
-        default="train", description="which problems; heldout ones occur in no training data"
+    source: Literal["arithmetic"] = knob("arithmetic", "a world of texts")
+    split: Literal["train", "heldout"] = knob(
+        "train", "which problems; heldout ones occur in no training data"
     )
-    count: Count = Field(default=4000, description="different problems, drawn once")
-    seed: Seed = Field(default=0, description="seed of the problems")
-    negative: str | None = Field(
-        default=None,
-        description="suffix that makes the negative prompt; null = the world's own negative prompt",
+    count: Count = knob(4000, "different problems, drawn once")
+    seed: Seed = knob(0, "seed of the problems")
+    negative: str | None = knob(
+        None, "suffix that makes the negative prompt; null = the world's own negative prompt"
     )
 
 
 class TextRolloutConfig(Section):
     """What happens to a rollout before it is scored."""
 
-    gold: bool = Field(
-        default=False,
-        description="where a whole group fails, its last answer gives way to a reference answer",
+    gold: bool = knob(
+        False, "where a whole group fails, its last answer gives way to a reference answer"
     )
-    fail_below: Float = Field(
-        default=0.0, description="gold: an answer has failed if its reward is at most this"
-    )
-    gold_reward: Float = Field(default=1.0, description="gold: the reward of a reference answer")
+    fail_below: Float = knob(0.0, "gold: an answer has failed if its reward is at most this")
+    gold_reward: Float = knob(1.0, "gold: the reward of a reference answer")
 
 
 class TextTrainConfig(Section):
     """The run."""
 
-    steps: Count = Field(default=100, description="training steps (rollouts)")
-    seed: Seed = Field(default=0, description="seed of sampling and of the order of prompts")
-    threads: Count | None = Field(
-        default=None, description="CPU threads; null = torch's own choice"
-    )
-    checkpoint_every: Count = Field(default=50, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(default=2, description="newest checkpoints that are kept")
-    out: Text = Field(default="runs", description="folder of all run folders")
-    name: str | None = Field(
-        default=None, description="name of the run folder; left out = made from the recipe's name"
-    )
+    steps: Count = knob(100, "training steps (rollouts)")
+    seed: Seed = knob(0, "seed of sampling and of the order of prompts")
+    threads: Count | None = knob(None, "CPU threads; null = torch's own choice")
+    checkpoint_every: Count = knob(50, "steps between checkpoints")
+    keep_checkpoints: Count = knob(2, "newest checkpoints that are kept")
+    out: Text = knob("runs", "folder of all run folders")
+    name: str | None = knob(None, "name of the run folder; left out = made from the recipe's name")
 
     _is_a_folder_name = field_validator("name")(folder_name)
 
@@ -73,8 +64,8 @@ class TextTrainConfig(Section):
 class TextLogConfig(Section):
     """What the run folder keeps of a step."""
 
-    samples_every: Count = Field(default=10, description="steps between kept answers and credit")
-    groups: Count = Field(default=2, description="prompt groups kept of such a step")
+    samples_every: Count = knob(10, "steps between kept answers and credit")
+    groups: Count = knob(2, "prompt groups kept of such a step")
 
 
 class TextConfig(Section):
@@ -102,17 +93,4 @@ def load_text_config(
         return None
     if tree.get("reward") == {"geneval": {}}:
         del tree["reward"]  # the default of images
-    return parse_text_config(tree, origin), origin
-
-
-def parse_text_config(tree: Mapping[str, Any], origin: Callable[[str], str]) -> TextConfig:
-    """A nested mapping, as YAML gives it, to a `TextConfig`.
-
-    Raises:
-        ConfigError: one line.
-    """
-    try:
-        return TextConfig.model_validate(dict(tree))
-    except ValidationError as error:
-        problem = first_problem(error, TextConfig)
-    raise ConfigError(f"{origin(problem.key)}: {problem}")
+    return parse(TextConfig, tree, origin), origin

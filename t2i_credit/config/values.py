@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from .messages import KeyProblem, show
 
@@ -23,20 +23,42 @@ def _from_scientific(value: Any) -> Any:
 Float = Annotated[float, BeforeValidator(_from_scientific), Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[Float, Field(ge=0)]
 Positive = Annotated[Float, Field(gt=0)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[Float, Field(gt=0, le=1)]
+Decay = Annotated[Float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
 Tracker = Literal[
     "tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"
 ]
 
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], Strict(False)]
+
+
+def knob(default: Any, meaning: str) -> Any:
+    """A key of a section: its default, and the line that explains it."""
+    return Field(default=default, description=meaning)
+
 
 class Section(BaseModel):
     """Frozen, no unknown keys, no silent conversion (a text is never taken for a number)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class OpenSection(BaseModel):
+    """A section whose further keys are the parameters of a function."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The function's own parameters."""
+        return dict(self.model_extra or {})
 
 
 def distinct(value: tuple[str, ...] | None, if_empty: str = "") -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import PromptError
 from .files import load_prompts, write_lines
-from .records import COCO_NAMES, RELATIONS, TASKS
+from .records import COCO_NAMES, RELATIONS, TASKS, caption
 
 if TYPE_CHECKING:
     from ..interfaces import Prompt
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 COLORS = (
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
 )  # fmt: skip
-COUNTS = {2: "two", 3: "three", 4: "four"}
+COUNTS = (2, 3, 4)
 _MIRRORED = {"right of": "left of", "below": "above"}
 
 
@@ -65,35 +65,41 @@ class Words:
 
 def single_object(name: str) -> Record:
     """a photo of a bench"""
-    return _record("single_object", [_clause(name)], _a(name))
+    return _record("single_object", _clause(name))
 
 
 def two_object(first: str, second: str) -> Record:
     """a photo of a bench and a dog"""
-    return _record("two_object", [_clause(first), _clause(second)], f"{_a(first)} and {_a(second)}")
+    return _record("two_object", _clause(first), _clause(second))
 
 
 def counting(name: str, count: int) -> Record:
     """a photo of two clocks, and not of three"""
-    text = f"{COUNTS[count]} {_plural(name)}"
-    return _record("counting", [_clause(name, count)], text, exclude=[_clause(name, count + 1)])
+    return _record("counting", _clause(name, count), exclude=[_clause(name, count + 1)])
 
 
 def colors(color: str, name: str) -> Record:
     """a photo of a blue cow"""
-    return _record("colors", [_clause(name, color=color)], f"{_a(color)} {name}")
+    return _record("colors", _clause(name, color=color))
 
 
 def position(name: str, relation: str, target: str) -> Record:
     """a photo of a dog right of a bench; the target is the first clause"""
-    clauses = [_clause(target), {**_clause(name), "position": [relation, 0]}]
-    return _record("position", clauses, f"{_a(name)} {relation} {_a(target)}")
+    return _record("position", _clause(target), _clause(name, position=[relation, 0]))
 
 
 def color_attr(color: str, name: str, other_color: str, other: str) -> Record:
     """a photo of a red apple and a green bus"""
-    clauses = [_clause(name, color=color), _clause(other, color=other_color)]
-    return _record("color_attr", clauses, f"{_a(color)} {name} and {_a(other_color)} {other}")
+    return _record("color_attr", _clause(name, color=color), _clause(other, color=other_color))
+
+
+def _record(tag: str, *include: Record, **exclude: list[Record]) -> Record:
+    record = {"tag": tag, "include": list(include), **exclude}
+    return {**record, "prompt": caption(record)}
+
+
+def _clause(name: str, count: int = 1, **more: Any) -> Record:
+    return {"class": name, "count": count, **more}
 
 
 def generate(
@@ -236,7 +242,7 @@ def _at(place: int, task: str, words: Words) -> Record:
     if task == "single_object":
         return single_object(names[at[0]])
     if task == "counting":
-        return counting(names[at[0]], list(COUNTS)[at[1]])
+        return counting(names[at[0]], COUNTS[at[1]])
     if task == "colors":
         return colors(hues[at[0]], painted[at[1]])
     a, b = pair(at[0], at[1])
@@ -246,19 +252,3 @@ def _at(place: int, task: str, words: Words) -> Record:
         return position(names[a], words.relations[at[2]], names[b])
     first, second = pair(at[2], at[3])
     return color_attr(hues[first], painted[a], hues[second], painted[b])
-
-
-def _record(tag: str, include: list[Record], text: str, **exclude: list[Record]) -> Record:
-    return {"tag": tag, "include": include, **exclude, "prompt": f"a photo of {text}"}
-
-
-def _clause(name: str, count: int = 1, **color: str) -> Record:
-    return {"class": name, "count": count, **color}
-
-
-def _a(name: str) -> str:
-    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
-
-
-def _plural(name: str) -> str:
-    return f"{name}es" if name.endswith("s") else f"{name}s"

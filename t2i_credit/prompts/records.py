@@ -1,4 +1,4 @@
-"""What a GenEval record must look like: tasks, relations, class names, and the error that says what is wrong with one.
+"""What a GenEval record must look like: tasks, relations, class names, its wording as a prompt, and what is wrong with one.
 
 Judges no image.
 """
@@ -28,11 +28,31 @@ COCO_NAMES = (
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 RELATIONS = ("left of", "right of", "above", "below")
+NUMBERS = ("one", "two", "three", "four")
 
 _CLAUSE_KEYS = {
     "include": ("class", "count", "color", "position"),
     "exclude": ("class", "count"),
 }
+
+
+def caption(record: Mapping[str, Any], template: str = "a photo of") -> str:
+    """The prompt of a record in GenEval's wording: "a photo of a red circle left of a square", "a photo of two benchs"."""
+    clauses = record["include"]
+    if record["tag"] == "counting":
+        name, count = clauses[0]["class"], clauses[0]["count"]
+        plural = f"{name}es" if name.endswith("s") else f"{name}s"
+        content = f"{NUMBERS[count - 1]} {name if count == 1 else plural}"
+    elif record["tag"] == "position":
+        content = f"{_noun(clauses[1])} {clauses[1]['position'][0]} {_noun(clauses[0])}"
+    else:
+        content = " and ".join(map(_noun, clauses))
+    return f"{template} {content}"
+
+
+def _noun(clause: Mapping[str, Any]) -> str:
+    noun = f"{clause['color']} {clause['class']}" if "color" in clause else clause["class"]
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def validate_spec(

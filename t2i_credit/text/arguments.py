@@ -11,10 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_type_hints
 
 from packaging.specifiers import SpecifierSet
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ..config.messages import KeyProblem, did_you_mean, explain, one_line, plain, show
-from ..config.plugins import lenient
+from ..config.messages import KeyProblem, did_you_mean, one_line, plain, show
+from ..config.plugins import checked
 from ..config.text import TextConfig
 from ..errors import UserError
 
@@ -94,12 +93,8 @@ def grpo_arguments(config: TextConfig, folder: str) -> GRPOConfig:
         "log_level": "error",
     }
     # small models on small machines; a larger one says otherwise
-    defaults: dict[str, Any] = {
-        "activation_checkpointing": False,
-        "bf16": False,
-        "use_cpu": not gpu,
-    }
-    defaults |= {"dataloader_pin_memory": gpu}
+    defaults = {"activation_checkpointing": False, "bf16": False, "use_cpu": not gpu}
+    defaults["dataloader_pin_memory"] = gpu
     try:
         args = GRPOConfig(**{**defaults, **given, **own})
     except ValueError as error:
@@ -155,13 +150,7 @@ def _checked(key: str, value: Any) -> Any:
     if key not in hints:
         hint = did_you_mean(key, hints, "grpo")
         raise KeyProblem(where, f"unknown key{hint} (allowed: the fields of trl.GRPOConfig)")
-    adapter: TypeAdapter[Any] = TypeAdapter(
-        lenient(hints[key]), config=ConfigDict(strict=True, arbitrary_types_allowed=True)
-    )
-    try:
-        found = adapter.validate_python(value)
-    except ValidationError as error:
-        raise KeyProblem(where, explain(error.errors()[0])) from None
+    found = checked(hints[key], value, where)
     if found not in _CHOICES.get(key, (found,)):
         allowed = ", ".join(_CHOICES[key])
         raise KeyProblem(where, f"value {show(found)} is not allowed; one of {allowed}")

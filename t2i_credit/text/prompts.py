@@ -109,9 +109,9 @@ def check_datasets(
         PromptError: a negative prompt is none.
     """
     columns = {"negative_column": config.negative_column, "prompt": "prompt" if prompts else None}
-    _check_columns(train, columns | {"gold": config.gold}, "train_dataset")
-    for where, part in _parts(evaluation):
-        _check_columns(part, columns, where)  # evaluation knows no gold
+    for where, part in _parts(train, evaluation):
+        gold = config.gold if part is train else None  # evaluation knows none
+        _check_columns(part, columns | {"gold": gold}, where)
     # trl drops what does not fill a step
     asked = args.generation_batch_size // args.num_generations
     if isinstance(train, Dataset) and len(train) < asked:
@@ -120,7 +120,7 @@ def check_datasets(
             "(generation_batch_size / num_generations)"
         )
     if config.needs_negative and not isinstance(config.negative, str):  # a suffix always differs
-        for _, part in (("train_dataset", train), *_parts(evaluation)):
+        for _, part in _parts(train, evaluation):
             for example in _rows(part):
                 negative_prompt(example, config)
 
@@ -190,7 +190,7 @@ def check_tokens(
 
 def first_rows(train: Any, evaluation: Any) -> Iterator[Example]:
     """The first row of every data set that is no stream; the others of it have the same form."""
-    for _, part in (("train_dataset", train), *_parts(evaluation)):
+    for _, part in _parts(train, evaluation):
         yield from islice(_rows(part), 1)
 
 
@@ -201,12 +201,13 @@ def _at(example: Example, column: str, key: str) -> Any:
     return example[column]
 
 
-def _parts(dataset: Any, where: str = "eval_dataset") -> Iterator[tuple[str, Any]]:
-    """What to call each data set of a dictionary of them, or the one."""
-    if isinstance(dataset, Mapping):
-        yield from ((f"{where} {name}", part) for name, part in dataset.items())
-    elif dataset is not None:
-        yield where, dataset
+def _parts(train: Any, evaluation: Any) -> Iterator[tuple[str, Any]]:
+    """What to call each data set, and the data set."""
+    yield "train_dataset", train
+    if isinstance(evaluation, Mapping):
+        yield from ((f"eval_dataset {name}", part) for name, part in evaluation.items())
+    elif evaluation is not None:
+        yield "eval_dataset", evaluation
 
 
 def _rows(dataset: Any) -> Iterable[Example]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import TrainerCallback
 
-from ..config.plugins import CreditConfig
+from ..config.text import TextConfig
 from ..credit.gcpo import contrast, shown_kind
 from .arguments import answers_per_step, updates_per_step
 
@@ -71,35 +71,25 @@ class StepRecorder:
     Args:
         run: a RunWriter, or whatever stands for it in a process that writes nothing.
         tokenizer: of the model.
-        credit: the credit section, whose kind of contrast is shown.
-        every, groups, total: as in the configuration.
+        config: which steps and groups are kept, and the credit, whose kind of contrast is shown.
         group_size: G.
         updates: trl's steps in one of ours.
     """
 
     def __init__(
-        self,
-        run: Any,
-        tokenizer: Any,
-        credit: CreditConfig,
-        *,
-        every: int,
-        groups: int,
-        total: int,
-        group_size: int,
-        updates: int,
+        self, run: Any, tokenizer: Any, config: TextConfig, *, group_size: int, updates: int
     ) -> None:
-        self.run, self.tokenizer, self.credit = run, tokenizer, credit
-        self.every, self.groups, self.total, self.group_size = every, groups, total, group_size
-        self.updates = updates
+        self.run, self.tokenizer, self.config = run, tokenizer, config
+        self.group_size, self.updates = group_size, updates
 
     def wants(self, step: int) -> bool:
         """The same for every process: looking takes a pass of the model."""
         step = self._ours(step)
-        return step == 1 or step % self.every == 0 or step == self.total
+        every, last = self.config.log.samples_every, self.config.train.steps
+        return step == 1 or step % every == 0 or step == last
 
     def __call__(self, rollout: TextRollout) -> None:
-        count = min(len(rollout.prompts), self.groups * self.group_size)
+        count = min(len(rollout.prompts), self.config.log.groups * self.group_size)
         samples = [self._sample(rollout, row) for row in range(count)]
         self.run.write_text_step(self._ours(rollout.step), samples, group_size=self.group_size)
 
@@ -132,18 +122,12 @@ class StepRecorder:
             **{name: values.tolist() for name, values in lists.items()},
         }
 
-    def _contrast(self, fields: Mapping[str, Any]) -> Any:
+    def _contrast(self, fields: Mapping[str, Tensor]) -> Tensor:
         """(T) evidence of the credit's kind; of credit that has none, the published one."""
-        rows = {name: values[None] for name, values in fields.items()}
-        mask = rows["logprobs"].isfinite()
-        shown = contrast(
-            rows["logprobs"],
-            rows["negative_logprobs"],
-            mask,
-            kind=shown_kind(self.credit.params, rows.get("full_kl")),
-            full_kl=rows.get("full_kl"),
-        )
-        return shown[0]
+        positive, full_kl = fields["logprobs"], fields.get("full_kl")
+        kind = shown_kind(self.config.credit.params, full_kl)
+        negative, mask = fields["negative_logprobs"], positive.isfinite()
+        return contrast(positive, negative, mask, kind=kind, full_kl=full_kl)
 
 
 @dataclass(frozen=True)

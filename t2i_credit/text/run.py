@@ -20,7 +20,7 @@ from ..config.text import TextConfig
 from ..errors import ConfigError
 from ..run_folder.atomic import write_folder_atomic
 from ..training.policy import Passes
-from .arguments import grpo_arguments, updates_per_step
+from .arguments import grpo_arguments
 from .checkpoint import ResumableTrainer
 from .record import MetricsCallback, Report, StepRecorder
 from .settings import REFERENCE_FIELDS, TextCreditConfig, check_arguments
@@ -95,19 +95,15 @@ def checked_arguments(config: TextConfig) -> Any:
 
 def text_credit(config: TextConfig) -> TextCreditConfig:
     """The trainer's credit of a configuration: its negative prompts are the world's, unless a suffix is given."""
-    section = config.credit
-    given = {"name": section.name, "refresh": section.refresh, **section.params}
-    negative: dict[str, Any] = {}
-    if config.prompts.negative is not None:
-        negative = {"negative": config.prompts.negative}
-    elif TextCreditConfig.compares(section):
-        negative = {"negative_column": "negative"}
+    suffix, rollout = config.prompts.negative, config.rollout
+    own = suffix is None and TextCreditConfig.compares(config.credit)
     return TextCreditConfig(
-        given,
-        gold="gold" if config.rollout.gold else None,
-        fail_below=config.rollout.fail_below,
-        gold_reward=config.rollout.gold_reward,
-        **negative,
+        config.credit.model_dump(),
+        negative=suffix,
+        negative_column="negative" if own else None,
+        gold="gold" if rollout.gold else None,
+        fail_below=rollout.fail_below,
+        gold_reward=rollout.gold_reward,
     )
 
 
@@ -149,16 +145,8 @@ def run_text(
             credit=parts.credit,
         )
         with run_folder(trainer.accelerator, config, path, resume) as run:
-            trainer.watch = StepRecorder(
-                run,
-                tokenizer,
-                config.credit,
-                every=config.log.samples_every,
-                groups=config.log.groups,
-                total=config.train.steps,
-                group_size=args.num_generations,
-                updates=updates_per_step(args),
-            )
+            size, updates = args.num_generations, trainer.updates
+            trainer.watch = StepRecorder(run, tokenizer, config, group_size=size, updates=updates)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(MetricsCallback(run, report))
             trainer.train_from(

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..rollout.logprobs import entropy as entropy_of
 from ..worlds.arithmetic.chains import check, solve
 from ..worlds.arithmetic.questions import read
 
-LONGEST = (
-    112  # characters of a completion; the longest chain of four steps with every filler word has 69
-)
+# characters of a completion; the longest chain of four steps with every filler word has 69
+LONGEST = 112
 
 Done = Callable[[int, int], None]  # rows so far, of
 
@@ -62,20 +62,27 @@ def continued(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            longest = max(map(len, part))
-            fill = [longest - len(row) for row in part]
-            ids = [[tokenizer.pad_token_id] * n + [*row] for n, row in zip(fill, part, strict=True)]
-            mask = [[0] * n + [1] * (longest - n) for n in fill]
+            ids, mask = _padded(rows[start : start + batch], tokenizer.pad_token_id)
             tokens = model.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
                 max_new_tokens=max_new_tokens,
                 **sampling,
             )
-            found += [_ended(row, tokenizer.eos_token_id) for row in tokens[:, longest:].tolist()]
+            added = tokens[:, ids.shape[1] :].tolist()
+            found += [_ended(row, tokenizer.eos_token_id) for row in added]
             done(len(found), len(rows))
     return found
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int = 0) -> tuple[Tensor, Tensor]:
+    """(B, L) int64 token ids, filled on the left, and their attention mask."""
+    ids = [torch.tensor(row) for row in rows]
+    ones = [torch.ones_like(row) for row in ids]
+    return (
+        pad_sequence(ids, True, fill, padding_side="left"),
+        pad_sequence(ones, True, 0, padding_side="left"),
+    )
 
 
 def _ended(tokens: list[int], end: int) -> list[int]:
@@ -135,7 +142,7 @@ def sample(
     """G completions of each of P problems at temperature 1, under its prompt and its negative prompt.
 
     Args:
-        model, tokenizer, seed, batch, done: see `text_sampling.continued`.
+        model, tokenizer, seed, batch, done: see `continued`.
         prompts, negatives: P texts each.
     """
     repeated = [prompt for prompt in prompts for _ in range(group_size)]
@@ -143,9 +150,7 @@ def sample(
     added = continued(
         model, tokenizer, rows, max_new_tokens=LONGEST, seed=seed, batch=batch, done=done
     )
-    tokens = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(one) for one in added], True, tokenizer.pad_token_id
-    )
+    tokens = pad_sequence([torch.tensor(one) for one in added], True, tokenizer.pad_token_id)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([len(one) for one in added])[:, None]
     against = [tokenizer(text)["input_ids"] for text in negatives for _ in range(group_size)]
     texts = tokenizer.batch_decode(added, skip_special_tokens=True)
@@ -207,17 +212,12 @@ def next_logprobs(
         rows: B prompts as token ids.
         tokens, mask: (B, T).
     """
-    longest = max(map(len, rows))
-    prompts = torch.zeros(len(rows), longest, dtype=torch.long)
-    known = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for b, row in enumerate(rows):
-        prompts[b, longest - len(row) :] = torch.tensor(row)
-        known[b, longest - len(row) :] = True
-    attention = torch.cat([known, mask], 1).long()
+    prompts, known = _padded(rows)
+    attention = torch.cat([known, mask.long()], 1)
     logits = model(
         input_ids=torch.cat([prompts, tokens], 1).to(model.device),
         attention_mask=attention.to(model.device),
         position_ids=(attention.cumsum(1) - 1).clamp(min=0).to(model.device),
     ).logits
-    found: Tensor = logits[:, longest - 1 : -1].float().log_softmax(-1).cpu()
+    found: Tensor = logits[:, prompts.shape[1] - 1 : -1].float().log_softmax(-1).cpu()
     return found

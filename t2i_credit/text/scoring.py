@@ -11,7 +11,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -213,13 +213,9 @@ class TextReference:
 
     def _run_head(self, states: Tensor) -> Tensor:
         """In the precision of its weights, which trl may have raised."""
-        if self.adapted is None:
-            return self._in_its_precision(states)
-        with use_adapter(self.adapted, self.adapter):
-            return self._in_its_precision(states)
-
-    def _in_its_precision(self, states: Tensor) -> Tensor:
-        logits: Tensor = self._head(states.to(self._head.weight.dtype))
+        adapted = self.adapted is not None
+        with use_adapter(self.adapted, self.adapter) if adapted else nullcontext():
+            logits: Tensor = self._head(states.to(self._head.weight.dtype))
         return logits
 
 

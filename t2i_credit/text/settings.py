@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from ..config.messages import KeyProblem, first_problem, show
+from ..config.messages import KeyProblem, parse, show
 from ..config.plugins import CreditConfig
 from ..config.values import Section
 from ..credit.entry import CreditEntry
@@ -69,11 +67,7 @@ class TextCreditConfig:
 
     def __post_init__(self) -> None:
         tree = {"name": self.credit} if isinstance(self.credit, str) else self.credit
-        try:
-            section = _CreditOnly.model_validate({"credit": tree}).credit
-        except ValidationError as error:
-            raise first_problem(error, _CreditOnly) from None
-        object.__setattr__(self, "section", section)
+        object.__setattr__(self, "section", parse(_CreditOnly, {"credit": tree}).credit)
         for key, problem in self._disagreements():
             raise KeyProblem(key, problem)
 
@@ -149,6 +143,28 @@ class TextCreditConfig:
             )
 
 
+# What trl's settings must be with token credit, or with gold, and how the refusal of any other value ends.
+_WITH_CREDIT: dict[str, tuple[Sequence[Any], str]] = {
+    "loss_type": (LOSS_TYPES, f"; one of {', '.join(LOSS_TYPES)}"),
+    "importance_sampling_level": (
+        ["token"],
+        ": one ratio per answer gives all its tokens the same gradient, and the credit cancels; use token",
+    ),
+    "use_liger_kernel": ([False, None], ": the fused loss knows no token credit"),
+}
+_WITH_GOLD: dict[str, tuple[Sequence[Any], str]] = {
+    "importance_sampling_level": (
+        ["sequence"],
+        ": a reference answer was never sampled token by token; use sequence",
+    ),
+    "beta": ([0], ": the KL term pulls the policy away from the reference answer; use 0"),
+    "multi_objective_aggregation": (
+        ["sum_then_normalize"],
+        ": a reference answer has a total reward and no parts to normalise; use sum_then_normalize",
+    ),
+}
+
+
 def check_arguments(config: TextCreditConfig, args: Any, others: Mapping[str, Any]) -> None:
     """Refuses trl settings under which token credit, or a golden answer, would not mean what it says.
 
@@ -160,71 +176,29 @@ def check_arguments(config: TextCreditConfig, args: Any, others: Mapping[str, An
     Raises:
         KeyProblem: one line that names the setting.
     """
-    for key, problem in _trl_disagreements(config, args, others):
-        raise KeyProblem(key, problem)
-
-
-def _trl_disagreements(
-    config: TextCreditConfig, args: Any, others: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
     if config.uniform and config.gold is None:
         return
-    what = "gold" if config.gold is not None else f"credit.name '{config.section.name}'"
+    gold = config.gold is not None
+    what = "gold" if gold else f"credit.name '{config.section.name}'"
     if args.remove_unused_columns and (config.gold or config.negative_column):
-        yield "remove_unused_columns", f"true is refused with {what}: its column would be removed"
+        why = "its column would be removed"
+        raise KeyProblem("remove_unused_columns", f"true is refused with {what}: {why}")
     for name, value in others.items():
         if value is not None:
-            yield (
-                name,
-                f"is refused with {what}: only the trainer's own sampling of one turn is known",
-            )
-    if config.gold is not None:
-        yield from _of_gold(args)
-        return
-    if args.loss_type not in LOSS_TYPES:
-        allowed = ", ".join(LOSS_TYPES)
-        yield "loss_type", f"'{args.loss_type}' is refused with {what}; one of {allowed}"
-    if args.importance_sampling_level != "token":
-        yield (
-            "importance_sampling_level",
-            f"'{args.importance_sampling_level}' is refused with {what}: one ratio per answer gives all "
-            "its tokens the same gradient, and the credit cancels; use token",
-        )
-    if args.use_liger_kernel:
-        yield (
-            "use_liger_kernel",
-            f"true is refused with {what}: the fused loss knows no token credit",
-        )
-    if args.top_entropy_quantile < 1:
-        yield (
-            "top_entropy_quantile",
-            f"value {args.top_entropy_quantile} is refused with {what}: two choices of tokens at once; use "
-            "credit top_entropy, or quantile 1",
-        )
-
-
-def _of_gold(args: Any) -> Iterator[tuple[str, str]]:
-    if args.importance_sampling_level != "sequence":
-        yield (
-            "importance_sampling_level",
-            f"'{args.importance_sampling_level}' is refused with gold: a reference answer was never "
-            "sampled token by token; use sequence",
-        )
-    if args.beta != 0:
-        yield (
-            "beta",
-            f"value {args.beta} is refused with gold: the KL term pulls the policy away from the reference "
-            "answer; use 0",
-        )
-    if args.multi_objective_aggregation != "sum_then_normalize":
-        yield (
-            "multi_objective_aggregation",
-            f"'{args.multi_objective_aggregation}' is refused with gold: a reference answer has a total "
-            "reward and no parts to normalise; use sum_then_normalize",
-        )
-    weights = args.reward_weights
-    if weights is not None and sum(weights) <= 0:
-        yield "reward_weights", f"{weights} is refused with gold: their sum must be above 0"
+            why = "only the trainer's own sampling of one turn is known"
+            raise KeyProblem(name, f"is refused with {what}: {why}")
+    for name, (allowed, why) in (_WITH_GOLD if gold else _WITH_CREDIT).items():
+        value = getattr(args, name)
+        if value not in allowed:
+            text = isinstance(value, str)
+            shown = repr(value) if text else "true" if value is True else f"value {value}"
+            raise KeyProblem(name, f"{shown} is refused with {what}{why}")
+    if gold and (weights := args.reward_weights) is not None and sum(weights) <= 0:
+        problem = f"{weights} is refused with gold: their sum must be above 0"
+        raise KeyProblem("reward_weights", problem)
+    if not gold and (quantile := args.top_entropy_quantile) < 1:
+        why = "two choices of tokens at once; use credit top_entropy, or quantile 1"
+        raise KeyProblem("top_entropy_quantile", f"value {quantile} is refused with {what}: {why}")
 
 
 def check_model(model: Any, config: TextCreditConfig, *, images: bool = False) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .questions import Question, Step, compute, read
+from .questions import Question, Step, compute, read, work
 
 OPENERS = ("", "first ", "well, ", "ok, ")
 LINKS = ("", "then ", "next ", "now ")
@@ -131,9 +131,7 @@ def judge(prompt: str, completion: str) -> Verdict:
 
 def solve(question: Question) -> int:
     """The right answer."""
-    while question.operators:
-        question = question.reduced(compute(*question.next_step()[1:]))
-    return question.numbers[0]
+    return work(question)[-1].result
 
 
 # What each character is -------------------------------------------------------------------------------------------

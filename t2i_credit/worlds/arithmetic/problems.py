@@ -36,25 +36,17 @@ class Problem:
     answer: int
 
 
-def problem(
-    rng: np.random.Generator,
-    *,
-    split: str = "train",
-    steps: int | None = None,
-    words: bool | None = None,
-) -> Problem:
+def problem(rng: np.random.Generator, *, split: str = "train", steps: int | None = None) -> Problem:
     """Draws a problem of a split.
 
     Args:
         rng: where it comes from.
         split: "train" or "heldout"; no question is in both, whatever its wording.
         steps: how many; None = drawn by STEP_SHARES.
-        words: wording with words; None = drawn.
     """
     question = draw_question(rng, split=split, steps=steps)
     worked = work(question)
-    if words is None:
-        words = bool(rng.random() < WORDS_SHARE)
+    words = bool(rng.random() < WORDS_SHARE)
     return Problem(wording(question, words=words), write(worked, rng), worked[-1].result)
 
 

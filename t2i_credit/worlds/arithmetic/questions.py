@@ -23,6 +23,7 @@ HELD_OUT_OF = 8  # one problem out of so many is held out
 
 _DIGITS = {word: str(n) for n, word in enumerate(NUMBER_WORDS, 1)}
 _SIGNS = {word: sign for sign, word in OPERATOR_WORDS.items()}
+_WORDS = {symbol: word for word, symbol in [*_DIGITS.items(), *_SIGNS.items()]}
 _QUESTION = re.compile(r"[1-9][0-9]?(?:[+*-][1-9][0-9]?)+")
 
 
@@ -98,14 +99,8 @@ def wording(question: Question, *, words: bool) -> str:
     """The prompt: "17+25*3:", or "17 plus 25 times three:"."""
     if not words:
         return f"{question}{END}"
-    told = [_number_word(question.numbers[0])]
-    for sign, number in zip(question.operators, question.numbers[1:], strict=True):
-        told += [OPERATOR_WORDS[sign], _number_word(number)]
-    return " ".join(told) + END
-
-
-def _number_word(number: int) -> str:
-    return NUMBER_WORDS[number - 1] if number <= len(NUMBER_WORDS) else str(number)
+    symbols = re.findall("[0-9]+|[+*-]", str(question))
+    return " ".join(_WORDS.get(symbol, symbol) for symbol in symbols) + END
 
 
 def read(prompt: str) -> Question:

@@ -31,13 +31,7 @@ HEAD_WIDTHS = (64, 32, 16, 8)
 EmptyHead = Callable[[int, tuple[int, int, int, int]], nn.Module]  # (features, widths)
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 96,
-    "vision_cfg": {
-        "image_size": SIZE,
-        "patch_size": 8,
-        "width": 96,
-        "layers": 4,
-        "head_width": 32,
-    },
+    "vision_cfg": {"image_size": SIZE, "patch_size": 8, "width": 96, "layers": 4, "head_width": 32},
     "text_cfg": {
         "context_length": 24,
         "hf_tokenizer_name": "tokenizer",  # open_clip looks for it in the model's own folder

@@ -6,7 +6,7 @@ Every example is drawn afresh. Shapes: B examples, T characters of the longest o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..arithmetic.chains import write
 from ..arithmetic.mistakes import noisy, wrong
 from ..arithmetic.problems import WORDS_SHARE, draw_question
 from ..arithmetic.questions import negative, wording, work
-from .generator import resumable, rng_for, schedule, take_step
+from .generator import Progress, resumable, rng_for, schedule, take_step
 
 BLOCK = 16  # batches that are drawn together and sorted by length, so that little is padded
 IGNORED = -100  # label of a character that is not learned
 STREAM = 31  # purpose of the randomness
 
 Example = tuple[str, str]  # prompt, completion
-Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done, of, latest values
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,9 @@ def to_tensors(tokenizer: Any, examples: Sequence[Example]) -> dict[str, Tensor]
         learned.append(tokenizer.eos_token_id)
         rows.append(given + learned)
         labels.append([IGNORED] * len(given) + learned)
-    longest = max(map(len, rows))
 
     def padded(lists: list[list[int]], fill: int) -> Tensor:
-        return torch.tensor([row + [fill] * (longest - len(row)) for row in lists])
+        return pad_sequence([torch.tensor(row) for row in lists], True, fill)
 
     return {
         "input_ids": padded(rows, tokenizer.pad_token_id),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,24 +18,16 @@ import numpy as np
 from ...errors import PromptError
 from ...geneval import relative_position
 from ...interfaces import Prompt
-from ...prompts.records import TASKS
+from ...prompts import generate
+from ...prompts.records import NUMBERS, TASKS, caption
 from .scene import COLORS, SHAPES, SIZE, Object, Scene
 
 Record = dict[str, Any]
 
-NUMBERS = ("one", "two", "three", "four")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 TEMPLATES = (
-    "a photo of",
-    "a picture of",
-    "an image of",
-    "a drawing of",
-    "a painting of",
-    "an illustration of",
-    "a sketch of",
-    "a poster of",
-    "a card with",
-    "a page with",
+    *("a photo of", "a picture of", "an image of", "a drawing of", "a painting of"),
+    *("an illustration of", "a sketch of", "a poster of", "a card with", "a page with"),
 )
 HELD_OUT_PAIRS = frozenset(
     {
@@ -60,63 +52,31 @@ HELD_OUT_TRIPLES = frozenset(
     }
 )
 
-# How often a caption's word is wrong about the picture, and the word that the picture then shows most often.
-# For some words (_OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
-_RARE, _OFTEN = 0.10, 0.60
-
-
-def _plural(shape: str, count: int) -> str:
-    return shape if count == 1 else shape + ("es" if shape.endswith("s") else "s")
-
-
-def _noun(clause: Record) -> str:
-    color = f"{clause['color']} " if "color" in clause else ""
-    noun = f"{color}{clause['class']}"
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def caption(record: Record, template: str = TEMPLATES[0]) -> str:
-    """The prompt text of a record, in GenEval's wording ("a photo of a red circle left of a square")."""
-    clauses = record["include"]
-    if record["tag"] == "counting":
-        count = clauses[0]["count"]
-        content = f"{NUMBERS[count - 1]} {_plural(clauses[0]['class'], count)}"
-    elif record["tag"] == "position":
-        content = f"{_noun(clauses[1])} {clauses[1]['position'][0]} {_noun(clauses[0])}"
-    else:
-        content = " and ".join(map(_noun, clauses))
-    return f"{template} {content}"
-
 
 def template_of(record: Record) -> str:
     """The template that a record's prompt was made with."""
     return next(t for t in TEMPLATES if record["prompt"].startswith(t))
 
 
-def _contents(task: str) -> Iterator[Record]:
-    """Every record of a task, whatever is held out, without its prompt text."""
-    one = [{"class": s, "count": 1} for s in SHAPES]
-    pairs = [{"class": s, "count": 1, "color": c} for s in SHAPES for c in COLORS]
-    if task == "single_object":
-        yield from ({"tag": task, "include": [clause]} for clause in one)
-    elif task == "two_object":
-        yield from ({"tag": task, "include": list(ab)} for ab in itertools.permutations(one, 2))
-    elif task == "counting":
-        for shape, count in itertools.product(SHAPES, range(1, len(NUMBERS) + 1)):
-            more = [{"class": shape, "count": count + 1}]
-            yield {"tag": task, "include": [{"class": shape, "count": count}], "exclude": more}
-    elif task == "colors":
-        yield from ({"tag": task, "include": [clause]} for clause in pairs)
-    elif task == "position":
-        for target, obj in itertools.permutations(one, 2):
-            for relation in INVERSE:
-                yield {"tag": task, "include": [target, {**obj, "position": [relation, 0]}]}
-    elif task == "color_attr":
-        for a, b in itertools.permutations(pairs, 2):
-            if a["class"] != b["class"] and a["color"] != b["color"]:
-                yield {"tag": task, "include": [a, b]}
-    else:
+def _every_record(task: str) -> Iterable[Record]:
+    """Every record of a task in the first template, whatever is held out."""
+    if task not in TASKS:
         raise PromptError(f"tasks: {task!r} is not a task; allowed: {', '.join(TASKS)}")
+    pairs = list(itertools.permutations(SHAPES, 2))
+    colored = list(itertools.product(SHAPES, COLORS))
+    every: dict[str, Iterable[Record]] = {
+        "single_object": map(generate.single_object, SHAPES),
+        "two_object": itertools.starmap(generate.two_object, pairs),
+        "counting": (generate.counting(s, n + 1) for s in SHAPES for n in range(len(NUMBERS))),
+        "colors": (generate.colors(c, s) for s, c in colored),
+        "position": (generate.position(b, r, a) for a, b in pairs for r in INVERSE),
+        "color_attr": (
+            generate.color_attr(c, s, other_c, other_s)
+            for (s, c), (other_s, other_c) in itertools.permutations(colored, 2)
+            if s != other_s and c != other_c
+        ),
+    }
+    return every[task]
 
 
 def is_held_out_triple(shape: str, relation: str, target: str) -> bool:
@@ -141,7 +101,7 @@ def is_held_out(record: Record) -> bool:
 def _records(task: str, split: str) -> tuple[Record, ...]:
     if split not in ("train", "heldout"):
         raise PromptError(f"split: {split!r} is not a split; allowed: train, heldout")
-    kept = (r for r in _contents(task) if is_held_out(r) == (split == "heldout"))
+    kept = (r for r in _every_record(task) if is_held_out(r) == (split == "heldout"))
     return tuple({**r, "prompt": caption(r, t)} for r in kept for t in TEMPLATES)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
-from .grammar import _OFTEN, _RARE, INVERSE, NUMBERS, Record, caption, is_held_out, template_of
+from .grammar import INVERSE, NUMBERS, Record, caption, is_held_out, template_of
 from .scene import COLORS, SHAPES
 
+# How often a caption's word is wrong about the picture, and the word that the picture then shows most often.
+# For some words (_OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
+_RARE, _OFTEN = 0.10, 0.60
 CONFUSIONS: dict[str, tuple[str, float]] = {
     "red": ("orange", _RARE),
     "orange": ("red", _OFTEN),
@@ -34,14 +37,10 @@ CONFUSIONS: dict[str, tuple[str, float]] = {
 SYSTEMATIC = 0.8  # share of the wrong captions that follow CONFUSIONS; the rest show any other word of the kind
 
 
-# Noisy captions ---------------------------------------------------------------------------------------------------
-
-
-def _swap(word: str, kinds: Sequence[str], rng: np.random.Generator) -> str:
+def _swap(word: str, kinds: Iterable[str], rng: np.random.Generator) -> str:
     """The word that the picture shows where a caption's `word` is wrong."""
-    usual = CONFUSIONS[word][0]
     if rng.random() < SYSTEMATIC:
-        return usual
+        return CONFUSIONS[word][0]
     return str(rng.choice([k for k in kinds if k != word]))
 
 
@@ -51,16 +50,13 @@ def _changed(record: Record, place: tuple[int, str], rng: np.random.Generator) -
     shown = copy.deepcopy(record)
     clause = shown["include"][index]
     if key == "position":
-        clause[key] = [_swap(clause[key][0], list(INVERSE), rng), clause[key][1]]
+        clause[key][0] = _swap(clause[key][0], INVERSE, rng)
     elif key == "count":
         clause[key] = 1 + NUMBERS.index(_swap(NUMBERS[clause[key] - 1], NUMBERS, rng))
-    elif key == "class":
-        clause[key] = _swap(clause[key], list(SHAPES), rng)
     else:
-        clause[key] = _swap(clause[key], list(COLORS), rng)
+        clause[key] = _swap(clause[key], SHAPES if key == "class" else COLORS, rng)
     if shown["tag"] == "counting":
-        count = shown["include"][0]["count"]
-        shown["exclude"] = [{"class": shown["include"][0]["class"], "count": count + 1}]
+        shown["exclude"] = [{**clause, "count": clause["count"] + 1}]
     return shown
 
 

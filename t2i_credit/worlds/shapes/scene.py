@@ -26,14 +26,6 @@ Field = NDArray[np.floating]  # float32; numpy's types make float64 of float32 t
 _YY, _XX = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 
 
-def _circle(x: Field, y: Field, r: float) -> Field:
-    return np.hypot(x, y) - r
-
-
-def _square(x: Field, y: Field, r: float) -> Field:
-    return np.maximum(abs(x), abs(y)) - 0.88 * r
-
-
 def _triangle(x: Field, y: Field, r: float) -> Field:
     # base below, apex above; the slanted sides fall 2 units for each unit of width
     slanted = (2 * abs(x) - (y + 0.95 * r)) / np.sqrt(5.0, dtype=np.float32)
@@ -47,16 +39,13 @@ def _cross(x: Field, y: Field, r: float) -> Field:
     return np.minimum(upright, level)
 
 
-def _ring(x: Field, y: Field, r: float) -> Field:
-    return abs(np.hypot(x, y) - 0.74 * r) - 0.26 * r
-
-
+# In pixels: 0 on the outline and below 0 inside, for (x, y) from the centre and a half-size r.
 SHAPES: dict[str, Callable[[Field, Field, float], Field]] = {
-    "circle": _circle,
-    "square": _square,
+    "circle": lambda x, y, r: np.hypot(x, y) - r,
+    "square": lambda x, y, r: np.maximum(abs(x), abs(y)) - 0.88 * r,
     "triangle": _triangle,
     "cross": _cross,
-    "ring": _ring,
+    "ring": lambda x, y, r: abs(np.hypot(x, y) - 0.74 * r) - 0.26 * r,
 }
 
 
