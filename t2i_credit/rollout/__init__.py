@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,12 +9,10 @@ if TYPE_CHECKING:
 
 __all__ = ["sample_rollout"]
 
-_FILES = {
-    "sample_rollout": "sampling",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _FILES:
-        return getattr(import_module(f".{_FILES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "sample_rollout":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .sampling import sample_rollout
+
+    return sample_rollout
