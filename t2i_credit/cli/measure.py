@@ -293,58 +293,44 @@ def truth(
 
     Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
     """
-    from ..measure.truth.command import truth_of
-    from ..measure.truth.report import about, tables
+    from ..measure.truth.command import truth_of, truth_of_text_model
+    from ..measure.truth.report import about, about_text, tables, text_tables
     from ..text.models import is_text_model
     from . import console
 
-    if is_text_model(model):
-        given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
-        given |= {"--detector": detector, "--threshold": threshold}
-        _truth_of_text(
-            model,
-            credits=credit or [],
-            unused=[name for name, value in given.items() if value not in (None, [])],
-            out=out,
-            problems=prompts,
-            group_size=images,
-            continuations=repeats,
-            seed=seed,
-        )
-        return
+    text = is_text_model(model)
+    common: dict[str, Any] = {"credits": credit or [], "out": out, "seed": seed}
     with console.bar("measuring") as progress:
-        found = truth_of(
-            model,
-            recipe=like,
-            overrides=overrides or [],
-            credits=credit or [],
-            detector=detector,
-            threshold=threshold,
-            out=out,
-            progress=progress,
-            **({"measures": tuple(measure)} if measure else {}),
-            per_task=prompts,
-            images=images,
-            share=share,
-            repeats=repeats,
-            coverage=coverage,
-            batches=batches,
-            seed=seed,
-        )
-    console.say(about(found))
-    for title, rows in tables(found).items():
+        if text:
+            given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+            given |= {"--detector": detector, "--threshold": threshold}
+            found = truth_of_text_model(
+                model,
+                unused=[name for name, value in given.items() if value not in (None, [])],
+                problems=prompts,
+                group_size=images,
+                continuations=repeats,
+                progress=progress,
+                **common,
+            )
+        else:
+            found = truth_of(
+                model,
+                recipe=like,
+                overrides=overrides or [],
+                detector=detector,
+                threshold=threshold,
+                **({"measures": tuple(measure)} if measure else {}),
+                per_task=prompts,
+                images=images,
+                share=share,
+                repeats=repeats,
+                coverage=coverage,
+                batches=batches,
+                progress=progress,
+                **common,
+            )
+    console.say(about_text(found) if text else about(found))
+    for title, rows in (text_tables(found) if text else tables(found)).items():
         console.rows(title, rows)
-    console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
-
-
-def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
-    from ..measure.truth.command import truth_of_text_model
-    from ..measure.truth.report import about_text, text_tables
-    from . import console
-
-    with console.bar("measuring") as progress:
-        found = truth_of_text_model(model, out=out, progress=progress, **settings)
-    console.say(about_text(found))
-    for title, rows in text_tables(found).items():
-        console.rows(title, rows)
-    console.say(f"written: {out / 'truth.json'}, truth.md")
+    console.say(f"written: {out / 'truth.json'}, truth.md{'' if text else ', truth.png'}")

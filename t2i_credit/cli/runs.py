@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,31 +28,39 @@ def train(
     from ..api.parts import prepare
     from ..app.server import app_beside
     from ..config.schema import load_config
+    from ..config.text import load_text_config
     from ..measure.bench.plan import plan
     from ..training.processes import rank
     from . import console
 
-    if _train_text(config, overrides or [], resume=resume, dry_run=dry_run, app=app):
-        return
-    settings = load_config(config, overrides or [])
+    text = load_text_config(config, overrides or [])
+    settings = text[0] if text else load_config(config, overrides or [])
     if dry_run and rank() > 0:  # of several processes the first one speaks
         return
     launch.check_run_folder(settings, resume=resume)
-    parts = prepare(settings)
+    if text:
+        from ..text.run import plan_text, prepare_text, run_text
+
+        kind: Any = (prepare_text(*text), plan_text, run_text)
+    else:
+        kind = (prepare(settings), plan, launch.run_training)
+    parts, plan_of, run = kind
     if dry_run:
-        console.table("Plan", plan(parts))
+        console.table("Plan", plan_of(parts))
         return
     if rank() > 0:
-        launch.run_training(
-            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
-        )
+        run(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
         return
     out = settings.train.out
-    with app_beside(out, wanted=app), console.training(parts.config) as progress:
-        path = launch.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
+    with app_beside(out, wanted=app), console.training(settings) as progress:
+        path = run(parts, resume=resume, report=progress.report, warn=progress.warn)
     console.say(f"run folder: {path}")
-    console.say(f"pictures:   t2i-credit heatmap {path}")
-    console.say(f"the app:    t2i-credit app {out}")
+    if text:
+        console.say(f"the model:  {path / 'model'}")
+        console.say(f"the credit: t2i-credit heatmap {path}")
+    else:
+        console.say(f"pictures:   t2i-credit heatmap {path}")
+        console.say(f"the app:    t2i-credit app {out}")
 
 
 @app.command()
@@ -202,42 +209,3 @@ def config(
         console.plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
     console.plain(f"recipes: {', '.join(list_recipes())}")
     console.plain(f"recipes for text: {', '.join(list_recipes(text=True))}")
-
-
-def _train_text(
-    name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, app: bool
-) -> bool:
-    """Trains if the recipe is one for text; whether it is.
-
-    Raises:
-        UserError: one line.
-    """
-    from ..config.text import load_text_config
-
-    loaded = load_text_config(name, overrides)
-    if loaded is None:
-        return False
-    from ..api import launch
-    from ..app.server import app_beside
-    from ..training.processes import rank
-    from . import console
-
-    config, origin = loaded
-    if dry_run and rank() > 0:  # of several processes the first one speaks
-        return True
-    launch.check_run_folder(config, resume=resume)
-    from ..text.run import plan_text, prepare_text, run_text
-
-    parts = prepare_text(config, origin)
-    if dry_run:
-        console.table("Plan", plan_text(parts))
-        return True
-    if rank() > 0:
-        run_text(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
-        return True
-    with app_beside(config.train.out, wanted=app), console.training(config) as progress:
-        path = run_text(parts, resume=resume, report=progress.report, warn=progress.warn)
-    console.say(f"run folder: {path}")
-    console.say(f"the model:  {path / 'model'}")
-    console.say(f"the credit: t2i-credit heatmap {path}")
-    return True
