@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def run_status(path: Path, known: Mapping[str, Any], stale_after: float) -> RunS
     gone = here and not alive(status.pid)
     silent = time.time() - status.heartbeat > stale_after
     if status.state == "running" and (gone or silent):
-        return RunStatus(**{**vars(status), "state": "killed"})
+        return replace(status, state="killed")
     return status
 
 
