@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from ..app.server import PORT
 from .app import ConfigArg, ModelArg, Overrides, app
@@ -16,9 +16,9 @@ from .app import ConfigArg, ModelArg, Overrides, app
 def train(
     config: ConfigArg,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option(help="continue at the newest checkpoint")] = False,
-    dry_run: Annotated[bool, typer.Option(help="check everything, print the plan, stop")] = False,
-    app: Annotated[bool, typer.Option(help="serve the app beside the training")] = False,
+    resume: Annotated[bool, Option(help="continue at the newest checkpoint")] = False,
+    dry_run: Annotated[bool, Option(help="check everything, print the plan, stop")] = False,
+    app: Annotated[bool, Option(help="serve the app beside the training")] = False,
 ) -> None:
     """Fine-tunes a generator, or the language model of a text recipe.
 
@@ -34,7 +34,7 @@ def train(
     from . import console
 
     text = load_text_config(config, overrides or [])
-    settings = text[0] if text else load_config(config, overrides or [])
+    settings: Any = text[0] if text else load_config(config, overrides or [])
     if dry_run and rank() > 0:  # of several processes the first one speaks
         return
     launch.check_run_folder(settings, resume=resume)
@@ -66,17 +66,17 @@ def train(
 @app.command()
 def sample(
     model: ModelArg,
-    prompt: Annotated[str, typer.Argument(help="the positive prompt")],
+    prompt: Annotated[str, Argument(help="the positive prompt")],
     negative: Annotated[
-        str | None, typer.Option(help="the negative prompt; left out = the null prompt")
+        str | None, Option(help="the negative prompt; left out = the null prompt")
     ] = None,
-    count: Annotated[int, typer.Option(help="images", min=1, max=1024)] = 8,
+    count: Annotated[int, Option(help="images", min=1, max=1024)] = 8,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
+        float | None, Option(help="guidance, 1 = none; left out = the run's own, else 2")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
-    seed: Annotated[int, typer.Option(help="the same seed, the same images", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("samples"),
+    temperature: Annotated[float, Option(help="above 0")] = 1.0,
+    seed: Annotated[int, Option(help="the same seed, the same images", min=0)] = 0,
+    out: Annotated[Path, Option(help="folder for the pictures")] = Path("samples"),
 ) -> None:
     """Samples images and shows where the two prompts disagree.
 
@@ -101,9 +101,9 @@ def sample(
 
 @app.command()
 def heatmap(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
-    step: Annotated[int | None, typer.Option(help="which step; left out = the newest")] = None,
-    out: Annotated[Path | None, typer.Option(help="left out = heatmaps/ of the run")] = None,
+    run: Annotated[Path, Argument(help="a run folder")],
+    step: Annotated[int | None, Option(help="which step; left out = the newest")] = None,
+    out: Annotated[Path | None, Option(help="left out = heatmaps/ of the run")] = None,
 ) -> None:
     """Draws the credit of a step: a panel per sample, a contact sheet, a film of one prompt; of text, a page.
 
@@ -129,15 +129,13 @@ def heatmap(
 
 @app.command("app")
 def serve_app(
-    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
+    runs: Annotated[Path, Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
         Path("runs")
     ),
-    host: Annotated[
-        str, typer.Option(help="any but a loopback address demands --login")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = PORT,
+    host: Annotated[str, Option(help="any but a loopback address demands --login")] = "127.0.0.1",
+    port: Annotated[int, Option(help="0 = any that is free", min=0, max=65535)] = PORT,
     login: Annotated[
-        str | None, typer.Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
+        str | None, Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
     ] = None,
 ) -> None:
     """Serves the app: watch a run live, look at its credit, sample, compare.
@@ -155,9 +153,9 @@ def serve_app(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder (run@STEP)")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="the model folder to write")],
-    push: Annotated[str | None, typer.Option(help="hub id to upload it to, too")] = None,
+    run: Annotated[str, Argument(metavar="RUN", help="a run folder (run@STEP)")],
+    out: Annotated[Path, Argument(metavar="OUT", help="the model folder to write")],
+    push: Annotated[str | None, Option(help="hub id to upload it to, too")] = None,
 ) -> None:
     """Writes a run's model as a folder that others load: adapter merged, with a model card.
 
@@ -171,8 +169,8 @@ def export(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder of the run")] = Path("runs"),
-    steps: Annotated[int | None, typer.Option(help="fewer, for a quick look")] = None,
+    out: Annotated[Path, Option(help="folder of the run")] = Path("runs"),
+    steps: Annotated[int | None, Option(help="fewer, for a quick look")] = None,
 ) -> None:
     """Evaluates the embedded generator, fine-tunes it with GCPO, evaluates again, draws the credit.
 
@@ -185,9 +183,7 @@ def demo(
 
 @app.command()
 def config(
-    name: Annotated[
-        str | None, typer.Argument(help="a file or recipe; left out = all keys")
-    ] = None,
+    name: Annotated[str | None, Argument(help="a file or recipe; left out = all keys")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Prints a resolved configuration, or every key with its default and meaning.
