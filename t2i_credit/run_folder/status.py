@@ -91,8 +91,7 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    with suppress(
-        OSError, IndexError
-    ):  # Linux: a dead child that nobody waited for still has its number
+    # Linux: a dead child that nobody waited for still has its number
+    with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

@@ -152,18 +152,15 @@ class RunWriter:
         path = self.path / "metrics.jsonl"
         line = json_bytes({"step": step, **metrics}) + b"\n"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                size = os.fstat(descriptor).st_size
+            with open(path, "ab", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
                 try:
-                    if os.write(descriptor, line) != len(line):
+                    if file.write(line) != len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(descriptor)
+                    os.fsync(file.fileno())
                 except OSError:
-                    os.ftruncate(descriptor, size)
+                    file.truncate(size)
                     raise
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise cannot("written", path, error) from error
         self.heartbeat(step)
