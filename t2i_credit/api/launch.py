@@ -60,12 +60,6 @@ def changes(path: Path, config: Config | TextConfig) -> dict[str, str]:
     }
 
 
-def warn_of_changes(path: Path, config: Config, warn: Callable[[str], None]) -> None:
-    """Says which values a resumed run was started with otherwise; the new ones hold from here on."""
-    for line in changes(path, config).values():
-        warn(line)
-
-
 def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
     """Says where a resumed run goes on, if steps that it has made are made again."""
     from ..run_folder.reader import RunReader
@@ -122,9 +116,8 @@ def trackers(accelerator: Any, config: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(
-            OSError
-        ):  # metrics.jsonl has it all, and an earlier error is the one to report
+        # metrics.jsonl has it all, and an earlier error is the one to report
+        with suppress(OSError):
             accelerator.end_training()
 
 
@@ -225,7 +218,8 @@ def run_training(
     if slow := slow_format(config, accelerator.device.type):
         warn(slow)
     if resume and accelerator.is_main_process:
-        warn_of_changes(path, config, warn)
+        for line in changes(path, config).values():  # the new values hold from here on
+            warn(line)
         warn_of_repeats(path, warn)
     with (
         run_folder(accelerator, config, path, resume) as run,

@@ -15,12 +15,10 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..errors import ConfigError, TrainingError
-from ..training.policy import both_branches, samples_in_a_pass
+from ..training.policy import Policy, samples_in_a_pass
 
 PROMPT = 32  # positions of a prompt, about
-PER_LAYER = (
-    34  # values that a layer keeps for the backward pass, per position and unit of width, about
-)
+PER_LAYER = 34  # values that a layer keeps for the backward pass, per position and width, about
 OF_WEIGHTS = (
     "train an adapter (tune.lora_rank), share the parameters out over several processes (train.sharding=full), or take "
     "model.dtype=bfloat16"
@@ -62,7 +60,7 @@ def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1)
     tokens = model.grid[0] * model.grid[1]
     rows = 2 * min(config.rollout.batch_size or samples, samples)
     cache = round(rows * (tokens + PROMPT) * 2 * width * shared * layers * value)
-    branches = 2 if both_branches(config) else 1
+    branches = 1 + Policy.of(config).both_branches
     micro = samples_in_a_pass(config, model.grid, samples)
     positions = branches * min(micro, samples) * (tokens + PROMPT)
     kept = layers + PER_LAYER if config.tune.recompute else layers * PER_LAYER
@@ -73,13 +71,9 @@ def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1)
     rounded = mixed * sum(2 * p.numel() for p in wide)
     sampling = cache + lent + rounded  # all is gathered for it
     training = activations + rounded
-    return held | {
-        "sampling": sampling,
-        "training": training,
-        "total": max(
-            held["starting"], held["weights"] + held["optimizer"] + max(sampling, training)
-        ),
-    }
+    running = held["weights"] + held["optimizer"] + max(sampling, training)
+    total = max(held["starting"], running)
+    return held | {"sampling": sampling, "training": training, "total": total}
 
 
 def held_throughout(
@@ -148,7 +142,6 @@ def ran_out(error: BaseException) -> bool:
 @contextmanager
 def out_of_memory(then: str = "") -> Iterator[None]:
     """Says which knob to turn, and what to do then."""
-
     try:
         yield
     except (MemoryError, RuntimeError) as error:

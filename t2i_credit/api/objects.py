@@ -15,7 +15,7 @@ from ..config.schema import Config
 from ..errors import ConfigError, PromptError
 from ..geneval import Detection, keep
 from ..interfaces import Prompt, Rollout
-from ..rollout.images import to_uint8
+from ..rollout.images import from_uint8, to_uint8
 from ..training.metrics import Objects
 
 SHAPES = "shapes"
@@ -66,12 +66,10 @@ def find_finder(
         kept_by |= {"threshold": threshold, "counting_threshold": threshold}
     run_by = {name: params[name] for name in RUN_BY if name in params}
     detect, known = load_detector(detector, **run_by)
-
-    def check(prompts: Sequence[Prompt]) -> None:
-        known([_colorless(prompt) for prompt in prompts])
-
     return Finder(
-        detector, describe_by(lambda r, specs: detect(to_uint8(r.images), specs), kept_by), check
+        detector,
+        describe_by(lambda r, specs: detect(to_uint8(r.images), specs), kept_by),
+        lambda prompts: known([_colorless(prompt) for prompt in prompts]),
     )
 
 
@@ -159,22 +157,16 @@ def load_detector(
         UserError: it is unknown, or cannot be loaded.
     """
     from ..rewards import REWARDS
-    from ..rollout.images import from_uint8
 
     kind, _, model = name.partition("@")
     given = {"detector": kind, **({"model": model} if model else {}), **params}
     builder = REWARDS["geneval"]
     reward: Any = builder(**check_params(builder, given, "detector"))
-
-    def detect(images: Any, specs: Sequence[Mapping[str, Any]]) -> Any:
-        return reward.find(from_uint8(images), specs)
-
-    return detect, reward.check
+    return lambda images, specs: reward.find(from_uint8(images), specs), reward.check
 
 
 def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:
     """What the detector sees on each sample, with masks, and whether the prompt names it."""
-    from ..rollout.images import to_uint8
     from ..worlds.shapes.detector import detect
 
     return described(rollout.prompts, detect(to_uint8(rollout.images), masks=True))

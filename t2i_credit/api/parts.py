@@ -120,7 +120,8 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
         raise ConfigError(
             f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
         )
-    advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
+    found = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
+    advantage = partial(found, **config.advantage.params)
     entry = config.credit.entry
     _require_trackers(config)
     refuse_foreign_sharding()
@@ -135,16 +136,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     warn_of(unread_by(model, prompts))
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
-    return Parts(
-        config,
-        model,
-        reference,
-        reward,
-        prompts,
-        partial(advantage, **config.advantage.params),
-        entry,
-        golden,
-    )
+    return Parts(config, model, reference, reward, prompts, advantage, entry, golden)
 
 
 def _require_trackers(config: Config) -> None:

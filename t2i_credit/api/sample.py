@@ -63,25 +63,15 @@ def sample_to_folder(
     )
     make_folder(out)
     pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
-    files = []
-    for i, picture in enumerate(pictures):
-        files.append(out / f"{i:04d}.png")
-        write_png(files[-1], picture)
-    files.append(out / "sheet.png")
-    write_png(files[-1], contrast_sheet(rollout, pictures, loaded.grid))
-    files.append(out / "samples.json")
-    settings = {"cfg_scale": cfg_scale, "temperature": temperature, "seed": seed}
-    write_json(
-        files[-1],
-        {
-            "model": model,
-            "prompt": prompt,
-            "negative": negative,
-            **settings,
-            "tokens": rollout.tokens.tolist(),
-        },
-    )
-    return files
+    drawn = {f"{i:04d}.png": picture for i, picture in enumerate(pictures)}
+    drawn["sheet.png"] = contrast_sheet(rollout, pictures, loaded.grid)
+    for name, picture in drawn.items():
+        write_png(out / name, picture)
+    told: dict[str, Any] = {"model": model, "prompt": prompt, "negative": negative}
+    told |= {"cfg_scale": cfg_scale, "temperature": temperature, "seed": seed}
+    told |= {"tokens": rollout.tokens.tolist()}
+    write_json(out / "samples.json", told)
+    return [out / name for name in (*drawn, "samples.json")]
 
 
 def contrast_sheet(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, Typer
 
-app = typer.Typer(
+app = Typer(
     name="t2i-credit",
     no_args_is_help=True,
     add_completion=False,
@@ -19,7 +19,7 @@ app = typer.Typer(
 def options(
     verbose: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--verbose",
             help="show what libraries say, too; anywhere on the line, or T2I_CREDIT_VERBOSE=1",
         ),
@@ -29,11 +29,11 @@ def options(
     # main.py has read it: libraries are told before they are imported
 
 
-ConfigArg = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
+ConfigArg = Annotated[str, Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="such as optim.lr=3e-4")
+    list[str] | None, Argument(metavar="[KEY=VALUE]...", help="such as optim.lr=3e-4")
 ]
 ModelArg = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="shapes, a model folder, a hub id, or a run (run@STEP)"),
+    Argument(metavar="MODEL", help="shapes, a model folder, a hub id, or a run (run@STEP)"),
 ]

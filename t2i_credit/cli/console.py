@@ -149,36 +149,37 @@ def rows(title: str, lines: Sequence[Mapping[str, Any]]) -> None:
     _OUT.print(shown)
 
 
+def change_rows(report: Any) -> list[dict[str, Any]]:
+    """Every task before and after, with the interval of its change; none where one model was evaluated."""
+    return [
+        {
+            "task": task,
+            "before": f"{row['before']:.3f}",
+            "after": f"{row['after']:.3f}",
+            "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+        }
+        for task, row in (report.changes or {}).items()
+    ]
+
+
 def show_evaluation(report: Any) -> None:
     """Scores by task with intervals, or before and after where two models were compared."""
-    if report.changes is not None:
-        lines = [
-            {
-                "task": task,
-                "before": f"{row['before']:.3f}",
-                "after": f"{row['after']:.3f}",
-                "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
-            }
-            for task, row in report.changes.items()
-        ]
-    else:
-        summary = report.evaluation.summary()
-        lines = [
-            {
-                "task": task,
-                "correct [95% interval]": f"{row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-                "partial": f"{row['partial']:.3f}",
-                "pass@k": f"{row['pass_at_k']:.3f}",
-                "images": row["images"],
-            }
-            for task, row in summary.items()
-        ]
+    summary = report.evaluation.summary()
+    lines = change_rows(report) or [
+        {
+            "task": task,
+            "correct [95% interval]": f"{row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            "partial": f"{row['partial']:.3f}",
+            "pass@k": f"{row['pass_at_k']:.3f}",
+            "images": row["images"],
+        }
+        for task, row in summary.items()
+    ]
     protocol = report.evaluation.protocol.to_dict()
     group = protocol.pop("images_per_prompt")
     rows(f"{report.name} (k = {group})", lines)
     settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
-    overall = report.evaluation.summary()["overall"]
-    say(f"protocol: {overall['prompts']} prompts x {group} images, {settings}")
+    say(f"protocol: {summary['overall']['prompts']} prompts x {group} images, {settings}")
     if report.path:
         say(f"written: {report.path}")
         say(f"page:    {report.page}")

@@ -112,26 +112,13 @@ def base_card() -> dict[str, Any]:
     return found
 
 
-def _tell(
-    path: Path,
-    reports: dict[str, Report],
-    sheet: Path,
-    film: Path,
-    seconds: float,
-) -> None:
+def _tell(path: Path, reports: dict[str, Report], sheet: Path, film: Path, seconds: float) -> None:
     """The final table, the pictures, and what to try next."""
-    lines = []
-    for split, name in SPLITS.items():
-        for task, row in (reports[split].changes or {}).items():
-            lines.append(
-                {
-                    "prompts": name,
-                    "task": task,
-                    "before": f"{row['before']:.3f}",
-                    "after": f"{row['after']:.3f}",
-                    "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
-                }
-            )
+    lines = [
+        {"prompts": name, **row}
+        for split, name in SPLITS.items()
+        for row in console.change_rows(reports[split])
+    ]
     console.say("")
     console.rows("GenEval tasks, share of images that are right", lines)
     best = base_card()["best_cell"]

@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from .app import ConfigArg, Overrides, app
 
 
 @app.command()
 def prompts(
-    out: Annotated[Path, typer.Option(help="the prompt file to write")],
-    per_task: Annotated[int, typer.Option(help="prompts per task, if there are as many", min=1)],
+    out: Annotated[Path, Option(help="the prompt file to write")],
+    per_task: Annotated[int, Option(help="prompts per task, if there are as many", min=1)],
     names: Annotated[
-        Path | None, typer.Option(help="object names, one a line; left out = COCO's 80")
+        Path | None, Option(help="object names, one a line; left out = COCO's 80")
     ] = None,
-    colors: Annotated[
-        str | None, typer.Option(help="such as red,blue; left out = GenEval's 10")
-    ] = None,
-    relations: Annotated[str | None, typer.Option(help='such as "left of,above"')] = None,
-    tasks: Annotated[str | None, typer.Option(help="such as colors,counting")] = None,
+    colors: Annotated[str | None, Option(help="such as red,blue; left out = GenEval's 10")] = None,
+    relations: Annotated[str | None, Option(help='such as "left of,above"')] = None,
+    tasks: Annotated[str | None, Option(help="such as colors,counting")] = None,
     not_in: Annotated[
-        list[str] | None, typer.Option(help="a prompt file to keep away from, such as the test's")
+        list[str] | None, Option(help="a prompt file to keep away from, such as the test's")
     ] = None,
-    seed: Annotated[int, typer.Option(help="the same seed, the same prompts", min=0)] = 0,
+    seed: Annotated[int, Option(help="the same seed, the same prompts", min=0)] = 0,
 ) -> None:
     """Makes a prompt file in GenEval's style, whose prompts are in no other.
 
@@ -47,22 +45,20 @@ def prompts(
 
 @app.command()
 def pretrain(
-    world: Annotated[str, typer.Argument(help="shapes or arithmetic")],
-    out: Annotated[
-        Path, typer.Option(help="the folder to write the generator or text model to")
-    ] = Path("pretrained"),
+    world: Annotated[str, Argument(help="shapes or arithmetic")],
+    out: Annotated[Path, Option(help="the folder to write the generator or text model to")] = Path(
+        "pretrained"
+    ),
     rewards_out: Annotated[
         Path | None,
-        typer.Option(help="the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
+        Option(help="the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
     ] = None,
-    only: Annotated[str | None, typer.Option(help="generator or rewards; left out = both")] = None,
+    only: Annotated[str | None, Option(help="generator or rewards; left out = both")] = None,
     work: Annotated[
-        Path | None, typer.Option(help="checkpoints, to resume from; left out = OUT.work")
+        Path | None, Option(help="checkpoints, to resume from; left out = OUT.work")
     ] = None,
-    scale: Annotated[
-        float, typer.Option(help="multiplies the steps of every stage, for a trial")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(help="of weights, scenes and captions", min=0)] = 0,
+    scale: Annotated[float, Option(help="multiplies the steps of every stage, for a trial")] = 1.0,
+    seed: Annotated[int, Option(help="of weights, scenes and captions", min=0)] = 0,
 ) -> None:
     """Trains a world's generator and reward models, or its text model, from nothing; run it again to resume.
 
@@ -91,15 +87,13 @@ def serve_reward(
     config: ConfigArg,
     overrides: Overrides = None,
     host: Annotated[
-        str, typer.Option(help="address to listen on; others than this machine's need a token")
+        str, Option(help="address to listen on; others than this machine's need a token")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = 8765,
+    port: Annotated[int, Option(help="0 = any that is free", min=0, max=65535)] = 8765,
     token: Annotated[
-        str | None, typer.Option(help="what clients must know; better in $T2I_CREDIT_REWARD_TOKEN")
+        str | None, Option(help="what clients must know; better in $T2I_CREDIT_REWARD_TOKEN")
     ] = None,
-    max_megabytes: Annotated[
-        float, typer.Option(help="of a request, packed and unpacked", min=1)
-    ] = 256,
+    max_megabytes: Annotated[float, Option(help="of a request, packed and unpacked", min=1)] = 256,
 ) -> None:
     """Serves the reward of a configuration to `reward: {remote: {url: ...}}` of others.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from ..errors import UserError
 from .app import ModelArg, Overrides, app
@@ -15,44 +15,40 @@ from .app import ModelArg, Overrides, app
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="shapes, arithmetic, a folder, a hub id, or a run (run@STEP)"),
+        Argument(help="shapes, arithmetic, a folder, a hub id, or a run (run@STEP)"),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="judge a folder of images instead of a model")
+        Path | None, Option(help="judge a folder of images instead of a model")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="what to compare with: a model, a folder of images, a .json")
+        str | None, Option(help="what to compare with: a model, a folder of images, a .json")
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
+        str | None, Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="of the embedded world: train (held-in) or heldout")
+        str, Option(help="of the embedded world: train (held-in) or heldout")
     ] = "train",
     per_task: Annotated[
         int | None,
-        typer.Option(
-            help="prompts per task of the split, 50; of text, problems in all, 300", min=1
-        ),
+        Option(help="prompts per task of the split, 50; of text, problems in all, 300", min=1),
     ] = None,
     per_prompt: Annotated[
         int | None,
-        typer.Option(help="images per prompt; 4, or as many as the folder has; of text, 8", min=1),
+        Option(help="images per prompt; 4, or as many as the folder has; of text, 8", min=1),
     ] = None,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
+        float | None, Option(help="guidance, 1 = none; left out = the run's own, else 2")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="above 0; 1")] = None,
-    seed: Annotated[int | None, typer.Option(help="never a seed of training; 0", min=0)] = None,
-    detector: Annotated[
-        str | None, typer.Option(help="who finds the objects; left out = shapes")
-    ] = None,
+    temperature: Annotated[float | None, Option(help="above 0; 1")] = None,
+    seed: Annotated[int | None, Option(help="never a seed of training; 0", min=0)] = None,
+    detector: Annotated[str | None, Option(help="who finds the objects; left out = shapes")] = None,
     protocol: Annotated[
-        list[str] | None, typer.Option(help="any other setting, such as threshold=0.5")
+        list[str] | None, Option(help="any other setting, such as threshold=0.5")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="folder; left out = evaluations/ of the run, else evaluations/MODEL/"),
+        Option(help="folder; left out = evaluations/ of the run, else evaluations/MODEL/"),
     ] = None,
 ) -> None:
     """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image. Of text, exact answers.
@@ -67,13 +63,10 @@ def evaluate(
     sampled = {"temperature": temperature, "seed": seed}
     if model is not None and is_text_model(model):
         asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
-        unused: dict[str, Any] = {
-            "--images": images,
-            "--prompts": prompts,
-            "--cfg-scale": cfg_scale,
-        }
-        unused |= {"--detector": detector, "--protocol": protocol}
-        _evaluate_text(model, against, out, asked, [n for n, v in unused.items() if v is not None])
+        of_images: dict[str, Any] = {"--images": images, "--prompts": prompts}
+        of_images |= {"--cfg-scale": cfg_scale, "--detector": detector, "--protocol": protocol}
+        unused = [name for name, value in of_images.items() if value is not None]
+        _evaluate_text(model, against, out, asked, unused)
         return
     named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, **sampled}
     given = {key: value for key, value in named.items() if value is not None}
@@ -114,20 +107,20 @@ def _evaluate_text(
 def bench(
     words: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="[PART]... [KEY=VALUE]...",
             help="rollout, update, step, rewards; none = all; and overrides of shapes/grpo",
         ),
     ] = None,
     model: Annotated[
         str,
-        typer.Option(
+        Option(
             help="shapes, a folder, or with --random-init janus-small, janus-pro-1b, janus-pro-7b"
         ),
     ] = "shapes",
-    random_init: Annotated[bool, typer.Option(help="random weights, no download")] = False,
-    repeats: Annotated[int, typer.Option(help="interleaved repeats", min=3)] = 15,
-    json: Annotated[Path | None, typer.Option(help="file to save every number in")] = None,
+    random_init: Annotated[bool, Option(help="random weights, no download")] = False,
+    repeats: Annotated[int, Option(help="interleaved repeats", min=3)] = 15,
+    json: Annotated[Path | None, Option(help="file to save every number in")] = None,
 ) -> None:
     """Measures speed and memory, each variant beside its rival in the same run; some minutes.
 
@@ -155,46 +148,42 @@ def bench(
 def compare(
     recipes: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RECIPE... [KEY=VALUE]...", help="two or more, and overrides for all"
-        ),
+        Argument(metavar="RECIPE... [KEY=VALUE]...", help="two or more, and overrides for all"),
     ],
-    seeds: Annotated[int, typer.Option(help="runs of each recipe, at least 2")] = 5,
-    first_seed: Annotated[int, typer.Option(help="the seeds count up from here", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="folder of all runs and results")] = Path("comparison"),
-    base: Annotated[str | None, typer.Option(help="the model that all begin from")] = None,
+    seeds: Annotated[int, Option(help="runs of each recipe, at least 2")] = 5,
+    first_seed: Annotated[int, Option(help="the seeds count up from here", min=0)] = 0,
+    out: Annotated[Path, Option(help="folder of all runs and results")] = Path("comparison"),
+    base: Annotated[str | None, Option(help="the model that all begin from")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="method that sets the target; left out = grpo")
+        str | None, Option(help="method that sets the target; left out = grpo")
     ] = None,
-    workers: Annotated[int, typer.Option(help="runs side by side, a core each", min=1)] = 1,
+    workers: Annotated[int, Option(help="runs side by side, a core each", min=1)] = 1,
     prompts: Annotated[
         int | None,
-        typer.Option(help="evaluation: prompts per task, 50; of text, problems in all, 300", min=1),
+        Option(help="evaluation: prompts per task, 50; of text, problems in all, 300", min=1),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="evaluation: images per prompt, 4, or answers, 8", min=1)
+        int | None, Option(help="evaluation: images per prompt, 4, or answers, 8", min=1)
     ] = None,
     cfg_scale: Annotated[
         float | None,
-        typer.Option(
-            help="evaluation: guidance; left out = the first recipe's; of images alone", min=1
-        ),
+        Option(help="evaluation: guidance; left out = the first recipe's; of images alone", min=1),
     ] = None,
     evaluate_on: Annotated[
         str | None,
-        typer.Option(help="evaluation: GenEval records, a file or hf://...; left out = shapes"),
+        Option(help="evaluation: GenEval records, a file or hf://...; left out = shapes"),
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(help="evaluation: who finds objects; left out = shapes")
+        str | None, Option(help="evaluation: who finds objects; left out = shapes")
     ] = None,
     search: Annotated[
         str | None,
-        typer.Option(help="KEY=VALUE,VALUE: every method first finds its own, by training reward"),
+        Option(help="KEY=VALUE,VALUE: every method first finds its own, by training reward"),
     ] = None,
     search_seeds: Annotated[
-        int, typer.Option(help="runs of each recipe and value in that search", min=1)
+        int, Option(help="runs of each recipe and value in that search", min=1)
     ] = 2,
-    plan: Annotated[bool, typer.Option("--plan", help="print runs and time, stop")] = False,
+    plan: Annotated[bool, Option("--plan", help="print runs and time, stop")] = False,
 ) -> None:
     """Trains recipes x seeds from one base on the same prompts; run it again to go on where it stopped.
 
@@ -259,92 +248,77 @@ def truth(
     model: ModelArg,
     overrides: Overrides = None,
     credit: Annotated[
-        list[str] | None, typer.Option(help="NAME[,key=value...]; repeat for more; left out = all")
+        list[str] | None, Option(help="NAME[,key=value...]; repeat for more; left out = all")
     ] = None,
     measure: Annotated[
         list[str] | None,
-        typer.Option(help="localisation, causality, specificity, gradients; left out = all"),
+        Option(help="localisation, causality, specificity, gradients; left out = all"),
     ] = None,
     detector: Annotated[
         str | None,
-        typer.Option(help="who finds the objects; left out = the geneval reward's, or shapes"),
+        Option(help="who finds the objects; left out = the geneval reward's, or shapes"),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="confidence of an object; left out = the verdict's")
+        float | None, Option(help="confidence of an object; left out = the verdict's")
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option(help="recipe of sampling, reward and loss; left out = the run's own"),
+        Option(help="recipe of sampling, reward and loss; left out = the run's own"),
     ] = None,
-    prompts: Annotated[
-        int, typer.Option(help="prompts per task; of text, problems in all", min=1)
-    ] = 8,
-    images: Annotated[int, typer.Option(help="images per prompt, or answers", min=1)] = 4,
-    share: Annotated[float, typer.Option(help="share of the tokens that are changed")] = 0.2,
-    repeats: Annotated[int, typer.Option(help="independent redraws", min=1)] = 1,
-    batches: Annotated[int, typer.Option(help="independent batches of the gradients", min=1)] = 24,
+    prompts: Annotated[int, Option(help="prompts per task; of text, problems in all", min=1)] = 8,
+    images: Annotated[int, Option(help="images per prompt, or answers", min=1)] = 4,
+    share: Annotated[float, Option(help="share of the tokens that are changed")] = 0.2,
+    repeats: Annotated[int, Option(help="independent redraws", min=1)] = 1,
+    batches: Annotated[int, Option(help="independent batches of the gradients", min=1)] = 24,
     coverage: Annotated[
-        float, typer.Option(help="share of a cell that puts its token on an object")
+        float, Option(help="share of a cell that puts its token on an object")
     ] = 0.25,
-    seed: Annotated[int, typer.Option(help="of prompts and noise", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="folder of truth.json, .md and .png")] = Path("truth"),
+    seed: Annotated[int, Option(help="of prompts and noise", min=0)] = 0,
+    out: Annotated[Path, Option(help="folder of truth.json, .md and .png")] = Path("truth"),
 ) -> None:
     """Measures whether credit is right: where it lies, what it decides, and whether it cleans the gradient.
 
     Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
     """
-    from ..measure.truth.command import truth_of
-    from ..measure.truth.report import about, tables
+    from ..measure.truth.command import truth_of, truth_of_text_model
+    from ..measure.truth.report import about, about_text, tables, text_tables
     from ..text.models import is_text_model
     from . import console
 
-    if is_text_model(model):
-        given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
-        given |= {"--detector": detector, "--threshold": threshold}
-        _truth_of_text(
-            model,
-            credits=credit or [],
-            unused=[name for name, value in given.items() if value not in (None, [])],
-            out=out,
-            problems=prompts,
-            group_size=images,
-            continuations=repeats,
-            seed=seed,
-        )
-        return
+    text = is_text_model(model)
+    common: dict[str, Any] = {"credits": credit or [], "out": out, "seed": seed}
+    named: dict[str, Any] = {"measures": tuple(measure)} if measure else {}
     with console.bar("measuring") as progress:
-        found = truth_of(
-            model,
-            recipe=like,
-            overrides=overrides or [],
-            credits=credit or [],
-            detector=detector,
-            threshold=threshold,
-            out=out,
-            progress=progress,
-            **({"measures": tuple(measure)} if measure else {}),
-            per_task=prompts,
-            images=images,
-            share=share,
-            repeats=repeats,
-            coverage=coverage,
-            batches=batches,
-            seed=seed,
-        )
-    console.say(about(found))
-    for title, rows in tables(found).items():
+        if text:
+            given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+            given |= {"--detector": detector, "--threshold": threshold}
+            found = truth_of_text_model(
+                model,
+                unused=[name for name, value in given.items() if value not in (None, [])],
+                problems=prompts,
+                group_size=images,
+                continuations=repeats,
+                progress=progress,
+                **common,
+            )
+        else:
+            found = truth_of(
+                model,
+                recipe=like,
+                overrides=overrides or [],
+                detector=detector,
+                threshold=threshold,
+                per_task=prompts,
+                images=images,
+                share=share,
+                repeats=repeats,
+                coverage=coverage,
+                batches=batches,
+                progress=progress,
+                **named,
+                **common,
+            )
+    console.say(about_text(found) if text else about(found))
+    for title, rows in (text_tables(found) if text else tables(found)).items():
         console.rows(title, rows)
-    console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
-
-
-def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
-    from ..measure.truth.command import truth_of_text_model
-    from ..measure.truth.report import about_text, text_tables
-    from . import console
-
-    with console.bar("measuring") as progress:
-        found = truth_of_text_model(model, out=out, progress=progress, **settings)
-    console.say(about_text(found))
-    for title, rows in text_tables(found).items():
-        console.rows(title, rows)
-    console.say(f"written: {out / 'truth.json'}, truth.md")
+    console.say(f"written: {out / 'truth.json'}, truth.md{'' if text else ', truth.png'}")

@@ -28,11 +28,8 @@ _QUIET = {
 }
 # Whose warnings are shown: such as a driver that is too old, without which nobody knows why the CPU is used.
 _GPU = "/torch/cuda/"
-_BESIDE = (
-    "models",
-    "rewards",
-    "app",
-)  # where a source tree keeps what is installed inside the package
+# Where a source tree keeps what is installed inside the package.
+_BESIDE = ("models", "rewards", "app")
 
 
 def quiet_libraries() -> None:

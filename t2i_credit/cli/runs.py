@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from ..app.server import PORT
 from .app import ConfigArg, ModelArg, Overrides, app
@@ -17,9 +16,9 @@ from .app import ConfigArg, ModelArg, Overrides, app
 def train(
     config: ConfigArg,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option(help="continue at the newest checkpoint")] = False,
-    dry_run: Annotated[bool, typer.Option(help="check everything, print the plan, stop")] = False,
-    app: Annotated[bool, typer.Option(help="serve the app beside the training")] = False,
+    resume: Annotated[bool, Option(help="continue at the newest checkpoint")] = False,
+    dry_run: Annotated[bool, Option(help="check everything, print the plan, stop")] = False,
+    app: Annotated[bool, Option(help="serve the app beside the training")] = False,
 ) -> None:
     """Fine-tunes a generator, or the language model of a text recipe.
 
@@ -29,47 +28,55 @@ def train(
     from ..api.parts import prepare
     from ..app.server import app_beside
     from ..config.schema import load_config
+    from ..config.text import load_text_config
     from ..measure.bench.plan import plan
     from ..training.processes import rank
     from . import console
 
-    if _train_text(config, overrides or [], resume=resume, dry_run=dry_run, app=app):
-        return
-    settings = load_config(config, overrides or [])
+    text = load_text_config(config, overrides or [])
+    settings: Any = text[0] if text else load_config(config, overrides or [])
     if dry_run and rank() > 0:  # of several processes the first one speaks
         return
     launch.check_run_folder(settings, resume=resume)
-    parts = prepare(settings)
+    if text:
+        from ..text.run import plan_text, prepare_text, run_text
+
+        kind: Any = (prepare_text(*text), plan_text, run_text)
+    else:
+        kind = (prepare(settings), plan, launch.run_training)
+    parts, plan_of, run = kind
     if dry_run:
-        console.table("Plan", plan(parts))
+        console.table("Plan", plan_of(parts))
         return
     if rank() > 0:
-        launch.run_training(
-            parts, resume=resume, report=lambda step, row: None, warn=lambda line: None
-        )
+        run(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
         return
     out = settings.train.out
-    with app_beside(out, wanted=app), console.training(parts.config) as progress:
-        path = launch.run_training(parts, resume=resume, report=progress.report, warn=progress.warn)
+    with app_beside(out, wanted=app), console.training(settings) as progress:
+        path = run(parts, resume=resume, report=progress.report, warn=progress.warn)
     console.say(f"run folder: {path}")
-    console.say(f"pictures:   t2i-credit heatmap {path}")
-    console.say(f"the app:    t2i-credit app {out}")
+    if text:
+        console.say(f"the model:  {path / 'model'}")
+        console.say(f"the credit: t2i-credit heatmap {path}")
+    else:
+        console.say(f"pictures:   t2i-credit heatmap {path}")
+        console.say(f"the app:    t2i-credit app {out}")
 
 
 @app.command()
 def sample(
     model: ModelArg,
-    prompt: Annotated[str, typer.Argument(help="the positive prompt")],
+    prompt: Annotated[str, Argument(help="the positive prompt")],
     negative: Annotated[
-        str | None, typer.Option(help="the negative prompt; left out = the null prompt")
+        str | None, Option(help="the negative prompt; left out = the null prompt")
     ] = None,
-    count: Annotated[int, typer.Option(help="images", min=1, max=1024)] = 8,
+    count: Annotated[int, Option(help="images", min=1, max=1024)] = 8,
     cfg_scale: Annotated[
-        float | None, typer.Option(help="guidance, 1 = none; left out = the run's own, else 2")
+        float | None, Option(help="guidance, 1 = none; left out = the run's own, else 2")
     ] = None,
-    temperature: Annotated[float, typer.Option(help="above 0")] = 1.0,
-    seed: Annotated[int, typer.Option(help="the same seed, the same images", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("samples"),
+    temperature: Annotated[float, Option(help="above 0")] = 1.0,
+    seed: Annotated[int, Option(help="the same seed, the same images", min=0)] = 0,
+    out: Annotated[Path, Option(help="folder for the pictures")] = Path("samples"),
 ) -> None:
     """Samples images and shows where the two prompts disagree.
 
@@ -93,9 +100,9 @@ def sample(
 
 @app.command()
 def heatmap(
-    run: Annotated[Path, typer.Argument(help="a run folder")],
-    step: Annotated[int | None, typer.Option(help="which step; left out = the newest")] = None,
-    out: Annotated[Path | None, typer.Option(help="left out = heatmaps/ of the run")] = None,
+    run: Annotated[Path, Argument(help="a run folder")],
+    step: Annotated[int | None, Option(help="which step; left out = the newest")] = None,
+    out: Annotated[Path | None, Option(help="left out = heatmaps/ of the run")] = None,
 ) -> None:
     """Draws the credit of a step: a panel per sample, a contact sheet, a film of one prompt; of text, a page.
 
@@ -121,15 +128,13 @@ def heatmap(
 
 @app.command("app")
 def serve_app(
-    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
+    runs: Annotated[Path, Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
         Path("runs")
     ),
-    host: Annotated[
-        str, typer.Option(help="any but a loopback address demands --login")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 = any that is free", min=0, max=65535)] = PORT,
+    host: Annotated[str, Option(help="any but a loopback address demands --login")] = "127.0.0.1",
+    port: Annotated[int, Option(help="0 = any that is free", min=0, max=65535)] = PORT,
     login: Annotated[
-        str | None, typer.Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
+        str | None, Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
     ] = None,
 ) -> None:
     """Serves the app: watch a run live, look at its credit, sample, compare.
@@ -147,9 +152,9 @@ def serve_app(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder (run@STEP)")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="the model folder to write")],
-    push: Annotated[str | None, typer.Option(help="hub id to upload it to, too")] = None,
+    run: Annotated[str, Argument(metavar="RUN", help="a run folder (run@STEP)")],
+    out: Annotated[Path, Argument(metavar="OUT", help="the model folder to write")],
+    push: Annotated[str | None, Option(help="hub id to upload it to, too")] = None,
 ) -> None:
     """Writes a run's model as a folder that others load: adapter merged, with a model card.
 
@@ -163,8 +168,8 @@ def export(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder of the run")] = Path("runs"),
-    steps: Annotated[int | None, typer.Option(help="fewer, for a quick look")] = None,
+    out: Annotated[Path, Option(help="folder of the run")] = Path("runs"),
+    steps: Annotated[int | None, Option(help="fewer, for a quick look")] = None,
 ) -> None:
     """Evaluates the embedded generator, fine-tunes it with GCPO, evaluates again, draws the credit.
 
@@ -177,9 +182,7 @@ def demo(
 
 @app.command()
 def config(
-    name: Annotated[
-        str | None, typer.Argument(help="a file or recipe; left out = all keys")
-    ] = None,
+    name: Annotated[str | None, Argument(help="a file or recipe; left out = all keys")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Prints a resolved configuration, or every key with its default and meaning.
@@ -201,42 +204,3 @@ def config(
         console.plain(f"{row.key}  [{row.type}, {row.default}]  {row.explanation}")
     console.plain(f"recipes: {', '.join(list_recipes())}")
     console.plain(f"recipes for text: {', '.join(list_recipes(text=True))}")
-
-
-def _train_text(
-    name: str, overrides: Sequence[str], *, resume: bool, dry_run: bool, app: bool
-) -> bool:
-    """Trains if the recipe is one for text; whether it is.
-
-    Raises:
-        UserError: one line.
-    """
-    from ..config.text import load_text_config
-
-    loaded = load_text_config(name, overrides)
-    if loaded is None:
-        return False
-    from ..api import launch
-    from ..app.server import app_beside
-    from ..training.processes import rank
-    from . import console
-
-    config, origin = loaded
-    if dry_run and rank() > 0:  # of several processes the first one speaks
-        return True
-    launch.check_run_folder(config, resume=resume)
-    from ..text.run import plan_text, prepare_text, run_text
-
-    parts = prepare_text(config, origin)
-    if dry_run:
-        console.table("Plan", plan_text(parts))
-        return True
-    if rank() > 0:
-        run_text(parts, resume=resume, report=lambda step, row: None, warn=lambda line: None)
-        return True
-    with app_beside(config.train.out, wanted=app), console.training(config) as progress:
-        path = run_text(parts, resume=resume, report=progress.report, warn=progress.warn)
-    console.say(f"run folder: {path}")
-    console.say(f"the model:  {path / 'model'}")
-    console.say(f"the credit: t2i-credit heatmap {path}")
-    return True

@@ -53,13 +53,8 @@ class Cell:
         write(canvas, (x, y + 25), self.subtitle, 13, QUIET)
         paste_framed(canvas, self.picture, x, y + 54)
         if self.bar:
-            draw_bar(
-                canvas,
-                self.bar,
-                x,
-                y + 54 + self.picture.height + 16,
-                min(max(self.picture.width, NARROWEST), room),
-            )
+            width = min(max(self.picture.width, NARROWEST), room)
+            draw_bar(canvas, self.bar, x, y + 54 + self.picture.height + 16, width)
 
 
 def display(image: Image.Image, longest: int = CELL) -> Image.Image:
@@ -223,9 +218,8 @@ def diverging(values: Array, limit: float, palette: str = ADVANTAGE) -> np.ndarr
 
 def sequential(values: Array, lo: float, hi: float, palette: str = CREDIT) -> np.ndarray:
     """(..., 3) uint8: lo..hi from dark to bright on a perceptually even palette."""
-    scaled = (
-        (plain_array(values) - lo) / (hi - lo) if hi > lo else np.zeros_like(plain_array(values))
-    )
+    values = plain_array(values)
+    scaled = (values - lo) / (hi - lo) if hi > lo else np.zeros_like(values)
     return _colours(palette)[np.rint(np.clip(scaled, 0, 1) * 256).astype(int)]
 
 

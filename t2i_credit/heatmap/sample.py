@@ -80,19 +80,17 @@ class Scale:
 
 def common_scale(samples: Sequence[SampleView]) -> Scale:
     """The scale on which the maps of these samples can be compared with each other."""
-    credit = np.concatenate([plain_array(s.credit).ravel() for s in samples])
-    advantages = np.concatenate([plain_array(s.token_advantages).ravel() for s in samples])
-    contrasts = [
-        plain_array(s.signed_contrast).ravel() for s in samples if s.signed_contrast is not None
-    ]
-    contrast = np.concatenate(contrasts) if contrasts else np.zeros(1, np.float32)
-    limits = robust_limit(contrast), robust_limit(advantages)
-    beyond = {
-        "contrast": np.abs(contrast).max() > limits[0],
-        "advantage": np.abs(advantages).max() > limits[1],
-    }
-    clipped = frozenset(name for name, is_beyond in beyond.items() if is_beyond)
-    return Scale(max(float(credit.max()), 2.0), *limits, clipped)
+
+    def together(name: str) -> np.ndarray:
+        """The maps of all samples that have one."""
+        maps = [getattr(sample, name) for sample in samples]
+        known = [plain_array(values).ravel() for values in maps if values is not None]
+        return np.concatenate(known or [np.zeros(1, np.float32)])
+
+    maps = {"contrast": together("signed_contrast"), "advantage": together("token_advantages")}
+    limits = {name: robust_limit(values) for name, values in maps.items()}
+    clipped = frozenset(n for n, values in maps.items() if np.abs(values).max() > limits[n])
+    return Scale(max(float(together("credit").max()), 2.0), **limits, clipped=clipped)
 
 
 def credit_overlay(
@@ -107,9 +105,15 @@ def credit_overlay(
     return overlay(grey, diverging(advantages, limit), 0.8 * np.clip(strength, 0, 1) ** 0.6)
 
 
-def credit_map(sample: SampleView, scale: Scale, picture: Image.Image) -> Image.Image:
+def credit_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
     """The credit at the size of `picture`."""
-    return token_map(sequential(map_of(sample.credit, sample.grid), 0, scale.credit), picture)
+    most = scale.credit
+    colours = sequential(map_of(sample.credit, sample.grid), 0, most)
+    labels = ((0.0, "0"), (1 / most, "1"), (1.0, format_number(most)))
+    bar = Bar(
+        sequential(np.linspace(0, most, 256), 0, most), labels, ("counts less", "counts more")
+    )
+    return Cell("Credit", "weight of each token, mean 1", token_map(colours, picture), bar)
 
 
 def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
@@ -127,11 +131,17 @@ def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cel
     return Cell(title, subtitle, token_map(colours, picture), bar)
 
 
-def credit_bar(scale: Scale) -> Bar:
-    """The colour bar of credit maps."""
-    colours = sequential(np.linspace(0, scale.credit, 256), 0, scale.credit)
-    labels = ((0.0, "0"), (1 / scale.credit, "1"), (1.0, format_number(scale.credit)))
-    return Bar(colours, labels, ("counts less", "counts more"))
+def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
+    """The token advantages at the size of `picture`."""
+    subtitle = "advantage \N{MULTIPLICATION SIGN} credit"
+    colours = diverging(map_of(sample.token_advantages, sample.grid), scale.advantage)
+    return Cell("Token advantages", subtitle, token_map(colours, picture), advantage_bar(scale))
+
+
+def overlay_cell(sample: SampleView, scale: Scale) -> Cell:
+    """The token advantages over the image."""
+    drawn = credit_overlay(sample, scale.advantage)
+    return Cell("On the image", "where the update pushes", drawn, advantage_bar(scale))
 
 
 def advantage_bar(scale: Scale) -> Bar:

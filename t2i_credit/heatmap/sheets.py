@@ -23,14 +23,12 @@ from .draw import (
     QUIET,
     Cell,
     display,
-    diverging,
     draw_bar,
     draw_star,
     format_number,
     format_signed,
     one_line,
     paste_framed,
-    token_map,
     wrap,
     write,
 )
@@ -38,12 +36,12 @@ from .sample import (
     SampleView,
     Scale,
     advantage_bar,
+    advantage_cell,
     common_scale,
     contrast_cell,
-    credit_bar,
-    credit_map,
+    credit_cell,
     credit_overlay,
-    map_of,
+    overlay_cell,
 )
 
 GAP, MARGIN, THUMB = 28, 44, 144  # pixels
@@ -61,36 +59,18 @@ def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
     picture = display(sample.image)
     cells = [
         Cell("Image", "what was drawn", picture),
-        Cell(
-            "Credit",
-            "weight of each token, mean 1",
-            credit_map(sample, scale, picture),
-            credit_bar(scale),
-        ),
+        credit_cell(sample, scale, picture),
         contrast_cell(sample, scale, picture),
-        Cell(
-            "Token advantages",
-            "advantage \N{MULTIPLICATION SIGN} credit",
-            token_map(
-                diverging(map_of(sample.token_advantages, sample.grid), scale.advantage), picture
-            ),
-            advantage_bar(scale),
-        ),
-        Cell(
-            "On the image",
-            "where the update pushes",
-            credit_overlay(sample, scale.advantage),
-            advantage_bar(scale),
-        ),
+        advantage_cell(sample, scale, picture),
+        overlay_cell(sample, scale),
     ]
-    step = max(picture.width, NARROWEST) + GAP
-    width = 2 * MARGIN + step * len(cells) - GAP
-    canvas = Image.new("RGB", (width, 1), PAPER)
-    head = _header(canvas, sample, draw=False)
+    width = _row_width(cells)
+    room = width - 2 * MARGIN - (330 if sample.gold else 250)  # of the texts, beside the numbers
+    lines = wrap(sample.prompt, 26, True, room, 3)
+    head = MARGIN + 36 * len(lines) + 46
     canvas = Image.new("RGB", (width, head + 54 + picture.height + 74 + MARGIN - 16), PAPER)
-    _header(canvas, sample, draw=True)
-    for place, cell in enumerate(cells):
-        cell.draw(canvas, MARGIN + place * step, head, step - GAP)
+    _header(canvas, sample, lines, room)
+    _draw_row(canvas, cells, head)
     return canvas
 
 
@@ -157,69 +137,66 @@ def _animation_frame(
     picture = display(sample.image)
     cells = [
         Cell("Image", f"reward {format_number(sample.reward)}", picture),
-        Cell(
-            "Credit",
-            "weight of each token, mean 1",
-            credit_map(sample, scale, picture),
-            credit_bar(scale),
-        ),
-        Cell(
-            "On the image",
-            "where the update pushes",
-            credit_overlay(sample, scale.advantage),
-            advantage_bar(scale),
-        ),
+        credit_cell(sample, scale, picture),
+        overlay_cell(sample, scale),
     ]
-    column = max(picture.width, NARROWEST) + GAP
-    width = 2 * MARGIN + column * len(cells) - GAP
-    lines = wrap(f"{one_line(frames[0][1].prompt)}", 24, True, width - 2 * MARGIN - 150, 2)
+    width = _row_width(cells)
+    lines = wrap(frames[0][1].prompt, 24, True, width - 2 * MARGIN - 150, 2)
     head = MARGIN + 34 * len(lines) + 20
     bottom = head + 54 + picture.height + 80
     canvas = Image.new("RGB", (width, bottom + 64 + MARGIN), PAPER)
     for row, line in enumerate(lines):
         write(canvas, (MARGIN, MARGIN + 34 * row), line, 24, bold=True)
     write(canvas, (width - MARGIN, MARGIN + 2), f"step {step}", 22, QUIET, anchor="ra")
-    for number, cell in enumerate(cells):
-        cell.draw(canvas, MARGIN + number * column, head, column - GAP)
+    _draw_row(canvas, cells, head)
     _reward_line(canvas, frames, place, (MARGIN, bottom, width - MARGIN, bottom + 64))
     return canvas
 
 
-def _header(canvas: Image.Image, sample: SampleView, *, draw: bool) -> int:
-    """Prompt and negative on the left, reward and advantage on the right; returns where the cells
-    begin."""
-    numbers = 330 if sample.gold else 250
-    lines = wrap(sample.prompt, 26, True, canvas.width - 2 * MARGIN - numbers, 3)
+def _row_width(cells: Sequence[Cell]) -> int:
+    """Of a picture with these cells in a row."""
+    return 2 * MARGIN + _column(cells) * len(cells) - GAP
+
+
+def _column(cells: Sequence[Cell]) -> int:
+    return max(cells[0].picture.width, NARROWEST) + GAP
+
+
+def _draw_row(canvas: Image.Image, cells: Sequence[Cell], y: int) -> None:
+    column = _column(cells)
+    for place, cell in enumerate(cells):
+        cell.draw(canvas, MARGIN + place * column, y, column - GAP)
+
+
+def _header(canvas: Image.Image, sample: SampleView, lines: Sequence[str], room: int) -> None:
+    """Prompt, in lines, and negative on the left, at most `room` wide, reward and advantage on the right."""
     y = MARGIN - 6
-    if draw:
-        for row, line in enumerate(lines):
-            write(canvas, (MARGIN, y + 36 * row), line, 26, bold=True)
-        below = wrap(_negative(sample.negative), 15, False, canvas.width - 2 * MARGIN - numbers, 1)
-        write(canvas, (MARGIN, y + 36 * len(lines) + 4), below[0], 15, QUIET)
-        right = canvas.width - MARGIN
-        for title, value in (
-            ("advantage", format_signed(sample.advantage)),
-            ("reward", format_number(sample.reward)),
-        ):
-            write(canvas, (right, y), value, 26, bold=True, anchor="ra")
-            write(canvas, (right, y + 38), title, 14, QUIET, anchor="ra")
-            right -= 125
-        if sample.gold:
-            draw_star(canvas, right - 36, y + 17, 13)
-            write(canvas, (right - 36, y + 38), "gold", 14, GOLD, anchor="ma")
-    return y + 36 * len(lines) + 52
+    for row, line in enumerate(lines):
+        write(canvas, (MARGIN, y + 36 * row), line, 26, bold=True)
+    below = wrap(_negative(sample.negative), 15, False, room, 1)
+    write(canvas, (MARGIN, y + 36 * len(lines) + 4), below[0], 15, QUIET)
+    right = canvas.width - MARGIN
+    for title, value in (
+        ("advantage", format_signed(sample.advantage)),
+        ("reward", format_number(sample.reward)),
+    ):
+        write(canvas, (right, y), value, 26, bold=True, anchor="ra")
+        write(canvas, (right, y + 38), title, 14, QUIET, anchor="ra")
+        right -= 125
+    if sample.gold:
+        draw_star(canvas, right - 36, y + 17, 13)
+        write(canvas, (right - 36, y + 38), "gold", 14, GOLD, anchor="ma")
 
 
 def _group_header(canvas: Image.Image, group: Sequence[SampleView], y: int, width: int) -> None:
     ImageDraw.Draw(canvas).line([(MARGIN, y - 8), (width - MARGIN, y - 8)], HAIRLINE)
     sampled = [s.reward for s in group if not s.gold] or [s.reward for s in group]
     mean = sum(sampled) / len(sampled)
-    prompt = wrap(group[0].prompt, 18, True, width - 2 * MARGIN - 230, 1)[0]
+    room = width - 2 * MARGIN - 230
+    prompt = wrap(group[0].prompt, 18, True, room, 1)[0]
     write(canvas, (MARGIN, y + 4), prompt, 18, bold=True)
     below = f"mean reward {format_number(mean)}   \N{MIDDLE DOT}   {_negative(group[0].negative)}"
-    write(
-        canvas, (MARGIN, y + 31), wrap(below, 13, False, width - 2 * MARGIN - 230, 1)[0], 13, QUIET
-    )
+    write(canvas, (MARGIN, y + 31), wrap(below, 13, False, room, 1)[0], 13, QUIET)
     bar = advantage_bar(common_scale(group))
     draw_bar(canvas, bar, width - MARGIN - 190, y + 4, 190)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import RunError
-from ..run_folder.atomic import write_atomic
+from ..run_folder.atomic import make_folder, write_atomic
 from ..run_folder.reader import RunReader
 from .draw import ADVANTAGE, CONTRAST, diverging, robust_limit
 
@@ -73,7 +73,7 @@ def write_text_heatmap(
         folder = reader.step_folder(step)
         raise RunError(f"{folder}: not a recorded step of text: {error!r}") from error
     folder = reader.heatmaps(step) if out is None else Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomic(folder / "tokens.html", content.encode())
     return folder / "tokens.html"
 
@@ -82,29 +82,27 @@ def page(name: str, step: int, samples: Sequence[Mapping[str, Any]]) -> str:
     """The HTML of one step; colours have one scale over all its answers."""
     from jinja2 import Environment, StrictUndefined
 
-    values = {view.name: [_values(view, sample) for sample in samples] for view in VIEWS}
-    views = [view for view in VIEWS if all(v is not None for v in values[view.name])]
+    every = {view: [_values(view, sample) for sample in samples] for view in VIEWS}
+    shown = {view: values for view, values in every.items() if all(v is not None for v in values)}
     limits = {
-        view.name: robust_limit(np.concatenate(values[view.name]) - view.middle) for view in views
+        view: robust_limit(np.concatenate(values) - view.middle) for view, values in shown.items()
     }
     cards = [
-        _card(
-            sample,
-            {view: (values[view.name][place], limits[view.name]) for view in views},
-        )
+        _card(sample, {view: values[place] for view, values in shown.items()}, limits)
         for place, sample in enumerate(samples)
     ]
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(
-        (files(__package__) / "text.html").read_text(encoding="utf-8")
-    )
+    source = (files(__package__) / "text.html").read_text(encoding="utf-8")
     groups = [list(group) for _, group in groupby(cards, key=lambda card: card["group"])]
     scales = [
-        {"view": view, "limit": f"{limits[view.name]:.2f}", "steps": _scale(view)} for view in views
+        {"view": view, "limit": f"{limit:.2f}", "steps": _scale(view)}
+        for view, limit in limits.items()
     ]
-    return template.render(name=name, step=step, groups=groups, scales=scales)
+    return environment.from_string(source).render(
+        name=name, step=step, groups=groups, scales=scales
+    )
 
 
 def _values(view: View, sample: Mapping[str, Any]) -> Any:
@@ -121,26 +119,28 @@ def _numbers(values: Iterable[float | None]) -> Any:
     return np.array([0.0 if value is None else value for value in values], dtype=np.float64)
 
 
-def _card(sample: Mapping[str, Any], coloured: Mapping[View, tuple[Any, float]]) -> dict[str, Any]:
+def _card(
+    sample: Mapping[str, Any], coloured: Mapping[View, Any], limits: Mapping[View, float]
+) -> dict[str, Any]:
     """What the page shows of one answer."""
-    tokens = sample["tokens"]
-    styles: list[list[str]] = [[] for _ in tokens]
-    for view, (values, limit) in coloured.items():
-        for style, colour in zip(
-            styles, diverging(values - view.middle, limit, view.palette), strict=True
-        ):
-            style.append(f"--{view.name}:{_hex(colour)};--{view.name}-ink:{_ink(colour)}")
+    styles = [
+        [
+            f"--{view.name}:{_hex(colour)};--{view.name}-ink:{_ink(colour)}"
+            for colour in diverging(values - view.middle, limits[view], view.palette)
+        ]
+        for view, values in coloured.items()
+    ]
     lists = {title: sample[key] for key, title in _SHOWN.items() if key in sample}
     pills = [
         {
             "text": visible(token),
-            "style": ";".join(styles[place]),
+            "style": ";".join(style),
             "breaks": "\n" in token,
             "tip": "\n".join(
                 [repr(token), *(f"{title}: {_short(v[place])}" for title, v in lists.items())]
             ),
         }
-        for place, token in enumerate(tokens)
+        for place, (token, *style) in enumerate(zip(sample["tokens"], *styles, strict=True))
     ]
     return {
         "group": sample["group"],

@@ -8,6 +8,7 @@ whatever dtype the model runs in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -225,47 +226,35 @@ def token_statistics(
     }
 
 
+@dataclass
 class _Branches:
-    """The logits (N, V) of one chunk; each branch runs once, and only if it is asked for."""
+    """The logits (N, V) of one chunk; each branch runs once, and only if it is asked for.
 
-    def __init__(
-        self,
-        head: Head,
-        features: Tensor | None,
-        negative_features: Tensor | None,
-        cfg_scale: float,
-        temperature: float,
-        codebook: Tensor | None = None,
-    ) -> None:
-        self._codebook = codebook
-        self._head = head
-        self._features = features
-        self._negative_features = negative_features
-        self._cfg_scale = cfg_scale
-        self._temperature = temperature
+    What nothing wanted needs is None, see `_check_inputs`.
+    """
 
-    @property
-    def codebook(self) -> Tensor:
-        assert self._codebook is not None
-        return self._codebook
+    head: Head
+    features: Any
+    negative_features: Any
+    cfg_scale: float
+    temperature: float
+    codebook: Any = None
 
     @cached_property
     def positive(self) -> Tensor:
-        assert self._features is not None
-        return self._head(self._features).float()
+        return self.head(self.features).float()
 
     @cached_property
     def negative(self) -> Tensor:
-        assert self._negative_features is not None
-        return self._head(self._negative_features).float()
+        return self.head(self.negative_features).float()
 
     @cached_property
     def guided(self) -> Tensor:
         return guided_logits(
             self.positive,
-            self.negative if self._cfg_scale != 1.0 else None,
-            cfg_scale=self._cfg_scale,
-            temperature=self._temperature,
+            self.negative if self.cfg_scale != 1.0 else None,
+            cfg_scale=self.cfg_scale,
+            temperature=self.temperature,
         )
 
 
@@ -285,6 +274,12 @@ _STATISTIC: dict[str, Callable[[Tensor, _Branches, _Branches], Tensor]] = {
     "guided_hellinger": lambda taken, policy, frozen: hellinger(policy.guided, frozen.guided),
 }
 STATISTICS = tuple(_STATISTIC)
+
+
+def needs_negative(statistic: str, cfg_scale: float) -> bool:
+    """Whether a statistic is made of the negative branch, too."""
+    guided = statistic.startswith("guided_") and cfg_scale != 1.0
+    return guided or statistic in ("negative_logprobs", "full_kl", "code_shift")
 
 
 def _without_grad(reference: Reference | None) -> Head:
@@ -307,10 +302,8 @@ def _check_inputs(
     unknown = [name for name in names if name not in _STATISTIC]
     if unknown:
         raise ValueError(f"unknown statistics {unknown}; known are {list(STATISTICS)}")
-    guided = cfg_scale != 1.0
     for name in names:
-        both = name in ("negative_logprobs", "full_kl", "code_shift")
-        both = both or (guided and name.startswith("guided_"))
+        both = needs_negative(name, cfg_scale)
         if name.startswith("code_") and codebook is None:
             raise ValueError(f"{name} needs the codebook")
         if both and negative_features is None:

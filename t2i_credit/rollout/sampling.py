@@ -16,11 +16,8 @@ from torch.nn.functional import pad
 
 from ..errors import UserError
 from ..interfaces import Condition, ImageTokenModel, Prompt, Rollout
+from . import logprobs as statistics
 from .captured import eager_reason, sample_captured
-from .logprobs import code_shift as code_shift_of
-from .logprobs import code_spread as code_spread_of
-from .logprobs import full_kl as full_kl_of
-from .logprobs import guided_logits
 
 # What a derived seed is for: the first number of its key, so that no use has the noise of another.
 TRAINING, PROBE, GOLD = 1, 2, 3
@@ -29,6 +26,9 @@ ESTIMATE = 5  # the whole key
 TRUTH = 5  # the first of several numbers, which gives other seeds
 REDRAW, TIES = 6, 7
 EVALUATION_DOMAIN = 0x6576616C  # "eval"
+
+# What a rollout keeps if it is asked for; see `sample_rollout`.
+OPTIONAL = ("full_kl", "guided_entropy", "code_spread", "code_shift")
 
 
 def derive_seed(*key: int) -> int:
@@ -40,8 +40,7 @@ def derive_seed(*key: int) -> int:
 
 def keeping(fields: Collection[str]) -> dict[str, bool]:
     """The arguments of `sample_rollout` under which it keeps these fields, beside those that it always keeps."""
-    optional = ("full_kl", "guided_entropy", "code_spread", "code_shift")
-    return {name: name in fields for name in optional}
+    return {name: name in fields for name in OPTIONAL}
 
 
 def sampling_noise(seed: int, first_sample: int, samples: int, tokens: int) -> Tensor:
@@ -123,15 +122,13 @@ def sample_rollout(
     condition = model.condition(
         [p.text for p in prompts], [p.negative for p in prompts] if negative_branch else None
     )
+    asked = (full_kl, guided_entropy, code_spread, code_shift)
     settings: dict[str, Any] = {
         "cfg_scale": cfg_scale,
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
-        "full_kl": full_kl,
-        "guided_entropy": guided_entropy,
-        "code_spread": code_spread,
-        "code_shift": code_shift,
+        "optional": [name for name, wanted in zip(OPTIONAL, asked, strict=True) if wanted],
     }
     parts = []
     for index, samples in _batches(len(prompts), group_size, batch_size):
@@ -181,34 +178,28 @@ def decode_batch(
     temperature: float,
     top_k: int,
     top_p: float,
-    full_kl: bool = False,
-    guided_entropy: bool = False,
-    code_spread: bool = False,
-    code_shift: bool = False,
+    optional: Collection[str] = (),
     keep: bool = True,
     capture: bool = True,
 ) -> dict[str, Tensor]:
     """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T).
 
-    `keep=False` gives the tokens alone, `capture=False` records no step where a GPU could: the bench measures by them
-    what keeping the rest costs, and what recording saves.
+    `optional` names what of OPTIONAL is kept, too. `keep=False` gives the tokens alone, `capture=False` records no step
+    where a GPU could: the bench measures by them what keeping the rest costs, and what recording saves.
     """
     truncated = top_k > 0 or top_p < 1.0
 
     def drawn(positive: Tensor, negative: Tensor | None, level: Tensor) -> dict[str, Tensor]:
         """The next token and what is kept of it: logits (B, V) and noise (B,) to {name: (B,)}."""
-        guided = guided_logits(positive, negative, cfg_scale=cfg_scale, temperature=temperature)
+        guided = statistics.guided_logits(
+            positive, negative, cfg_scale=cfg_scale, temperature=temperature
+        )
         guided_logprobs = guided.log_softmax(-1)
         sampling = truncate(guided, top_k, top_p).log_softmax(-1) if truncated else guided_logprobs
         tokens = draw(sampling, level)
         kept = {"tokens": tokens}
         if keep:
-            kept |= _kept(tokens, positive, negative, guided_logprobs, full_kl, guided_entropy)
-            if code_spread:
-                kept["code_spread"] = code_spread_of(positive, model.codebook)
-            if code_shift:
-                assert negative is not None
-                kept["code_shift"] = code_shift_of(positive, negative, model.codebook)
+            kept |= _kept(tokens, positive, negative, guided_logprobs, optional, model)
             kept["sampling_logprobs"] = (
                 _taken(sampling, tokens) if truncated else kept["guided_logprobs"]
             )
@@ -233,8 +224,8 @@ def _kept(
     positive: Tensor,
     negative: Tensor | None,
     guided_logprobs: Tensor,
-    full_kl: bool,
-    guided_entropy: bool,
+    optional: Collection[str],
+    model: ImageTokenModel,
 ) -> dict[str, Tensor]:
     """What is kept of a step's tokens (B,) and logits (B, V), each (B,); every branch is normalised once."""
     positive_logprobs = positive.log_softmax(-1, dtype=torch.float32)
@@ -246,10 +237,14 @@ def _kept(
     if negative is not None:
         negative_logprobs = negative.log_softmax(-1, dtype=torch.float32)
         found["negative_logprobs"] = _taken(negative_logprobs, tokens)
-        if full_kl:
-            found["full_kl"] = full_kl_of(positive_logprobs, negative_logprobs)
-    if guided_entropy:
+        if "full_kl" in optional:
+            found["full_kl"] = statistics.full_kl(positive_logprobs, negative_logprobs)
+        if "code_shift" in optional:
+            found["code_shift"] = statistics.code_shift(positive, negative, model.codebook)
+    if "guided_entropy" in optional:
         found["guided_entropy"] = _entropy(guided_logprobs)
+    if "code_spread" in optional:
+        found["code_spread"] = statistics.code_spread(positive, model.codebook)
     return found
 
 

@@ -83,10 +83,8 @@ def write_folder_atomic(path: Path | str, *, replace: bool = True) -> Iterator[P
 
 def _readable(path: Path) -> Path:
     """The file with the permissions that a new file has here: safetensors lets only the owner read its files."""
-    beside = (
-        path.parent.stat().st_mode & 0o666
-    )  # a folder's bits follow the umask, a temporary one's too
-    path.chmod(beside)
+    # a folder's bits follow the umask, a temporary one's too
+    path.chmod(path.parent.stat().st_mode & 0o666)
     return path
 
 
@@ -99,7 +97,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise cannot("written", path, error) from error
 
 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:

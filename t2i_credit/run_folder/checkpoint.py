@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import RunError
-from .atomic import write_atomic, write_folder_atomic
+from .atomic import cannot, write_atomic, write_folder_atomic
 from .layout import numbered_folders, step_name
 
 FORMAT = 1
@@ -108,17 +108,13 @@ def save_checkpoint(
     return target
 
 
-def load_checkpoint(
-    folder: Path | str, step: int | None = None, *, device: str = "cpu"
-) -> Checkpoint:
-    """Reads the checkpoint of a step (None = the latest) and checks that every file of it is there
-    and whole.
+def load_checkpoint(folder: Path | str, step: int | None = None) -> Checkpoint:
+    """Reads the checkpoint of a step (None = the latest), all tensors on the CPU, and checks that every
+    file of it is there and whole.
 
     Args:
         folder: where the checkpoints are.
         step: which one.
-        device: where the model's tensors go; the other tensors stay on the CPU, as
-            `load_state_dict` and RNG states want them.
 
     Raises:
         RunError: there is none, or a file of it is missing, truncated or of a newer format; names
@@ -137,7 +133,7 @@ def load_checkpoint(
     return Checkpoint(
         path=path,
         step=step,
-        model_state=None if saved_itself else _load(path / MODEL, device),
+        model_state=None if saved_itself else _load(path / MODEL),
         model_folder=path / MODEL_FOLDER if saved_itself else None,
         optimizer=_unpack(state["optimizer"], tensors),
         scheduler=_unpack(state["scheduler"], tensors),
@@ -182,7 +178,7 @@ def prune(folder: Path | str, *, keep: int) -> list[int]:
             path.rename(doomed)  # half deleted, it must not look like a checkpoint
             shutil.rmtree(doomed)
         except OSError as error:
-            raise RunError(f"{path}: cannot be deleted: {error.strerror or error}") from error
+            raise cannot("deleted", path, error) from error
     return gone
 
 
@@ -240,11 +236,11 @@ def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-def _load(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path, device=device)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        raise cannot("read", path, error) from error
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -252,7 +248,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         state = json.loads(path.read_bytes())
         found = state["format"]
     except OSError as error:
-        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise cannot("read", path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: damaged, not the state of a checkpoint") from error
     if found != FORMAT:

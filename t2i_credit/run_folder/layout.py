@@ -5,19 +5,19 @@ Names of steps and checkpoints have six digits. A mask is written as the lengths
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
-import os
-from contextlib import suppress
-from pathlib import Path
-
 from ..errors import RunError
 from .atomic import cannot
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 

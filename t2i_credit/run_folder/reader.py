@@ -4,6 +4,7 @@ users import this from. Shapes: N kept samples of a step, T = H*W image tokens."
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from ..errors import RunError
 from .atomic import cannot
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
+
+# What reading says of a bad file, YAML, JSON and safetensors; KeyError: numbers that numpy lacks
+_BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,7 @@ class RunReader:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        path = self.path / "config.yaml"
-        try:
-            return dict(yaml.safe_load(self._bytes(path)) or {})
-        except RunError:
-            raise
-        except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-            raise cannot("read", path, error) from error
+        return self._read(self.path / "config.yaml", lambda text: dict(yaml.safe_load(text) or {}))
 
     def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
         """How the run stands; `stale_after` seconds of silence mean that it was killed."""
@@ -158,11 +156,7 @@ class RunReader:
             raise RunError(
                 f"{self.path}: is a run on text, which has no images: t2i-credit heatmap shows it"
             )
-        path = folder / "arrays.safetensors"
-        try:
-            arrays = load_arrays(self._bytes(path))
-        except (OSError, SafetensorError, KeyError) as error:  # KeyError: numbers that numpy lacks
-            raise cannot("read", path, error) from error
+        arrays = self._read(folder / "arrays.safetensors", load_arrays)
         try:
             height, width = header["grid"]
             sizes = (header["group_size"], header["codebook_size"])
@@ -202,13 +196,11 @@ class RunReader:
         """One dict per image of an evaluation; [] when it kept none."""
         path = self._evaluation(name).with_name(f"{name}.jsonl")
         try:
-            return [json.loads(line) for line in self._bytes(path).splitlines() if line]
-        except FileNotFoundError:
-            return []
-        except RunError:
+            return self._read(path, _json_lines)
+        except RunError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return []
             raise
-        except (OSError, ValueError, RecursionError) as error:
-            raise cannot("read", path, error) from error
 
     def evaluation_image(self, name: str, filename: str) -> Image.Image | None:
         """One image of an evaluation, by its `filename` in the records; None when its pixels were
@@ -222,16 +214,16 @@ class RunReader:
         folder = self.path / "heatmaps"
         return folder if step is None else folder / step_name(step)
 
-    def _bytes(self, path: Path) -> bytes:
-        return contained(path, self.within).read_bytes()
+    def _read(self, path: Path, parse: Callable[[bytes], Any]) -> Any:
+        """What `parse` makes of a file's bytes."""
+        inside = contained(path, self.within)
+        try:
+            return parse(inside.read_bytes())
+        except _BAD as error:
+            raise cannot("read", path, error) from error
 
     def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(self._bytes(path))
-        except RunError:
-            raise
-        except (OSError, ValueError, RecursionError) as error:
-            raise cannot("read", path, error) from error
+        value = self._read(path, json.loads)
         if not isinstance(value, dict):
             raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
         return value
@@ -267,8 +259,10 @@ def _picture(path: Path) -> Image.Image:
 
 
 def _ranges(steps: list[int]) -> str:
-    return (
-        ", ".join(map(str, steps))
-        if len(steps) <= 8
-        else f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
-    )
+    if len(steps) > 8:
+        return f"{steps[0]}, {steps[1]}, ..., {steps[-1]}"
+    return ", ".join(map(str, steps))
+
+
+def _json_lines(text: bytes) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines() if line]

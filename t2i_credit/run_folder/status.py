@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def run_status(path: Path, known: Mapping[str, Any], stale_after: float) -> RunS
     gone = here and not alive(status.pid)
     silent = time.time() - status.heartbeat > stale_after
     if status.state == "running" and (gone or silent):
-        return RunStatus(**{**vars(status), "state": "killed"})
+        return replace(status, state="killed")
     return status
 
 
@@ -91,8 +91,7 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    with suppress(
-        OSError, IndexError
-    ):  # Linux: a dead child that nobody waited for still has its number
+    # Linux: a dead child that nobody waited for still has its number
+    with suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

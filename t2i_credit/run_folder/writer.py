@@ -31,7 +31,15 @@ from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from ..rollout.images import to_uint8
-from .atomic import cannot, json_bytes, write_atomic, write_folder_atomic, write_json, write_png
+from .atomic import (
+    cannot,
+    json_bytes,
+    make_folder,
+    write_atomic,
+    write_folder_atomic,
+    write_json,
+    write_png,
+)
 from .layout import FORMAT, encode_mask, evaluation_path, numbered_folders, step_name
 from .reader import RunReader
 
@@ -144,18 +152,15 @@ class RunWriter:
         path = self.path / "metrics.jsonl"
         line = json_bytes({"step": step, **metrics}) + b"\n"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                size = os.fstat(descriptor).st_size
+            with open(path, "ab", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
                 try:
-                    if os.write(descriptor, line) != len(line):
+                    if file.write(line) != len(line):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(descriptor)
+                    os.fsync(file.fileno())
                 except OSError:
-                    os.ftruncate(descriptor, size)
+                    file.truncate(size)
                     raise
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise cannot("written", path, error) from error
         self.heartbeat(step)
@@ -292,10 +297,7 @@ def write_evaluation(
     returns the latter. Raises RunError for a name that leaves the folder, or when the disk refuses."""
     path = evaluation_path(folder, name)
     lines = [json_bytes(record) + b"\n" for record in records]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot("written", folder, error) from error
+    make_folder(folder)
     write_atomic(folder / f"{name}.jsonl", b"".join(lines))
     write_json(path, result)
     return path
@@ -316,16 +318,9 @@ def check_new(path: Path) -> None:
 
 
 def _status(step: int, total: int) -> dict[str, Any]:
-    now = time.time()
     process = {"pid": os.getpid(), "host": socket.gethostname()}
-    return {
-        "state": "running",
-        **process,
-        "started": now,
-        "heartbeat": now,
-        "step": step,
-        "total": total,
-    }
+    times = dict.fromkeys(("started", "heartbeat"), time.time())
+    return {"state": "running", **process, **times, "step": step, "total": total}
 
 
 def _object(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,6 +126,7 @@ class Scored:
         )
 
 
+@dataclass
 class GroupCollector:
     """Collects the groups of each step.
 
@@ -141,22 +142,14 @@ class GroupCollector:
             the prompts.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        batches: PromptBatches,
-        *,
-        judge: Callable[[int, Rollout], tuple[Tensor, Mapping[str, Tensor]]],
-        go_gold: Callable[[Rollout, Tensor, int], tuple[Rollout, Tensor]],
-    ) -> None:
-        self.config, self.batches = config, batches
-        self.judge, self.go_gold = judge, go_gold
-        self.mixture = Mixture(config.reward)
-        self.refills = 0
+    config: Config
+    batches: PromptBatches
+    judge: Callable[[int, Rollout], tuple[Tensor, Mapping[str, Tensor]]]
+    go_gold: Callable[[Rollout, Tensor, int], tuple[Rollout, Tensor]]
+    refills: int = 0
 
-    def groups(self, step: int) -> StepGroups:
-        """The groups of a step, counted from 1, none of which is there yet."""
-        return StepGroups(self, step)
+    def __post_init__(self) -> None:
+        self.mixture = Mixture(self.config.reward)
 
     def scored(
         self, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor], *, learn: bool
@@ -178,7 +171,7 @@ class GroupCollector:
 
 
 class StepGroups:
-    """The groups of one step, which come round by round.
+    """The groups of one step, counted from 1, which come round by round.
 
     Attributes:
         counts: what was dropped, trained on and replaced, for the metrics; complete after the last round.

@@ -23,6 +23,7 @@ from ..interfaces import Prompt, Rollout
 from ..rollout.images import from_uint8
 from ..rollout.logprobs import STATISTICS
 from ..rollout.sampling import derive_seed
+from .policy import Policy
 
 World = Callable[[Prompt, int], NDArray[np.uint8] | None]
 
@@ -37,15 +38,7 @@ def failed_groups(rewards: Tensor, group_size: int, fail_below: float) -> Tensor
 
 @torch.no_grad()
 def go_gold(
-    rollout: Rollout,
-    failed: Tensor,
-    seed: int,
-    *,
-    model: Any,
-    sampler: Any,
-    reference_image: ReferenceImage,
-    cfg_scale: float,
-    temperature: float,
+    rollout: Rollout, failed: Tensor, seed: int, *, policy: Policy, reference_image: ReferenceImage
 ) -> tuple[Rollout, Tensor]:
     """The rollout with the last sample of each failed group replaced by a golden reference.
 
@@ -53,15 +46,13 @@ def go_gold(
         rollout: B samples.
         failed: (P,) bool.
         seed: the reference of group p is drawn from (seed, p).
-        model: the policy that sampled them; its `__call__` is the training pass.
-        sampler: the same model without accelerate's wrapping.
+        policy: that sampled them.
         reference_image: where references come from; a prompt that has none leaves its group as it is.
-        cfg_scale, temperature: of the guided distribution.
 
     Returns:
         The rollout, gold where a reference stands, and the rows that were replaced, (N,).
     """
-    size = rollout.group_size
+    size, sampler = rollout.group_size, policy.sampler or policy.model
     images = {}
     for group in failed.nonzero().flatten().tolist():
         image = reference_image(rollout.prompts[group * size], derive_seed(seed, group))
@@ -76,9 +67,9 @@ def go_gold(
     prompts = [rollout.prompts[row] for row in images]
     condition = sampler.condition([p.text for p in prompts], [p.negative for p in prompts])
     wanted = [name for name in STATISTICS if getattr(rollout, name, None) is not None]
-    fields = model(
-        condition, tokens, want=wanted, cfg_scale=cfg_scale, temperature=temperature
-    )  # a reference was not sampled: no truncation applies to it
+    # a reference was not sampled: no truncation applies to it
+    how = {"cfg_scale": policy.cfg_scale, "temperature": policy.temperature}
+    fields = policy.model(condition, tokens, want=wanted, **how)
     fields |= {"tokens": tokens, "sampling_logprobs": fields["guided_logprobs"]}
     fields |= {"images": sampler.decode(tokens).float(), "gold": torch.ones_like(rows).bool()}
     placed = {n: getattr(rollout, n).index_copy(0, rows, found) for n, found in fields.items()}

@@ -156,10 +156,7 @@ def credit_metrics(credit: Tensor, mask: Tensor | None = None) -> dict[str, floa
     count = (lengths / 5).round().clamp(min=1)
     top = torch.arange(credit.shape[1], device=credit.device) < count[:, None]
     share = (ordered * top).sum(1) / credit.sum(1).clamp(min=1e-9)
-    return {
-        "credit_max": float(credit.amax(1).mean()),
-        "credit_top20": float(share.mean()),
-    }
+    return {"credit_max": float(credit.amax(1).mean()), "credit_top20": float(share.mean())}
 
 
 def token_disagreement(tokens: NDArray[np.integer]) -> list[float | None]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..config.schema import Config
 from ..credit.entry import CreditEntry
 from ..interfaces import Rollout
+from ..rollout.logprobs import needs_negative
 
 # what a credit entry calls the fields of an update, by policy, and what the model calls them
 _STATISTICS = {
@@ -52,8 +53,10 @@ class Policy:
     rounding: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     @classmethod
-    def of(cls, config: Config, model: Any, reference: Any | None, **more: Any) -> Policy:
-        """The policy that a configuration trains; `more` is `sampler` and `rounding`."""
+    def of(
+        cls, config: Config, model: Any = None, reference: Any | None = None, **more: Any
+    ) -> Policy:
+        """The policy that a configuration trains; without a model it runs nothing. `more`: `sampler`, `rounding`."""
         rollout = config.rollout
         settings = (rollout.cfg_scale, rollout.temperature, rollout.batch_size)
         return cls(model, reference, config.loss.policy, *settings, **more)
@@ -75,9 +78,7 @@ class Policy:
 
     def takes_another_branch(self, statistic: str) -> bool:
         """Whether the model runs a branch for it that the policy has not."""
-        guided = statistic.startswith("guided_") and self.cfg_scale != 1
-        both = guided or statistic in ("negative_logprobs", "full_kl", "code_shift")
-        return both and not self.both_branches
+        return needs_negative(statistic, self.cfg_scale) and not self.both_branches
 
     def ask(
         self,
@@ -161,8 +162,7 @@ def _owners_of(rows: Tensor, group_size: int) -> Tensor:
     return owners[::group_size] if whole_groups else owners
 
 
-@dataclass(frozen=True)
-class Passes:
+class Passes(NamedTuple):
     """Rows of the transformer per image token.
 
     Attributes:
@@ -177,18 +177,13 @@ class Passes:
 
     @property
     def total(self) -> int:
-        return sum(getattr(self, field.name) for field in fields(self))
-
-
-def both_branches(config: Config) -> bool:
-    """Whether the policy is a distribution of both branches: guided, by a scale that guides."""
-    return config.loss.policy == "guided" and config.rollout.cfg_scale != 1
+        return sum(self)
 
 
 def samples_in_a_pass(config: Config, grid: tuple[int, int], samples: int) -> int:
     """Most of so many samples in one forward and backward pass."""
     if limit := config.train.micro_batch_tokens:
-        return max(1, limit // (grid[0] * grid[1] * (2 if both_branches(config) else 1)))
+        return max(1, limit // (grid[0] * grid[1] * (1 + Policy.of(config).both_branches)))
     return config.train.micro_batch_size or samples
 
 
@@ -200,23 +195,18 @@ def mixed_precision(config: Config, device: torch.device) -> torch.autocast:
 def passes_needed(config: Config, entry: CreditEntry) -> Passes:
     """What a step of the configuration takes, all its updates together."""
     needs = entry.fields_needed(**config.credit.params)
-    guided = config.rollout.cfg_scale != 1
-    both = both_branches(config)
-    negative = bool({"negative_logprobs", "full_kl", "code_shift"} & needs)
-    policy = 2 if both else 1
+    scale, both = config.rollout.cfg_scale, Policy.of(config).both_branches
+    negative = {name for name in needs if needs_negative(name, scale)}
+    policy = 1 + both
     held = config.loss.kl_coef > 0 or "ref_logprobs" in needs
     reference = policy * (held + ("hellinger" in needs))
-    apart = {
-        "full_kl",
-        "code_shift",
-        *({"guided_entropy"} if guided else ()),
-    } & needs  # of both branches
-    other_branch = 2 if apart else int("negative_logprobs" in needs)
+    # the negative log-probs are of one branch, all else of both
+    other_branch = 2 if negative - {"negative_logprobs"} else len(negative)
     refresh = other_branch if config.credit.refresh and not both else 0
     updates = config.loss.updates_per_rollout
     again = policy if config.loss.old == "recompute" and updates > 1 else 0
     return Passes(
-        decode=2 if guided or negative else 1,
+        decode=2 if scale != 1 or negative else 1,
         policy=updates * policy,
         frozen=again + updates * (reference + refresh),
     )

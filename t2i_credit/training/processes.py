@@ -161,14 +161,10 @@ class Follower:
         self.path, self.checkpoints = path, path / "checkpoints"
         self.resume_step = max(numbered_folders(self.checkpoints), default=0) if resume else 0
 
-    def append_metrics(self, step: int, metrics: Any) -> None:
+    def append_metrics(self, *args: Any, **fields: Any) -> None:
         """Left to the first process."""
 
-    def write_step(self, *args: Any, **fields: Any) -> None:
-        """Left to the first process."""
-
-    def write_text_step(self, *args: Any, **fields: Any) -> None:
-        """Left to the first process."""
+    write_step = write_text_step = append_metrics
 
 
 def refuse_foreign_sharding() -> None:

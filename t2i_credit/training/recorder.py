@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Any
 
@@ -34,6 +35,7 @@ SURE = 2.0  # standard errors by which a mean must move before it counts as rise
 Describe = Callable[[Rollout], Objects]
 
 
+@dataclass
 class StepRecorder:
     """Writes what is kept of each step.
 
@@ -53,24 +55,19 @@ class StepRecorder:
         watch: notices that a held-out reward falls.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        prompts: Sequence[Prompt],
-        *,
-        run: RunWriter,
-        accelerator: Accelerator,
-        sample: Callable[[Sequence[Prompt], int], Rollout],
-        collect: GroupCollector,
-        advantage: Callable[[Tensor, int], Tensor],
-        update: PolicyUpdate,
-        describe: Describe | None,
-        warn: Callable[[str], None],
-    ) -> None:
-        self.config, self.run, self.accelerator = config, run, accelerator
-        self.sample, self.collect, self.advantage = sample, collect, advantage
-        self.update, self.describe, self.warn = update, describe, warn
-        self.probes = spread_over_tasks(prompts, config.log.probes)
+    config: Config
+    prompts: Sequence[Prompt]
+    run: RunWriter
+    accelerator: Accelerator
+    sample: Callable[[Sequence[Prompt], int], Rollout]
+    collect: GroupCollector
+    advantage: Callable[[Tensor, int], Tensor]
+    update: PolicyUpdate
+    describe: Describe | None
+    warn: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.probes = spread_over_tasks(self.prompts, self.config.log.probes)
         self.watch = HeldoutWatch()
         self.silent = 0
 

@@ -21,7 +21,7 @@ from ..interfaces import Prompt
 from ..prompts.batches import PromptBatches
 from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
 from ..run_folder.writer import RunWriter
-from .collect import GroupCollector, Reward, Scored, judge_together, sample_together
+from .collect import GroupCollector, Reward, Scored, StepGroups, judge_together, sample_together
 from .gold import ReferenceImage, go_gold
 from .metrics import StepClock
 from .processes import distribute, optimizer_parts, whole
@@ -102,19 +102,12 @@ class Trainer:
         self.judge = partial(
             judge_together, reward=reward, accelerator=accelerator, clock=self.clock
         )
-        order, rollout = config.prompts, config.rollout
+        order = config.prompts
         self.collect = GroupCollector(
             config,
             PromptBatches(prompts, per_step=order.per_step, seed=order.seed, balance=order.balance),
             judge=self.judge,
-            go_gold=partial(
-                go_gold,
-                model=self.model,
-                sampler=self.sampler,
-                reference_image=reference_image,
-                cfg_scale=rollout.cfg_scale,
-                temperature=rollout.temperature,
-            ),
+            go_gold=partial(go_gold, policy=self.update.policy, reference_image=reference_image),
         )
         self.record = StepRecorder(
             config,
@@ -142,7 +135,7 @@ class Trainer:
         """One step, counted from 1; returns its metrics, which are also written."""
         self.clock.restart()
         with self.clock("step"):
-            groups = self.collect.groups(step)
+            groups = StepGroups(self.collect, step)
             for prompts, seed in groups.rounds():
                 with self.clock("rollout"):
                     rollout = self.sample(prompts, seed)

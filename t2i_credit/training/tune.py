@@ -10,7 +10,7 @@ import copy
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -146,13 +146,11 @@ class AdapterOff:
 
     def __call__(self, condition: Condition, tokens: Tensor, **options: Any) -> dict[str, Tensor]:
         with adapter_off(self.model):
-            found: dict[str, Tensor] = self.model(condition, tokens, **options)
-        return found
+            return dict(self.model(condition, tokens, **options))
 
     def reference(self, condition: Condition, tokens: Tensor) -> Reference:
         with adapter_off(self.model):
-            found: Reference = self.model.reference(condition, tokens)
-        return found
+            return cast(Reference, self.model.reference(condition, tokens))
 
     def to(self, device: torch.device) -> AdapterOff:
         """Goes where its model goes."""

@@ -100,9 +100,8 @@ class PolicyUpdate:
             differences = []
             for rows, final, spare in self._my_micro_batches(rollout):
                 with nullcontext() if final else self.accelerator.no_sync(self.model):
-                    found = self.policy.ask(
-                        rollout, rows, {"policy": self.policy.logprobs} | self.in_pass
-                    )
+                    asked = {"policy": self.policy.logprobs} | self.in_pass
+                    found = self.policy.ask(rollout, rows, asked)
                     logprobs = found.pop("policy")
                     if not spare:
                         differences.append((logprobs.detach() - stored[rows]).abs())
@@ -143,7 +142,9 @@ class PolicyUpdate:
             return self._assign(rollout, known, advantages)
         asks = "ref_logprobs" in self.needs
         parts = []
-        for rows in self._micro_batches(rollout):
+        size = self._size(rollout)
+        for samples in micro_batches(range(len(rollout)), size, rollout.group_size):
+            rows = torch.tensor(samples, device=self.sampler.device)
             found = self.policy.ask(rollout, rows, self.in_pass)
             parts.append(self._fields(rollout, rows, known, found, reference=asks))
         fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
@@ -232,11 +233,6 @@ class PolicyUpdate:
         )
         for rows, last, spare in found:
             yield torch.tensor(rows, device=self.sampler.device), last, spare
-
-    def _micro_batches(self, rollout: Rollout) -> Iterator[Tensor]:
-        """The rows of each micro-batch of all samples."""
-        for rows in micro_batches(range(len(rollout)), self._size(rollout), rollout.group_size):
-            yield torch.tensor(rows, device=self.sampler.device)
 
     def _size(self, rollout: Rollout) -> int:
         """Most samples in one pass."""

@@ -14,7 +14,7 @@ from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.prompts.batches import PromptBatches
 from t2i_credit.rollout.sampling import TRAINING, derive_seed, sample_rollout
-from t2i_credit.training.collect import GroupCollector, Scored
+from t2i_credit.training.collect import GroupCollector, Scored, StepGroups
 
 SIZE, PER_STEP, SEED = 2, 2, 5
 RED = {p.text for p in PROMPTS if "red" in p.text}  # all but one
@@ -56,7 +56,7 @@ class Collector(GroupCollector):
     """With the trainer's loop around it: everything that was sampled for a step, what to train on, and the counts."""
 
     def __call__(self, step: int) -> tuple[Scored, Scored, Mapping[str, float]]:
-        groups = self.groups(step)
+        groups = StepGroups(self, step)
         for prompts, seed in groups.rounds():
             rollout = sample(prompts, seed)
             groups.add(rollout, *self.judge(step, rollout))

@@ -25,6 +25,7 @@ from t2i_credit.rollout.images import from_uint8
 from t2i_credit.rollout.sampling import sample_rollout
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.training.gold import References, failed_groups, go_gold
+from t2i_credit.training.policy import Policy
 from t2i_credit.worlds.shapes.detector import detect
 from t2i_credit.worlds.shapes.examples import reference
 from t2i_credit.worlds.shapes.grammar import prompt_set
@@ -47,16 +48,8 @@ def gone_gold(model: Any, **more: Any) -> tuple[Rollout, Rollout, torch.Tensor]:
         model, PROMPTS, group_size=SIZE, cfg_scale=2.0, temperature=0.9, seed=3, **kept
     )
     failed = torch.tensor([True, True, False, True])
-    changed, rows = go_gold(
-        rollout,
-        failed,
-        7,
-        model=model,
-        sampler=model,
-        reference_image=picture,
-        cfg_scale=2.0,
-        temperature=0.9,
-    )
+    policy = Policy(model, None, "guided", cfg_scale=2.0, temperature=0.9)
+    changed, rows = go_gold(rollout, failed, 7, policy=policy, reference_image=picture)
     return rollout, changed, rows
 
 
@@ -108,16 +101,8 @@ def test_a_rollout_without_a_failed_group_or_without_references_stays_as_it_is()
     model = tiny_model()
     rollout = sample_rollout(model, PROMPTS[:1], group_size=2, cfg_scale=2.0, seed=0)
     for failed in (torch.tensor([True]), torch.tensor([False])):
-        changed, rows = go_gold(
-            rollout,
-            failed,
-            0,
-            model=model,
-            sampler=model,
-            reference_image=picture,
-            cfg_scale=2.0,
-            temperature=1.0,
-        )
+        policy = Policy(model, None, "guided", cfg_scale=2.0, temperature=1.0)
+        changed, rows = go_gold(rollout, failed, 0, policy=policy, reference_image=picture)
         assert changed is rollout and len(rows) == 0
 
 

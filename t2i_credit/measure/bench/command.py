@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from ...api.models import load_model
-from ...api.parts import build_reward, prepare
+from ...api.parts import Parts, build_reward, prepare
 from ...config.schema import Config
 from ...errors import UserError
-from ...interfaces import Prompt
 from ...rollout.captured import eager_reason
 from ...training.policy import mixed_precision
 from .janus import against_transformers, bench_config, is_janus, random_janus
@@ -34,14 +33,9 @@ PARTS = ("rollout", "update", "step", "rewards")
 
 
 def run(
-    config: Config,
-    *,
-    model: Any,
-    reward: Callable[..., Any],
-    advantage: Callable[..., Any],
-    prompts: Sequence[Prompt],
-    reference: Any | None = None,
+    made: Parts,
     rewards: Mapping[str, Callable[..., Any]] | None = None,
+    *,
     parts: Sequence[str] = PARTS,
     repeats: int = 15,
     memory: MemorySize | None = None,
@@ -50,10 +44,8 @@ def run(
     """Measures the parts of a training step, with one CPU thread. The model is left as it was.
 
     Args:
-        config: sizes and settings of a training step; its credit is replaced by GCPO's and GRPO's, which is refreshed
-            if it was.
-        model: an ImageTokenModel that is an nn.Module.
-        reward, advantage, prompts, reference: as the trainer takes them.
+        made: what a training step is made of; its credit is replaced by GCPO's and GRPO's, which is refreshed if it
+            was.
         rewards: {name: reward} to be measured each alone.
         parts: names out of PARTS.
         repeats: of every variant.
@@ -68,6 +60,7 @@ def run(
     Raises:
         UserError: an unknown part, or the configuration has no guidance.
     """
+    config, model = made.config, made.model
     check(config, parts)
     janus, captured = is_janus(model), eager_reason(model) is None
     turns = ("rollout" in parts) * (1 + janus + captured) + ("step" in parts)
@@ -88,19 +81,17 @@ def run(
             rows += memory_rows(memory or MemorySize(), repeats, done)
         if "update" in parts:
             with mixed_precision(config, model.device):
-                rows.append(pass_row(config, model, prompts, repeats, done))
+                rows.append(pass_row(made, repeats, done))
         if "rollout" in parts:
             with mixed_precision(config, model.device):
-                rows += sampling_rows(config, model, prompts, repeats, done)
+                rows += sampling_rows(made, repeats, done)
         if "rollout" in parts and janus:
-            rows.append(against_transformers(config, model, prompts[0], repeats, done))
+            rows.append(against_transformers(made, repeats, done))
         if "step" in parts:
-            steps, passes = step_rows(
-                config, model, reference, reward, advantage, prompts, repeats, done
-            )
+            steps, passes = step_rows(made, repeats, done)
             rows += steps
         if "rewards" in parts:
-            rows += reward_rows(model, rewards or {}, prompts, repeats, done)
+            rows += reward_rows(made, rewards or {}, repeats, done)
     return {"settings": _settings(config, model), "rows": rows, "passes": passes}
 
 
@@ -166,13 +157,8 @@ def bench_of(
     made = prepare(bench_config(model, overrides, janus=janus), model=loaded)
     rewards = build_reward(bench_config(model, [f"reward.{name}.weight=1" for name in REWARDS]))
     return run(
-        made.config,
-        model=made.model,
-        reward=made.reward,
-        advantage=made.advantage,
-        prompts=made.prompts,
-        reference=made.reference,
-        rewards={name: reward for name, (_, reward) in rewards.parts.items()},
+        made,
+        {name: reward for name, (_, reward) in rewards.parts.items()},
         parts=parts,
         repeats=repeats,
         memory=_memory_size(loaded, made.config) if janus else None,

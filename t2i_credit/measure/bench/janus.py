@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from ...api.parts import Parts
 from ...config.schema import Config, load_config
 from ...errors import UserError
-from ...interfaces import Prompt
 from ...rollout.sampling import BENCH, decode_batch, derive_seed, sampling_noise
 from ...training.processes import local_device
 from .timing import Row, compared, interleaved, seconds
@@ -107,19 +107,16 @@ def bench_config(model: str, overrides: Sequence[str] = (), *, janus: bool = Fal
     return load_config("shapes/grpo", [*given, *overrides])
 
 
-def against_transformers(
-    config: Config, model: Any, prompt: Prompt, repeats: int, done: Callable[[], None]
-) -> Row:
-    """Samples the images of one prompt in both ways, in turn.
+def against_transformers(made: Parts, repeats: int, done: Callable[[], None]) -> Row:
+    """Samples the images of one prompt, against its null prompt, in both ways, in turn.
 
     Args:
-        config: group size and guidance.
-        model: a JanusImageModel.
-        prompt: its null prompt is the negative one.
+        made: its model is a JanusImageModel; of the configuration group size and guidance count.
         repeats: of each.
         done: called after each.
     """
-    group_size, cfg_scale = config.rollout.group_size, config.rollout.cfg_scale
+    group_size, cfg_scale = made.config.rollout.group_size, made.config.rollout.cfg_scale
+    model, prompt = made.model, made.prompts[0]
     tokens, device = model.grid[0] * model.grid[1], model.device
     condition = model.condition([prompt.text], [None])
     ids = condition.inputs[:1]
@@ -127,7 +124,7 @@ def against_transformers(
     def ours(repeat: int) -> float:
         noise = sampling_noise(derive_seed(BENCH, repeat), 0, group_size, tokens).to(device)
         settings: dict[str, Any] = {"cfg_scale": cfg_scale, "temperature": 1.0}
-        settings |= {"top_k": 0, "top_p": 1.0, "full_kl": False, "guided_entropy": False}
+        settings |= {"top_k": 0, "top_p": 1.0}
         return seconds(
             device, lambda: decode_batch(model, condition, group_size, noise, **settings)
         )

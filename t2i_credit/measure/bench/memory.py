@@ -134,8 +134,7 @@ def peak(way: str, size: MemorySize, seed: int) -> dict[str, float]:
         raise UserError(
             f"bench: measuring the memory of {way} log-probs ended with code {done.returncode}: {reason[0]}"
         )
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    return dict(json.loads(done.stdout))
 
 
 def main() -> Any:

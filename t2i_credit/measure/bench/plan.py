@@ -8,20 +8,19 @@ Shapes: P prompts, G samples each, T image tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ...api.launch import slow_format
-from ...api.memory import out_of_memory
+from ...api.memory import estimate, out_of_memory, require_room
 from ...api.parts import Parts
-from ...config.schema import Config
-from ...credit.entry import CreditEntry
-from ...interfaces import Prompt
 from ...rollout.captured import WARM_UP, eager_reason
 from ...rollout.sampling import ESTIMATE, decode_batch, derive_seed, sampling_noise
-from ...training.policy import both_branches, mixed_precision, passes_needed, samples_in_a_pass
+from ...training.policy import Policy, mixed_precision, passes_needed, samples_in_a_pass
+from ...training.processes import local_device, process_count
+from ...training.tune import AdapterOff
 from .timing import cpu_threads, seconds
 
 ENOUGH = 0.5  # seconds; a slice that takes longer is not made larger
@@ -29,44 +28,35 @@ SLOW = 20.0  # seconds; a slice that takes longer is not run again, setting up i
 GROWTH = 4
 DECODED = 4  # tokens that a slice of sampling feeds back
 REPLAYED = 64  # the same where a GPU replays its steps, which takes less than recording them
-TRAINED = (
-    32  # image tokens of the first slice of the update, so that its prompt does not weigh much
-)
+TRAINED = 32  # image tokens of the first slice of the update: its prompt should not weigh much
 
 
-def step_seconds(
-    config: Config,
-    *,
-    model: Any,
-    credit: CreditEntry,
-    reward: Callable[..., Any],
-    prompts: Sequence[Prompt],
-    processes: int = 1,
-) -> dict[str, float]:
+def step_seconds(parts: Parts, processes: int = 1) -> dict[str, float]:
     """Seconds of a step: sampling, rewards (decoding to pixels included), update. The model is left as it was.
 
     Args:
-        config: what a step does.
-        model, credit, reward, prompts: what it does it with.
+        parts: of the run.
         processes: that share the prompts out.
     """
-    shared = -(-config.prompts.per_step // processes)
-    found = {}
+    config, model = parts.config, parts.model
     with cpu_threads(config.train.threads), mixed_precision(config, model.device):
-        slices = _Slices(config, model, prompts[:shared])
-        found["sampling"] = slices.sampling()
-        found["rewards"] = slices.rewards(reward)
-        found["update"] = slices.update(credit)
+        slices = _Slices(parts, -(-config.prompts.per_step // processes))
+        found = {
+            "sampling": slices.sampling(),
+            "rewards": slices.rewards(),
+            "update": slices.update(),
+        }
     model.zero_grad(set_to_none=True)
     return found
 
 
 class _Slices:
-    """The work of one process, slice by slice."""
+    """The work of one process on its share of the prompts, slice by slice."""
 
-    def __init__(self, config: Config, model: Any, prompts: Sequence[Prompt]) -> None:
-        self.config, self.model, self.prompts = config, model, prompts
-        self.group_size = config.rollout.group_size
+    def __init__(self, parts: Parts, share: int) -> None:
+        self.parts, self.config, self.model = parts, parts.config, parts.model
+        self.prompts, self.group_size = parts.prompts[:share], self.config.rollout.group_size
+        model, prompts = self.model, self.prompts
         self.samples = len(prompts) * self.group_size
         self.tokens = model.grid[0] * model.grid[1]
         self.condition = model.condition([p.text for p in prompts], [p.negative for p in prompts])
@@ -75,11 +65,8 @@ class _Slices:
         """The condition of about so many samples, P and G: a part of one group, or whole groups."""
         group = min(samples, self.group_size)
         prompts = max(1, samples // self.group_size)
-        return (
-            self.condition.select(torch.arange(prompts, device=self.model.device)),
-            prompts,
-            group,
-        )
+        chosen = torch.arange(prompts, device=self.model.device)
+        return self.condition.select(chosen), prompts, group
 
     @torch.no_grad()
     def sampling(self) -> float:
@@ -91,13 +78,7 @@ class _Slices:
             noise = sampling_noise(derive_seed(ESTIMATE), 0, prompts * group, tokens).to(device)
             return seconds(
                 device,
-                lambda: decode_batch(
-                    self.model,
-                    condition,
-                    group,
-                    noise,
-                    **settings.sampling,
-                ),
+                lambda: decode_batch(self.model, condition, group, noise, **settings.sampling),
             )
 
         eager = eager_reason(self.model) is not None
@@ -116,7 +97,7 @@ class _Slices:
         return whole * self.samples / (prompts * group)
 
     @torch.no_grad()
-    def rewards(self, reward: Callable[..., Any]) -> float:
+    def rewards(self) -> float:
         """Codes to pixels, and what they are worth."""
         draw = torch.Generator().manual_seed(0)
 
@@ -127,18 +108,18 @@ class _Slices:
             prompts = [self.prompts[i * len(self.prompts) // count] for i in range(count)]
 
             def work() -> None:
-                reward(self.model.decode(codes).float(), prompts)
+                self.parts.reward(self.model.decode(codes).float(), prompts)
 
             return (seconds(self.model.device, work),)
 
         count, (spent,) = _grown(judged, 1, self.samples)
         return spent * self.samples / count
 
-    def update(self, credit: CreditEntry) -> float:
+    def update(self) -> float:
         """The policy's pass over some tokens of a sample, or over as many samples as are trained on together."""
         config, device = self.config, self.model.device
-        both = both_branches(config)
-        wanted = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
+        policy = Policy.of(config)
+        wanted = policy.logprobs
         largest = samples_in_a_pass(config, self.model.grid, self.samples)
 
         def measured(tokens: int) -> tuple[float, ...]:
@@ -160,8 +141,8 @@ class _Slices:
 
         size, (there, back) = _grown(measured, TRAINED, min(largest, self.samples) * self.tokens)
         _, prompts, group = self._of(max(1, size // self.tokens))
-        passed = prompts * group * min(size, self.tokens) * (1 + both)
-        needed = passes_needed(config, credit)
+        passed = prompts * group * min(size, self.tokens) * (1 + policy.both_branches)
+        needed = passes_needed(config, self.parts.credit)
         per_token = (needed.policy * (there + back) + needed.frozen * there) / passed
         return per_token * self.samples * self.tokens
 
@@ -198,10 +179,6 @@ def plan(parts: Parts) -> dict[str, Any]:
     Raises:
         ConfigError: more memory than there is.
     """
-    from ...api.memory import estimate, require_room
-    from ...training.processes import local_device, process_count
-    from ...training.tune import AdapterOff
-
     config, model = parts.config, parts.model
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     samples = config.prompts.per_step * config.rollout.group_size
@@ -210,14 +187,7 @@ def plan(parts: Parts) -> dict[str, Any]:
     needed = estimate(model, config, reference=held and not switched, processes=process_count())
     require_room(needed["total"], local_device())
     with out_of_memory():
-        spent = step_seconds(
-            config,
-            model=model,
-            credit=parts.credit,
-            reward=parts.reward,
-            prompts=parts.prompts,
-            processes=process_count(),
-        )
+        spent = step_seconds(parts, process_count())
     slow = slow_format(config, model.device.type)
     return {
         "model": config.model.name,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ...interfaces import Prompt
+from ...api.parts import Parts
 from .timing import Row, alone, seconds
 
 JUDGED = 32  # images of a batch
@@ -16,13 +16,10 @@ JUDGED = 32  # images of a batch
 
 @torch.no_grad()
 def reward_rows(
-    model: Any,
-    rewards: Mapping[str, Callable[..., Any]],
-    prompts: Sequence[Prompt],
-    repeats: int,
-    done: Callable[[], None],
+    made: Parts, rewards: Mapping[str, Callable[..., Any]], repeats: int, done: Callable[[], None]
 ) -> list[Row]:
     """Images of random codes, judged by each reward alone."""
+    model, prompts = made.model, made.prompts
     tokens = model.grid[0] * model.grid[1]
     asked = [prompts[i % len(prompts)] for i in range(JUDGED)]
     draw = torch.Generator().manual_seed(0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from ...api.memory import PROMPT
-from ...config.schema import Config
-from ...interfaces import Prompt
+from ...api.parts import Parts
 from ...prompts.batches import PromptBatches
 from ...rollout.captured import eager_reason
 from ...rollout.sampling import BENCH, decode_batch, derive_seed, sampling_noise
@@ -18,16 +17,6 @@ from .timing import Row, compared, interleaved, seconds
 # bytes of a copy on a GPU; a CPU's caches hold less than the sixteenth that it copies
 COPIED = 2**30
 COPIES = 10
-
-
-class Limit(NamedTuple):
-    """Attributes:
-    seconds: to read weights and cache at every step of an image.
-    bandwidth: bytes a second.
-    """
-
-    seconds: float
-    bandwidth: float
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -58,40 +47,31 @@ def bytes_read(model: Any, rows: int) -> int:
     return int(steps * weights + filled * position)
 
 
-def reading_time(model: Any, rows: int) -> Limit:
-    """The limit of decoding `rows` rows on the model's device; image head and embeddings are left out."""
+def reading_time(model: Any, rows: int) -> tuple[float, float]:
+    """The limit of decoding `rows` rows on the model's device; image head and embeddings are left out.
+
+    Returns:
+        seconds to read weights and cache at every step of an image, and bytes a second.
+    """
     bandwidth = copy_bandwidth(model.device)
-    return Limit(bytes_read(model, rows) / bandwidth, bandwidth)
+    return bytes_read(model, rows) / bandwidth, bandwidth
 
 
 @torch.no_grad()
-def sampling_rows(
-    config: Config,
-    model: Any,
-    prompts: Sequence[Prompt],
-    repeats: int,
-    done: Callable[[], None],
-) -> list[Row]:
+def sampling_rows(made: Parts, repeats: int, done: Callable[[], None]) -> list[Row]:
     """Decoding alone: no encoding of prompts, no noise, no pictures, which would only dilute the difference."""
-    settings, tokens = config.rollout, model.grid[0] * model.grid[1]
-    batches = PromptBatches(prompts, per_step=config.prompts.per_step, seed=config.prompts.seed)
-    samples = config.prompts.per_step * settings.group_size
+    model, settings, order = made.model, made.config.rollout, made.config.prompts
+    tokens = model.grid[0] * model.grid[1]
+    batches = PromptBatches(made.prompts, per_step=order.per_step, seed=order.seed)
+    samples = order.per_step * settings.group_size
 
     def sampled(repeat: int, *, keep: bool = True, capture: bool = True) -> float:
         chosen = batches.batch(repeat)
         condition = model.condition([p.text for p in chosen], [p.negative for p in chosen])
         noise = sampling_noise(derive_seed(BENCH, repeat), 0, samples, tokens).to(model.device)
+        how = settings.sampling | {"keep": keep, "capture": capture}
         return seconds(
-            model.device,
-            lambda: decode_batch(
-                model,
-                condition,
-                settings.group_size,
-                noise,
-                **settings.sampling,
-                keep=keep,
-                capture=capture,
-            ),
+            model.device, lambda: decode_batch(model, condition, settings.group_size, noise, **how)
         )
 
     for keep in (True, False):
@@ -108,10 +88,10 @@ def sampling_rows(
         what = "the same: steps recorded once and replayed as CUDA graphs, against steps one by one"
         rows.append(compared(what, "s", recorded, rival))
     if model.device.type == "cuda":
-        limit = reading_time(model, 2 * samples)
+        least, bandwidth = reading_time(model, 2 * samples)
         what = (
-            f"the same, against reading weights and cache at {limit.bandwidth / 1e9:,.0f} GB/s, the "
+            f"the same, against reading weights and cache at {bandwidth / 1e9:,.0f} GB/s, the "
             "copy bandwidth of this device"
         )
-        rows.append(compared(what, "s", ours, [limit.seconds] * len(ours)))
+        rows.append(compared(what, "s", ours, [least] * len(ours)))
     return rows

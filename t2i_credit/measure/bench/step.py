@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from ...api.parts import Parts
 from ...config.plugins import CreditConfig
 from ...config.schema import Config
 from ...credit.table import CREDIT
-from ...interfaces import Prompt
 from ...training.metrics import StepClock
 from ...training.policy import PassCounter, passes_needed
+from ...training.processes import Follower
 from ...training.trainer import Trainer
 from .timing import Row, alone, compared, interleaved, seconds, synchronize
 
@@ -24,16 +25,10 @@ FIRST_STEP, LAST_STEP = 2, 10**9
 
 
 def step_rows(
-    config: Config,
-    model: Any,
-    reference: Any | None,
-    reward: Callable[..., Any],
-    advantage: Callable[..., Any],
-    prompts: Sequence[Prompt],
-    repeats: int,
-    done: Callable[[], None],
+    made: Parts, repeats: int, done: Callable[[], None]
 ) -> tuple[list[Row], dict[str, float]]:
     """Whole steps of the trainer, the rates of their parts, and the forward passes of one step."""
+    config, model, reference = made.config, made.model, made.reference
     AcceleratorState._reset_state(reset_partial_state=True)  # an earlier one may be for a GPU
     accelerator = Accelerator(
         cpu=model.device.type == "cpu", mixed_precision=config.train.precision
@@ -43,11 +38,11 @@ def step_rows(
             _step_config(config, name),
             model=model,
             reference=reference,
-            reward=reward,
-            advantage=advantage,
+            reward=made.reward,
+            advantage=made.advantage,
             credit=CREDIT[name],
-            prompts=prompts,
-            run=_Unwritten(),  # type: ignore[arg-type]
+            prompts=made.prompts,
+            run=Follower(Path(), resume=False),  # type: ignore[arg-type]
             accelerator=accelerator,
             warn=lambda line: None,
             clock=StepClock(lambda: synchronize(model.device)),
@@ -79,19 +74,14 @@ def step_rows(
     needed = passes_needed(trainers[GCPO].config, CREDIT[GCPO])
     passes = {"counted": counter.per_token(samples), "expected": float(needed.total)}
     rates = {part: [tokens / spent for spent in values] for part, values in parts.items()}
+    what = f"training step on {samples} images: GCPO ({GCPO}) against GRPO ({GRPO})"
+    done_to = {"rollout": "sampled and decoded", "update": "trained on"}
     rows = [
-        compared(
-            f"training step on {samples} images: GCPO ({GCPO}) against GRPO ({GRPO})",
-            "s",
-            ours,
-            rival,
+        compared(what, "s", ours, rival),
+        *(
+            alone(f"{part} of that GCPO step: image tokens {done_to[part]}", "tokens/s", rate)
+            for part, rate in rates.items()
         ),
-        alone(
-            "rollout of that GCPO step: image tokens sampled and decoded",
-            "tokens/s",
-            rates["rollout"],
-        ),
-        alone("update of that GCPO step: image tokens trained on", "tokens/s", rates["update"]),
     ]
     return rows, passes
 
@@ -110,12 +100,3 @@ def _step_config(config: Config, credit: str) -> Config:
             "log": config.log.model_copy(update={"samples_every": LAST_STEP, "probes": 0}),
         }
     )
-
-
-class _Unwritten:
-    """Stands where a trainer expects its run folder."""
-
-    resume_step = None
-
-    def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes nothing."""

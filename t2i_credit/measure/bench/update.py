@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
-from ...config.schema import Config
-from ...interfaces import Prompt
-from ...training.policy import samples_in_a_pass
+from ...api.parts import Parts
+from ...training.policy import Policy, samples_in_a_pass
 from .memory import MemorySize, peak
 from .timing import Row, compared, interleaved, seconds
 
@@ -23,43 +21,30 @@ def memory_rows(size: MemorySize, repeats: int, done: Callable[[], None]) -> lis
         return found[way][-1]["peak"]
 
     interleaved(lambda i: measured("chunked", i), lambda i: measured("held", i), repeats, done)
-    chunked, held = found["chunked"], found["held"]
     what = (
         f"{size.tokens} tokens' log-probs over {size.codes} codes and their gradients: in chunks of "
         f"{size.chunk} tokens as in the update, against all held"
     )
-    mebibytes = 2.0**20
+    peaks, times = (
+        [[one[name] / unit for one in found[way]] for way in ("chunked", "held")]
+        for name, unit in (("peak", 2.0**20), ("seconds", 1.0))
+    )
     return [
-        compared(
-            f"peak memory of {what}",
-            "MiB",
-            [one["peak"] / mebibytes for one in chunked],
-            [one["peak"] / mebibytes for one in held],
-        ),
-        compared(
-            f"time of {what}",
-            "s",
-            [one["seconds"] for one in chunked],
-            [one["seconds"] for one in held],
-        ),
+        compared(f"peak memory of {what}", "MiB", *peaks),
+        compared(f"time of {what}", "s", *times),
     ]
 
 
-def pass_row(
-    config: Config,
-    model: Any,
-    prompts: Sequence[Prompt],
-    repeats: int,
-    done: Callable[[], None],
-) -> Row:
+def pass_row(made: Parts, repeats: int, done: Callable[[], None]) -> Row:
     """The policy's pass over a micro-batch, forward and backward; the rival's chunk is as large as the micro-batch."""
+    config, model = made.config, made.model
     group_size = config.rollout.group_size
     samples = config.prompts.per_step * group_size
     samples = min(samples_in_a_pass(config, model.grid, samples), samples)
-    asked = prompts[: max(1, samples // group_size)]
+    asked = made.prompts[: max(1, samples // group_size)]
     samples = len(asked) * min(samples, group_size)
     condition = model.condition([p.text for p in asked], [p.negative for p in asked])
-    wanted = "guided_logprobs" if config.loss.policy == "guided" else "logprobs"
+    wanted = Policy.of(config).logprobs
     tokens = model.grid[0] * model.grid[1]
     chunk = model.logits_at_once
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from t2i_credit.advantages import ADVANTAGES
 from t2i_credit.api.memory import PROMPT
+from t2i_credit.api.parts import Parts
 from t2i_credit.cli.app import app
 from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.errors import UserError
@@ -38,18 +39,11 @@ def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[
 
 
 def measured(model: EmbeddedModel, chosen: Config, **changed: Any) -> dict[str, Any]:
+    advantage, credit = ADVANTAGES["group_normalized"], chosen.credit.entry
     return command.run(
-        chosen,
-        model=model,
-        reward=brightness,
-        advantage=ADVANTAGES["group_normalized"],
-        prompts=PROMPTS,
-        **{
-            "repeats": 2,
-            "memory": SMALL,
-            "rewards": {"brightness": brightness},
-            **changed,
-        },
+        Parts(chosen, model, None, brightness, PROMPTS, advantage, credit),
+        {"brightness": brightness},
+        **{"repeats": 2, "memory": SMALL, **changed},
     )
 
 
@@ -175,10 +169,7 @@ def test_a_report_has_finite_numbers_fit_for_json_and_leaves_the_model_as_it_was
 def test_sampling_that_keeps_nothing_draws_the_same_tokens() -> None:
     model = tiny_model(WideConfig)
     condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
-    settings: dict[str, Any] = {
-        "cfg_scale": 2.0, "temperature": 0.9, "top_k": 0, "top_p": 1.0, "full_kl": False,
-        "guided_entropy": False,
-    }  # fmt: skip
+    settings: dict[str, Any] = {"cfg_scale": 2.0, "temperature": 0.9, "top_k": 0, "top_p": 1.0}
     noise = sampling_noise(3, 0, 2 * len(PROMPTS), 6)
     kept = decode_batch(model, condition, 2, noise, **settings)
     bare = decode_batch(model, condition, 2, noise, **settings, keep=False)
@@ -226,8 +217,8 @@ def test_the_limit_of_decoding_reads_weights_and_the_filled_cache_at_every_step(
     # layers of width 32 in each of 3 rows
     filled = 5 * PROMPT + 15
     assert bytes_read(model, 3) == 4 * (5 * weights + filled * 2 * 2 * 32 * 3)
-    limit = reading_time(model, 3)
-    assert limit.seconds * limit.bandwidth == pytest.approx(bytes_read(model, 3))
+    spent, bandwidth = reading_time(model, 3)
+    assert spent * bandwidth == pytest.approx(bytes_read(model, 3))
 
 
 # Memory -----------------------------------------------------------------------------------------------------------

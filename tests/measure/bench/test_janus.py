@@ -12,6 +12,7 @@ from toys import PROMPTS
 
 from t2i_credit.advantages import ADVANTAGES
 from t2i_credit.api.models import trainable_model
+from t2i_credit.api.parts import Parts
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt
 from t2i_credit.measure.bench import janus
@@ -34,16 +35,9 @@ def brightness(images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[
 def measured(model: Any, part: str, *overrides: str, repeats: int = 3) -> dict[str, Any]:
     config = janus.bench_config("tiny", ["rollout.group_size=2", *overrides], janus=True)
     model, reference = trainable_model(config, model, compared=config.loss.kl_coef > 0)
-    return run(
-        config,
-        model=model,
-        reference=reference,
-        reward=brightness,
-        advantage=ADVANTAGES["group_normalized"],
-        prompts=PROMPTS,
-        parts=(part,),
-        repeats=repeats,
-    )
+    advantage, credit = ADVANTAGES["group_normalized"], config.credit.entry
+    made = Parts(config, model, reference, brightness, PROMPTS, advantage, credit)
+    return run(made, parts=(part,), repeats=repeats)
 
 
 def test_both_generate_all_tokens_of_the_same_random_model(tiny: Any) -> None:

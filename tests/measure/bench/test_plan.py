@@ -11,6 +11,8 @@ import torch
 from toys import PROMPTS, WideConfig, recipe, tiny_model
 
 from t2i_credit import api
+from t2i_credit.advantages import ADVANTAGES
+from t2i_credit.api.parts import Parts
 from t2i_credit.config.plugins import find_plugin
 from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.credit.entry import as_entry
@@ -48,13 +50,13 @@ def estimated(
 ) -> dict[str, float]:
     patched.setattr("t2i_credit.measure.bench.plan.seconds", clock.seconds)
     credit = as_entry(find_plugin(config.credit.name, CREDIT, "credit.name"))
-    return step_seconds(
-        config,
-        model=model,
-        credit=credit,
-        reward=lambda images, prompts: images.mean((1, 2, 3)),
-        **{"prompts": PROMPTS, **given},
-    )
+
+    def reward(images: Any, prompts: Any) -> Any:
+        return images.mean((1, 2, 3))
+
+    prompts = given.pop("prompts", PROMPTS)
+    advantage = ADVANTAGES["group_normalized"]
+    return step_seconds(Parts(config, model, None, reward, prompts, advantage, credit), **given)
 
 
 def test_sampling_takes_as_long_as_the_transformer_runs_in_a_rollout(
