@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,9 +18,8 @@ from ..heatmap.draw import (
     paste_framed,
     robust_limit,
     token_map,
-    wrap,
-    write,
 )
+from ..heatmap.lettering import wrap, write
 from ..interfaces import Prompt, Rollout
 from ..rollout.images import to_uint8
 from ..rollout.sampling import sample_rollout

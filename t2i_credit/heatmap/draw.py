@@ -1,4 +1,4 @@
-"""From numbers to colours, and drawing: palettes, maps at the size of a picture, texts, frames, bars, cells. Knows no sample.
+"""From numbers to colours, and drawing: palettes, maps at the size of a picture, frames, bars, cells. Knows no sample.
 
 Shapes: token maps (H, W) = (rows, columns), images (h, w); sizes of maps are (height, width). Places and sizes of what is
 drawn are in pixels, and PIL's sizes (width, height).
@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from .lettering import write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 CREDIT, CONTRAST, ADVANTAGE = "magma", "PuOr", "RdBu"  # matplotlib's names
 
-PAPER, INK, QUIET, HAIRLINE, GOLD = "#fcfbf9", "#1c2230", "#747b8a", "#d8d6d0", "#a87908"
+PAPER, QUIET, HAIRLINE, GOLD = "#fcfbf9", "#747b8a", "#d8d6d0", "#a87908"
 CELL = 288  # pixels
 NARROWEST = 216  # pixels that a colour bar and its labels need
 
@@ -131,48 +132,6 @@ def draw_star(canvas: Image.Image, x: int, y: int, radius: int) -> None:
     canvas.paste(Image.new("RGB", stencil.size, GOLD), (x - radius, y - radius), stencil)
 
 
-def write(
-    canvas: Image.Image,
-    place: tuple[int, int],
-    text: str,
-    size: int,
-    colour: str = INK,
-    *,
-    bold: bool = False,
-    anchor: str = "la",
-) -> None:
-    """One line of text; `anchor` as in PIL."""
-    ImageDraw.Draw(canvas).text(place, text, colour, _font(size, bold), anchor=anchor)
-
-
-def wrap(text: str, size: int, bold: bool, width: int, lines: int) -> list[str]:
-    """The text in at most `lines` lines of `width` pixels, cut with an ellipsis."""
-    font = _font(size, bold)
-    done: list[str] = []
-    line = ""
-    words = one_line(text).split(" ")
-    for number, word in enumerate(words):
-        longer = f"{line} {word}" if line else word
-        if font.getlength(longer) <= width:
-            line = longer
-        elif len(done) + 1 < lines and line:
-            done.append(line)
-            line = word
-        else:
-            line = " ".join([line, *words[number:]]).strip()[:width]  # no letter is narrower than 1
-            break
-    if font.getlength(line) > width:
-        while line and font.getlength(line + "\N{HORIZONTAL ELLIPSIS}") > width:
-            line = line[:-1].rstrip()
-        line += "\N{HORIZONTAL ELLIPSIS}"
-    return [*done, line]
-
-
-def one_line(text: str) -> str:
-    """The text with every run of white space as one space."""
-    return " ".join(text.split())
-
-
 def format_number(value: float) -> str:
     """Two decimals, four digits from 100 on, a true minus sign; n/a if not finite."""
     if not math.isfinite(value):
@@ -186,14 +145,6 @@ def format_signed(value: float) -> str:
     """`format_number` with a plus sign above 0."""
     text = format_number(value)
     return f"+{text}" if value > 0 and text != "0.00" else text
-
-
-@cache
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
 
 def robust_limit(values: Array, outlier_percent: float = 2.0) -> float:

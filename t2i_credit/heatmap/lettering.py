@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import T2ICreditWarning
 
-INK = "#16181d"
+INK = "#1c2230"
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _INVISIBLE = ("Cf", "Mn", "Me")  # joiners, variation selectors, accents that stand by themselves
 _WIDE = ("W", "F")  # of East Asian scripts, which have no spaces to break a line at

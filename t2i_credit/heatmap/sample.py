@@ -27,8 +27,8 @@ from .draw import (
     sequential,
     token_map,
     upsample,
-    write,
 )
+from .lettering import write
 
 if TYPE_CHECKING:
     from .draw import Array

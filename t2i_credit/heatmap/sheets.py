@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 from .draw import (
     GOLD,
     HAIRLINE,
-    INK,
     NARROWEST,
     PAPER,
     QUIET,
@@ -27,11 +26,9 @@ from .draw import (
     draw_star,
     format_number,
     format_signed,
-    one_line,
     paste_framed,
-    wrap,
-    write,
 )
+from .lettering import INK, one_line, wrap, write
 from .sample import (
     SampleView,
     Scale,

@@ -14,6 +14,7 @@ from t2i_credit.app.evaluation import scores
 from t2i_credit.cli import demo
 from t2i_credit.cli.app import app
 from t2i_credit.config.files import list_recipes
+from t2i_credit.errors import T2ICreditWarning
 from t2i_credit.measure.cards.generator import CFG_SCALES, TEMPERATURES, reconstruction_scores
 from t2i_credit.run_folder.reader import RunReader, list_runs
 
@@ -132,7 +133,13 @@ def test_sample_repeats_itself_for_a_seed_and_warns_of_unknown_words(tmp_path):
     for folder in ("a", "b"):
         with pytest.warns(T2ICreditWarning, match="never seen teapot"):
             say(
-                "sample", "shapes", "a photo of a red teapot", "--count", 2, "--out", tmp_path / folder
+                "sample",
+                "shapes",
+                "a photo of a red teapot",
+                "--count",
+                2,
+                "--out",
+                tmp_path / folder,
             )
     first, second = (json.loads((tmp_path / f / "samples.json").read_text()) for f in "ab")
     assert first["tokens"] == second["tokens"] and len(first["tokens"]) == 2
