@@ -1,4 +1,5 @@
-"""How sure is a number? Intervals over prompts, repeats and seeds, and what the curves of several seeds show.
+"""How sure is a number? Intervals over prompts, repeats and seeds, what the curves of several seeds show, and how such
+numbers are written for a person.
 
 Pure functions on numbers. A seed decides prompts and noise, so runs of one seed under two methods are a pair.
 Shapes: P prompts, G samples of each, B = P*G samples.
@@ -7,7 +8,7 @@ Shapes: P prompts, G samples of each, B = P*G samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -212,3 +213,18 @@ def samples_to_reach(
         if smooth[i] >= target:
             return Reached(float(samples[i]), False)
     return Reached(float(samples[-1]), True)
+
+
+# For a person -----------------------------------------------------------------------------------------------------
+
+
+def with_interval(estimate: float, low: float, high: float, style: str = ".3f") -> str:
+    """ "0.512 [0.401, 0.623]"."""
+    return f"{estimate:{style}} [{low:{style}}, {high:{style}}]"
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown, without a line end."""
+    head = list(head)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
