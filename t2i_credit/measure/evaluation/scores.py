@@ -110,7 +110,7 @@ class Evaluation:
             "protocol": self.protocol.to_dict(),
             "summary": self.summary(),
             "prompts": [{"text": t, "negative": n, "disagreement": d} for t, n, d in rows],
-            "records_sha256": _digest(self.records),
+            "records_sha256": digest(self.records),
         }
 
     @classmethod
@@ -134,7 +134,7 @@ class Evaluation:
                 lines,
                 dict(value.get("about", {})),
             )
-            if value["records_sha256"] != _digest(lines):
+            if value["records_sha256"] != digest(lines):
                 raise RunError("its lines per image belong to another evaluation or were changed")
             shape = (len(prompts), protocol.images_per_prompt)
             if not prompts or found.column("correct").shape != shape:
@@ -225,8 +225,9 @@ def check_pair(before: Evaluation, protocol: Protocol, asked: Sequence[Asked]) -
             )
 
 
-def _digest(records: Sequence[Mapping[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+def digest(value: Any) -> str:
+    """SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> str:
