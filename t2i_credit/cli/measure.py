@@ -205,11 +205,10 @@ def compare(
         compare_runs,
         plan_rows,
         runs_of,
-        search_of,
         search_runs,
-        tries_of,
     )
     from ..measure.comparison.results import method_rows, pair_rows, search_rows
+    from ..measure.comparison.search import Search
     from . import console
 
     named = [word for word in recipes if "=" not in word]
@@ -228,8 +227,9 @@ def compare(
     given = {key: value for key, value in asked.items() if value is not None}
     where: dict[str, Any] = {"out": out, "base": base, "overrides": overrides}
     counted: dict[str, Any] = {"seeds": seeds, "first_seed": first_seed}
-    wanted = search_of(search, tries=search_seeds, **counted)
-    tries = tries_of(wanted, named, **where) if wanted else {}
+    compared = range(first_seed, first_seed + seeds)
+    wanted = None if search is None else Search.of(search, search_seeds, compared)
+    tries = wanted.runs(named, **where) if wanted else {}
     runs = runs_of(named, **counted, **where, ignored=wanted.key if wanted else None)
     baseline_of(runs, baseline)
     if plan:
@@ -293,58 +293,45 @@ def truth(
 
     Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
     """
-    from ..measure.truth.command import truth_of
+    from ..measure.truth.command import truth_of, truth_of_text_model
+    from ..measure.truth.measures import MEASURES
     from ..measure.truth.report import about, tables
     from ..text.models import is_text_model
     from . import console
 
-    if is_text_model(model):
-        given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
-        given |= {"--detector": detector, "--threshold": threshold}
-        _truth_of_text(
-            model,
-            credits=credit or [],
-            unused=[name for name, value in given.items() if value not in (None, [])],
-            out=out,
-            problems=prompts,
-            group_size=images,
-            continuations=repeats,
-            seed=seed,
-        )
-        return
+    text = is_text_model(model)
+    given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+    given |= {"--detector": detector, "--threshold": threshold}
+    shared: dict[str, Any] = {"credits": credit or [], "seed": seed, "out": out}
     with console.bar("measuring") as progress:
-        found = truth_of(
-            model,
-            recipe=like,
-            overrides=overrides or [],
-            credits=credit or [],
-            detector=detector,
-            threshold=threshold,
-            out=out,
-            progress=progress,
-            **({"measures": tuple(measure)} if measure else {}),
-            per_task=prompts,
-            images=images,
-            share=share,
-            repeats=repeats,
-            coverage=coverage,
-            batches=batches,
-            seed=seed,
-        )
+        if text:
+            found = truth_of_text_model(
+                model,
+                unused=[name for name, value in given.items() if value not in (None, [])],
+                problems=prompts,
+                group_size=images,
+                continuations=repeats,
+                progress=progress,
+                **shared,
+            )
+        else:
+            found = truth_of(
+                model,
+                recipe=like,
+                overrides=overrides or [],
+                detector=detector,
+                threshold=threshold,
+                measures=tuple(measure or MEASURES),
+                per_task=prompts,
+                images=images,
+                share=share,
+                repeats=repeats,
+                coverage=coverage,
+                batches=batches,
+                progress=progress,
+                **shared,
+            )
     console.say(about(found))
     for title, rows in tables(found).items():
         console.rows(title, rows)
-    console.say(f"written: {out / 'truth.json'}, truth.md, truth.png")
-
-
-def _truth_of_text(model: str, *, out: Path, **settings: Any) -> None:
-    from ..measure.truth.command import truth_of_text_model
-    from ..measure.truth.report import about_text, text_tables
-    from . import console
-
-    with console.bar("measuring") as progress:
-        found = truth_of_text_model(model, out=out, progress=progress, **settings)
-    console.say(about_text(found))
-    for title, rows in text_tables(found).items():
-        console.rows(title, rows)
-    console.say(f"written: {out / 'truth.json'}, truth.md")
+    console.say(f"written: {out / 'truth.json'}, truth.md{'' if text else ', truth.png'}")

@@ -27,10 +27,12 @@ Numbers = NDArray[np.float64]
 Interval = list[float]  # [estimate, low, high]; nan where there is no such number
 
 
-def per_prompt(values: NDArray[Any], group_size: int) -> Numbers:
-    """(B,) to the mean of each prompt's samples (P,), those that are nan left out; nan where all are."""
+def per_prompt(
+    values: NDArray[Any], group_size: int, used: NDArray[np.bool_] | None = None
+) -> Numbers:
+    """(B,) to the mean of each prompt's samples (P,), those that are nan or not `used` (B,) left out; nan where all are."""
     groups = np.asarray(values, dtype=np.float64).reshape(-1, group_size)
-    known = np.isfinite(groups)
+    known = np.isfinite(groups) & (True if used is None else used.reshape(groups.shape))
     total = np.where(known, groups, 0.0).sum(1)
     return np.divide(total, known.sum(1), out=np.full(len(groups), np.nan), where=known.any(1))
 
@@ -73,7 +75,7 @@ def median_interval(values: Sequence[float]) -> list[float]:
 
 
 def task_intervals(
-    values: Mapping[str, Numbers], *, resamples: int = RESAMPLES, seed: int = 0
+    values: Mapping[str, Numbers], *, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
     """(mean, low, high) of every task and of "overall", the mean over tasks, by bootstrap over prompts.
 
@@ -83,14 +85,13 @@ def task_intervals(
 
     Args:
         values: {task: one number per prompt}.
-        resamples: how many draws.
         seed: of the draws; those of a task do not depend on the other tasks.
     """
     means = task_means(values)
     draws = {}
     for task, numbers in values.items():
         rng = np.random.default_rng([seed, *task.encode()])
-        draws[task] = numbers[_picks(rng, len(numbers), resamples)].mean(1)
+        draws[task] = numbers[_picks(rng, len(numbers), RESAMPLES)].mean(1)
     draws["overall"] = np.mean(list(draws.values()), axis=0)
     return {task: (means[task], *_ends(drawn)) for task, drawn in draws.items()}
 

@@ -238,7 +238,7 @@ def grid_table(
     cfg_scales: Sequence[float],
     temperatures: Sequence[float],
     protocol: Protocol,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, float]]:
     """The overall score under every pair of guidance scale and temperature, all under the same noise.
 
@@ -260,8 +260,7 @@ def grid_table(
         overall = evaluate(model, prompts, detect, cell).summary()["overall"]
         scores = {"overall": overall["correct"], "low": overall["low"], "high": overall["high"]}
         table.append({"cfg_scale": cell.cfg_scale, "temperature": cell.temperature, **scores})
-        if progress:
-            progress(done, len(cells))
+        progress(done, len(cells))
     return table
 
 
