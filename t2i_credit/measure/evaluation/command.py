@@ -12,27 +12,17 @@ from ...api.objects import load_detector
 from ...errors import UserError
 from ...interfaces import Prompt
 from ...prompts.files import load_prompts
+from ...prompts.records import TASKS
 from ...run_folder.layout import evaluation_path
+from ...worlds.shapes.grammar import prompt_set, records
 from .evaluate import Detect, Progress, check_prompts
 from .image_folder import is_image_folder, read_folder
 from .protocol import SAMPLING, Protocol
-from .store import (
-    Report,
-    Say,
-    Work,
-    evaluation_name,
-    folder_name,
-    identity,
-    origin_of,
-    trained_on,
-)
+from .store import Report, Say, Work, evaluation_name, folder_name, identity, origin_of, trained_on
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
     """Prompts of the embedded world, `per_task` of each task that the split has, always the same ones."""
-    from ...prompts.records import TASKS
-    from ...worlds.shapes.grammar import prompt_set, records
-
     tasks = [task for task in TASKS if records(task, split)]
     return prompt_set(split, tasks, per_task=per_task, seed=1)
 
@@ -167,6 +157,6 @@ def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt
     Raises:
         UserError: an unknown name, or weights that cannot be loaded.
     """
-    keys = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
-    settings = protocol.to_dict()
-    return load_detector(protocol.detector, **{key: settings[key] for key in keys})
+    settings = protocol.judging()
+    del settings["position_threshold"]
+    return load_detector(protocol.detector, **settings)

@@ -161,13 +161,10 @@ def _thumbnail(path: Path | None) -> dict[str, Any]:
     picture = Image.fromarray(pixels)
     width, height = picture.size
     small = max(picture.size) <= PIXELATED
+    kind, how = ("png", {"optimize": True}) if small else ("jpeg", {"quality": 82})
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))  # leaves a small one as it is
     buffer = io.BytesIO()
-    if small:
-        picture.save(buffer, "PNG", optimize=True)
-    else:
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        picture.save(buffer, "JPEG", quality=82)
-    kind = "png" if small else "jpeg"
+    picture.save(buffer, kind, **how)
     data = base64.b64encode(buffer.getvalue()).decode()
     src = f"data:image/{kind};base64,{data}"
     return {"src": src, "width": width, "height": height, "small": small}

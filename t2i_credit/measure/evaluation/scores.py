@@ -190,17 +190,11 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     tags = before.tags()
     first, second = (e.column("correct").mean(1) for e in (before, after))
     earlier, later = task_intervals(by_task(tags, first)), task_means(by_task(tags, second))
+    changes = task_intervals(by_task(tags, second - first))
+    names = ("before", "before_low", "before_high", "after", "change", "low", "high")
     return {
-        task: {
-            "before": earlier[task][0],
-            "before_low": earlier[task][1],
-            "before_high": earlier[task][2],
-            "after": later[task],
-            "change": change,
-            "low": low,
-            "high": high,
-        }
-        for task, (change, low, high) in task_intervals(by_task(tags, second - first)).items()
+        task: dict(zip(names, (*earlier[task], later[task], *change), strict=True))
+        for task, change in changes.items()
     }
 
 

@@ -88,10 +88,7 @@ class Work:
         self.warn(line)
 
     def report(
-        self,
-        against: str | None,
-        evaluated: Callable[[Progress], Evaluation],
-        images: Path,
+        self, against: str | None, evaluated: Callable[[Progress], Evaluation], images: Path
     ) -> Report:
         """Evaluates, writes everything, the JSON file last but for the page, and lets go of the journals.
 

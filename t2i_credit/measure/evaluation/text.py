@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ...rollout.sampling import EVALUATION_DOMAIN, derive_seed
-from ...run_folder.writer import RunWriter, write_evaluation
+from ...run_folder.writer import write_evaluation
 from ...text.models import load_text, run_of_text
 from ...text.sampling import LONGEST, Done, complete, unheard
 from ...worlds.arithmetic.chains import judge
@@ -107,11 +107,11 @@ def evaluate_text_model(
             "paired": paired(before, after),
             "against": {"model": against, **identity(against)},
         }
-    run = run_of_text(model)
+    run, step = run_of_text(model), ""
     if out is None and run is not None:
-        step = "" if run[1] is None else f"-step{run[1]}"
-        return found, RunWriter(run[0]).write_evaluation(protocol.name + step, found, after)
-    return found, write_evaluation(out or Path("evaluations"), protocol.name, found, after)
+        out, step = run[0] / "evaluations", "" if run[1] is None else f"-step{run[1]}"
+    out = out or Path("evaluations")
+    return found, write_evaluation(out, protocol.name + step, found, after)
 
 
 def _answers(model: str, protocol: TextProtocol, progress: Done) -> Records:

@@ -108,15 +108,14 @@ def specificity(
     return {
         "samples": used,
         "assigners": {
-            name: {what: bootstrap_interval(_both_turns(turns)) for what, turns in row.items()}
+            # of each prompt the mean of both turns, of one where the other is unknown
+            name: {
+                what: bootstrap_interval(per_prompt(np.stack(turns, 1).ravel(), len(turns)))
+                for what, turns in row.items()
+            }
             for name, row in columns.items()
         },
     }
-
-
-def _both_turns(turns: Sequence[Numbers]) -> Numbers:
-    """The mean of both turns of each prompt, of one where the other is unknown: two (P,) to (P,)."""
-    return per_prompt(np.stack(turns, 1).ravel(), len(turns))
 
 
 def auroc_within(
