@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from ..errors import UserError
@@ -27,12 +27,13 @@ Numbers = NDArray[np.float64]
 Interval = list[float]  # [estimate, low, high]; nan where there is no such number
 
 
-def per_prompt(
-    values: NDArray[Any], group_size: int, used: NDArray[np.bool_] | None = None
-) -> Numbers:
-    """(B,) to the mean of each prompt's samples (P,), those that are nan or not `used` (B,) left out; nan where all are."""
+def per_prompt(values: NDArray[Any], group_size: int, used: ArrayLike = True) -> Numbers:
+    """(B,) to the mean of each prompt's samples (P,), nan where there is none.
+
+    Samples that are nan, or not `used` (B,), are left out.
+    """
     groups = np.asarray(values, dtype=np.float64).reshape(-1, group_size)
-    known = np.isfinite(groups) & (True if used is None else used.reshape(groups.shape))
+    known = np.isfinite(groups) & np.broadcast_to(used, len(values)).reshape(groups.shape)
     total = np.where(known, groups, 0.0).sum(1)
     return np.divide(total, known.sum(1), out=np.full(len(groups), np.nan), where=known.any(1))
 

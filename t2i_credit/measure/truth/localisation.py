@@ -155,7 +155,7 @@ def localisation(
         pointing, each [mean, low, high], and auroc_ahead {baseline: [difference, low, high]}.
     """
     inside = on_object.numpy()
-    used: NDArray[np.bool_] = inside.any(1) & ~inside.all(1)
+    used = inside.any(1) & ~inside.all(1)
 
     column = partial(per_prompt, group_size=group_size, used=used)
     aurocs = {name: column(auroc(score.numpy(), inside)) for name, score in scores.items()}
