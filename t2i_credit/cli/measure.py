@@ -194,11 +194,10 @@ def compare(
         compare_runs,
         plan_rows,
         runs_of,
-        search_of,
         search_runs,
-        tries_of,
     )
     from ..measure.comparison.results import method_rows, pair_rows, search_rows
+    from ..measure.comparison.search import Search
     from . import console
 
     named = [word for word in recipes if "=" not in word]
@@ -217,8 +216,9 @@ def compare(
     given = {key: value for key, value in asked.items() if value is not None}
     where: dict[str, Any] = {"out": out, "base": base, "overrides": overrides}
     counted: dict[str, Any] = {"seeds": seeds, "first_seed": first_seed}
-    wanted = search_of(search, tries=search_seeds, **counted)
-    tries = tries_of(wanted, named, **where) if wanted else {}
+    compared = range(first_seed, first_seed + seeds)
+    wanted = None if search is None else Search.of(search, search_seeds, compared)
+    tries = wanted.runs(named, **where) if wanted else {}
     runs = runs_of(named, **counted, **where, ignored=wanted.key if wanted else None)
     baseline_of(runs, baseline)
     if plan:
@@ -281,17 +281,17 @@ def truth(
     Example: t2i-credit truth shapes --credit guidance_contrast --credit top_entropy --batches 80
     """
     from ..measure.truth.command import truth_of, truth_of_text_model
-    from ..measure.truth.report import about, about_text, tables, text_tables
+    from ..measure.truth.measures import MEASURES
+    from ..measure.truth.report import about, tables
     from ..text.models import is_text_model
     from . import console
 
     text = is_text_model(model)
-    common: dict[str, Any] = {"credits": credit or [], "out": out, "seed": seed}
-    named: dict[str, Any] = {"measures": tuple(measure)} if measure else {}
+    given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
+    given |= {"--detector": detector, "--threshold": threshold}
+    shared: dict[str, Any] = {"credits": credit or [], "seed": seed, "out": out}
     with console.bar("measuring") as progress:
         if text:
-            given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
-            given |= {"--detector": detector, "--threshold": threshold}
             found = truth_of_text_model(
                 model,
                 unused=[name for name, value in given.items() if value not in (None, [])],
@@ -299,7 +299,7 @@ def truth(
                 group_size=images,
                 continuations=repeats,
                 progress=progress,
-                **common,
+                **shared,
             )
         else:
             found = truth_of(
@@ -308,6 +308,7 @@ def truth(
                 overrides=overrides or [],
                 detector=detector,
                 threshold=threshold,
+                measures=tuple(measure or MEASURES),
                 per_task=prompts,
                 images=images,
                 share=share,
@@ -315,10 +316,9 @@ def truth(
                 coverage=coverage,
                 batches=batches,
                 progress=progress,
-                **named,
-                **common,
+                **shared,
             )
-    console.say(about_text(found) if text else about(found))
-    for title, rows in (text_tables(found) if text else tables(found)).items():
+    console.say(about(found))
+    for title, rows in tables(found).items():
         console.rows(title, rows)
     console.say(f"written: {out / 'truth.json'}, truth.md{'' if text else ', truth.png'}")

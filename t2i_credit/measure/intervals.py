@@ -1,4 +1,5 @@
-"""How sure is a number? Intervals over prompts, repeats and seeds, and what the curves of several seeds show.
+"""How sure is a number? Intervals over prompts, repeats and seeds, what the curves of several seeds show, and how such
+numbers are written for a person.
 
 Pure functions on numbers. A seed decides prompts and noise, so runs of one seed under two methods are a pair.
 Shapes: P prompts, G samples of each, B = P*G samples.
@@ -7,12 +8,12 @@ Shapes: P prompts, G samples of each, B = P*G samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from ..errors import UserError
@@ -26,10 +27,13 @@ Numbers = NDArray[np.float64]
 Interval = list[float]  # [estimate, low, high]; nan where there is no such number
 
 
-def per_prompt(values: NDArray[Any], group_size: int) -> Numbers:
-    """(B,) to the mean of each prompt's samples (P,), those that are nan left out; nan where all are."""
+def per_prompt(values: NDArray[Any], group_size: int, used: ArrayLike = True) -> Numbers:
+    """(B,) to the mean of each prompt's samples (P,), nan where there is none.
+
+    Samples that are nan, or not `used` (B,), are left out.
+    """
     groups = np.asarray(values, dtype=np.float64).reshape(-1, group_size)
-    known = np.isfinite(groups)
+    known = np.isfinite(groups) & np.broadcast_to(used, len(values)).reshape(groups.shape)
     total = np.where(known, groups, 0.0).sum(1)
     return np.divide(total, known.sum(1), out=np.full(len(groups), np.nan), where=known.any(1))
 
@@ -72,7 +76,7 @@ def median_interval(values: Sequence[float]) -> list[float]:
 
 
 def task_intervals(
-    values: Mapping[str, Numbers], *, resamples: int = RESAMPLES, seed: int = 0
+    values: Mapping[str, Numbers], *, seed: int = 0
 ) -> dict[str, tuple[float, float, float]]:
     """(mean, low, high) of every task and of "overall", the mean over tasks, by bootstrap over prompts.
 
@@ -82,14 +86,13 @@ def task_intervals(
 
     Args:
         values: {task: one number per prompt}.
-        resamples: how many draws.
         seed: of the draws; those of a task do not depend on the other tasks.
     """
     means = task_means(values)
     draws = {}
     for task, numbers in values.items():
         rng = np.random.default_rng([seed, *task.encode()])
-        draws[task] = numbers[_picks(rng, len(numbers), resamples)].mean(1)
+        draws[task] = numbers[_picks(rng, len(numbers), RESAMPLES)].mean(1)
     draws["overall"] = np.mean(list(draws.values()), axis=0)
     return {task: (means[task], *_ends(drawn)) for task, drawn in draws.items()}
 
@@ -212,3 +215,18 @@ def samples_to_reach(
         if smooth[i] >= target:
             return Reached(float(samples[i]), False)
     return Reached(float(samples[-1]), True)
+
+
+# For a person -----------------------------------------------------------------------------------------------------
+
+
+def with_interval(estimate: float, low: float, high: float, style: str = ".3f") -> str:
+    """ "0.512 [0.401, 0.623]"."""
+    return f"{estimate:{style}} [{low:{style}}, {high:{style}}]"
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown, without a line end."""
+    head = list(head)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

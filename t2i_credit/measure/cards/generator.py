@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ...geneval import judge
 from ...interfaces import ImageTokenModel, Prompt
 from ...prompts.records import TASKS
 from ...rollout.images import from_uint8, to_uint8
-from ...run_folder.atomic import write_atomic, write_folder_atomic, write_json
+from ...run_folder.atomic import write_folder_atomic
 from ...worlds.pretrain.generator import PretrainPlan, pretrain, rng_for
 from ...worlds.shapes import grammar
 from ...worlds.shapes.detector import detect
@@ -25,13 +26,14 @@ from ...worlds.shapes.scene import render
 from ..evaluation.command import evaluation_prompts
 from ..evaluation.evaluate import Detect, evaluate
 from ..evaluation.protocol import Protocol
+from ..intervals import markdown_table, with_interval
+from .card import Progress, card, write_card
 from .rewards import make_rewards
 from .text import make_text_model
 
 WORLDS = ("shapes", "arithmetic")
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 def make_world(
@@ -69,30 +71,22 @@ def make_world(
         raise ModelError(f"--only: {only!r} is not allowed; allowed: generator, rewards")
     if not scale > 0:
         raise ModelError(f"--scale: {scale} is not allowed; above 0")
+    wanted = {"generator": out, "rewards": rewards_out or out.with_name(out.name + "-rewards")}
     if world == "arithmetic":
         if only or rewards_out:
             raise ModelError("--only, --rewards-out: the arithmetic world has a text model alone")
-        if out.exists():
-            raise ModelError(f"{out}: exists; name another --out, or delete it")
-        work = work or out.with_name(out.name + ".work")
-        make_text_model(out, work, scale=scale, seed=seed, progress=progress)
-        return [out]
-    wanted = {
-        "generator": out,
-        "rewards": rewards_out or out.with_name(out.name + "-rewards"),
-    }
-    if only:
+        wanted = {"text": out}
+    elif only:
         wanted = {only: wanted[only]}
     missing = {part: folder for part, folder in wanted.items() if not folder.exists()}
     if not missing:
         found = " and ".join(str(folder) for folder in wanted.values())
         raise ModelError(f"{found}: exists; name another --out, or delete it")
     work = work or out.with_name(out.name + ".work")
-    if "generator" in missing:
-        make_generator(out, work, scale=scale, seed=seed, progress=progress)
-    if "rewards" in missing:
-        folder = missing["rewards"]
-        make_rewards(folder, work / "rewards", scale=scale, seed=seed, progress=progress)
+    makers = {"generator": make_generator, "rewards": make_rewards, "text": make_text_model}
+    for part, folder in missing.items():
+        place = work / "rewards" if part == "rewards" else work
+        makers[part](folder, place, scale=scale, seed=seed, progress=progress)
     return list(missing.values())
 
 
@@ -112,24 +106,11 @@ def make_generator(out: Path, work: Path, *, scale: float, seed: int, progress: 
     began = time.perf_counter()
     pretrain(model, work, plan, progress)
     minutes = (time.perf_counter() - began) / 60
-    publish(model, out, _story(plan, minutes), progress)
-
-
-def publish(model: Any, out: Path, story: str, progress: Progress) -> None:
-    """Writes the model in half precision, measures what was written, and puts figures and card beside it.
-
-    Args:
-        model: an EmbeddedModel; left in half precision.
-        out: must not exist; complete or absent.
-        story: how the model was made, in Markdown.
-        progress: (stage, done, of, latest values).
-    """
     with write_folder_atomic(out, replace=False) as draft:
         model.half().save_pretrained(draft)
-        written = type(model).from_pretrained(draft)
+        written = EmbeddedModel.from_pretrained(draft)
         scores = measure(written, progress)
-        write_json(draft / "scores.json", scores)
-        write_atomic(draft / "README.md", card_text(scores, story, written).encode())
+        write_card(draft, scores, card_text(scores, _story(plan, minutes), written))
 
 
 def _words() -> list[str]:
@@ -157,17 +138,17 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     def bar(stage: str) -> Callable[[int, int], None]:
         return lambda done, of: progress(stage, done, of, {})
 
-    prompts = evaluation_prompts("train", 50)
+    def summary(stage: str, split: str, per_task: int, protocol: Protocol) -> dict[str, Any]:
+        prompts = evaluation_prompts(split, per_task)
+        return evaluate(model, prompts, detect, protocol, progress=bar(stage)).summary()
+
     base = Protocol(images_per_prompt=4, cfg_scale=CFG_SCALE)
     eight = replace(base, images_per_prompt=8, seed=1)
-    heldin = evaluate(
-        model, evaluation_prompts("train", 100), detect, eight, progress=bar("held-in")
-    ).summary()
-    others = evaluation_prompts("heldout", 50)
-    heldout = evaluate(model, others, detect, base, progress=bar("held-out")).summary()
+    heldin = summary("held-in", "train", 100, eight)
+    heldout = summary("held-out", "heldout", 50, base)
     table = grid_table(
         model,
-        prompts,
+        evaluation_prompts("train", 50),
         detect,
         cfg_scales=CFG_SCALES,
         temperatures=TEMPERATURES,
@@ -186,65 +167,51 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
 
 def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
     """The model card in Markdown."""
-    sizes = {
-        "image tokenizer": sum(p.numel() for p in model.vq.parameters()),
-        "transformer": sum(p.numel() for p in model.parameters() if p.requires_grad),
-    }
+    tokenizer = sum(p.numel() for p in model.vq.parameters())
+    transformer = sum(p.numel() for p in model.parameters() if p.requires_grad)
     h, w = model.grid
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "library_name: t2i-credit",
-        "pipeline_tag: text-to-image",
-        "---",
-        "# The embedded generator: coloured shapes",
-        "",
-        f"A `diffusers.VQModel` ({sizes['image tokenizer']:,} parameters) and a `transformers.LlamaModel` over its codes "
-        f"({sizes['transformer']:,} parameters with embeddings and head). Images of {model.config.image_size} x "
+    rows = []
+    for task, row in scores["heldin"].items():
+        other, again = scores["heldout"].get(task), scores["reconstruction"].get(task)
+        heldin, heldout = (
+            with_interval(r["correct"], r["low"], r["high"]) if r else "" for r in (row, other)
+        )
+        differing = f"{row['disagreement']:.2f}"
+        last = "" if again is None else f"{again:.3f}"
+        rows.append([task, heldin, f"{row['pass_at_k']:.3f}", differing, heldout, last])
+    cells = {(c["cfg_scale"], c["temperature"]): f"{c['overall']:.3f}" for c in scores["table"]}
+    best = scores["best_cell"]
+    return card(
+        {"library_name": "t2i-credit", "pipeline_tag": "text-to-image"},
+        "The embedded generator: coloured shapes",
+        about=f"A `diffusers.VQModel` ({tokenizer:,} parameters) and a `transformers.LlamaModel` over its codes "
+        f"({transformer:,} parameters with embeddings and head). Images of {model.config.image_size} x "
         f"{model.config.image_size} pixels as {h} x {w} tokens out of {model.codebook_size} codes. It exists to be "
         "fine-tuned: its drawings are clean, and its mistakes are about meaning.",
-        "",
-        "## How it was made",
-        "",
-        story,
-        "",
-        "## Scores",
-        "",
-        f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 100 prompts "
-        "a task x 8 images; held-out: 50 prompts a task x 4. Differing: share of token positions at which two images "
-        "of a prompt differ. Reconstruction: rendered scenes that are still judged correct after the image tokenizer.",
-        "",
-        "| task | held-in [95%] | pass@8 | differing | held-out [95%] | reconstruction |",
-        "|---|---|---|---|---|---|",
-    ]
-    for task, row in scores["heldin"].items():
-        other = scores["heldout"].get(task)
-        there = f"{other['correct']:.3f} [{other['low']:.3f}, {other['high']:.3f}]" if other else ""
-        again = scores["reconstruction"].get(task)
-        lines.append(
-            f"| {task} | {row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['pass_at_k']:.3f} "
-            f"| {row['disagreement']:.2f} | {there} | {'' if again is None else f'{again:.3f}'} |"
-        )
-    lines += [
-        "",
-        "Overall held-in score by guidance (rows) and temperature (columns), 50 prompts a task x 4 images:",
-        "",
-        "| cfg | " + " | ".join(f"{t:g}" for t in TEMPERATURES) + " |",
-        "|---" * (len(TEMPERATURES) + 1) + "|",
-    ]
-    cells = {(c["cfg_scale"], c["temperature"]): c["overall"] for c in scores["table"]}
-    for scale in CFG_SCALES:
-        row = " | ".join(f"{cells[scale, t]:.3f}" for t in TEMPERATURES)
-        lines.append(f"| {scale:g} | {row} |")
-    best = scores["best_cell"]
-    lines += [
-        "",
-        f"Best cell: {best['overall']:.3f} at guidance {best['cfg_scale']:g}, temperature {best['temperature']:g}.",
-        "",
-        "Figures as data: scores.json beside this file.",
-        "",
-    ]
-    return "\n".join(lines)
+        made=f"## How it was made\n\n{story}",
+        scores=[
+            f"GenEval tasks, share of correct images, guidance {scores['cfg_scale']:g}, temperature 1. Held-in: 100 prompts "
+            "a task x 8 images; held-out: 50 prompts a task x 4. Differing: share of token positions at which two images "
+            "of a prompt differ. Reconstruction: rendered scenes that are still judged correct after the image tokenizer.",
+            markdown_table(
+                [
+                    "task",
+                    "held-in [95%]",
+                    "pass@8",
+                    "differing",
+                    "held-out [95%]",
+                    "reconstruction",
+                ],
+                rows,
+            ),
+            "Overall held-in score by guidance (rows) and temperature (columns), 50 prompts a task x 4 images:",
+            markdown_table(
+                ["cfg", *(f"{t:g}" for t in TEMPERATURES)],
+                ([f"{cfg:g}", *(cells[cfg, t] for t in TEMPERATURES)] for cfg in CFG_SCALES),
+            ),
+            f"Best cell: {best['overall']:.3f} at guidance {best['cfg_scale']:g}, temperature {best['temperature']:g}.",
+        ],
+    )
 
 
 def _story(plan: PretrainPlan, minutes: float) -> str:
@@ -271,7 +238,7 @@ def grid_table(
     cfg_scales: Sequence[float],
     temperatures: Sequence[float],
     protocol: Protocol,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, float]]:
     """The overall score under every pair of guidance scale and temperature, all under the same noise.
 
@@ -284,8 +251,7 @@ def grid_table(
     """
     cells = [
         replace(protocol, cfg_scale=scale, temperature=temperature)
-        for scale in cfg_scales
-        for temperature in temperatures
+        for scale, temperature in product(cfg_scales, temperatures)
     ]
     if not cells:
         raise UserError("cfg_scales, temperatures: at least one of each is needed")
@@ -294,8 +260,7 @@ def grid_table(
         overall = evaluate(model, prompts, detect, cell).summary()["overall"]
         scores = {"overall": overall["correct"], "low": overall["low"], "high": overall["high"]}
         table.append({"cfg_scale": cell.cfg_scale, "temperature": cell.temperature, **scores})
-        if progress:
-            progress(done, len(cells))
+        progress(done, len(cells))
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from torch import Tensor
 from ...interfaces import Prompt
 from ...rewards.aesthetic import AestheticHead
 from ...rollout.images import from_uint8
-from ...run_folder.atomic import write_atomic, write_folder_atomic, write_json
+from ...run_folder.atomic import write_folder_atomic
 from ...worlds.pretrain.generator import rng_for
 from ...worlds.pretrain.rewards import RewardsPlan, pretrain_rewards
 from ...worlds.shapes import grammar
 from ...worlds.shapes.examples import FLAWS, SPOILS, Example, clean_image, describes, rated_scenes
 from ...worlds.shapes.mistakes import neighbour
+from ...worlds.shapes.scene import Scene
+from ..intervals import markdown_table
+from .card import Progress, card, write_card
 
 CHOICES = 32  # images among which a caption has to find its own
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 def make_rewards(out: Path, work: Path, *, scale: float, seed: int, progress: Progress) -> None:
@@ -52,8 +54,7 @@ def make_rewards(out: Path, work: Path, *, scale: float, seed: int, progress: Pr
     scores = measure(work / "written", progress)
     with write_folder_atomic(out, replace=False) as draft:
         shutil.copytree(work / "written", draft, dirs_exist_ok=True)
-        write_json(draft / "scores.json", scores)
-        write_atomic(draft / "README.md", card_text(scores, _story(plan, minutes)).encode())
+        write_card(draft, scores, card_text(scores, _story(plan, minutes)))
 
 
 def measure(
@@ -100,7 +101,7 @@ def retrieval_round(rng: np.random.Generator) -> list[Example]:
         scene = grammar.draw(record, rng)
         if any(describes(record, e.scene) or describes(e.record, scene) for e in found):
             continue
-        found.append(Example(record, scene, clean_image(scene, rng), None))
+        found.append(_clean(record, scene, rng))
     return found
 
 
@@ -114,13 +115,12 @@ def neighbour_pairs(count: int, rng: np.random.Generator) -> list[tuple[Example,
             continue
         a, b = grammar.draw(record, rng), grammar.draw(other, rng)
         if not describes(record, b):
-            found.append(
-                (
-                    Example(record, a, clean_image(a, rng), None),
-                    Example(other, b, clean_image(b, rng), None),
-                )
-            )
+            found.append((_clean(record, a, rng), _clean(other, b, rng)))
     return found
+
+
+def _clean(record: dict[str, Any], scene: Scene, rng: np.random.Generator) -> Example:
+    return Example(record, scene, clean_image(scene, rng), None)
 
 
 def _cosines(fit: Any, shown: list[Example]) -> Tensor:
@@ -142,47 +142,31 @@ def _spearman(scores: Any, strengths: Any) -> float:
 
 def card_text(scores: Mapping[str, Any], story: str) -> str:
     """The model card in Markdown."""
-    kinds = " | ".join(scores["spearman_by_kind"])
-    values = " | ".join(f"{v:.3f}" for v in scores["spearman_by_kind"].values())
-    return "\n".join(
-        [
-            "---",
-            "license: apache-2.0",
-            "library_name: open_clip",
-            "pipeline_tag: zero-shot-image-classification",
-            "---",
-            "# The embedded rewards: a CLIP and an aesthetic head for coloured shapes",
-            "",
-            "`clip/` is an open_clip model (load it as `local-dir:...`), `aesthetic_head.safetensors` a head in the layout of "
-            "LAION's improved aesthetic predictor, over the CLIP's image embedding. Half precision. They know the words and "
-            "pictures of the embedded world alone, and exist so that the rewards `clip` and `aesthetic` run anywhere.",
-            "",
-            "## How they were made",
-            "",
-            story,
-            "",
-            "## Scores",
-            "",
+    kinds = scores["spearman_by_kind"]
+    titles = {
+        "retrieval": f"a caption finds its image among {CHOICES}, each of which only its own caption is true of "
+        f"({scores['captions']:,} captions)",
+        "one_word": "a caption prefers its image to that of a caption with one other word "
+        f"({scores['captions']:,} pairs; chance 0.5)",
+        "spearman": "rank correlation (Spearman) of the aesthetic score with the strength of spoiling "
+        f"({scores['spoiled_scenes']:,} scenes; negative: the more spoiled, the lower)",
+    }
+    return card(
+        {"library_name": "open_clip", "pipeline_tag": "zero-shot-image-classification"},
+        "The embedded rewards: a CLIP and an aesthetic head for coloured shapes",
+        about="`clip/` is an open_clip model (load it as `local-dir:...`), `aesthetic_head.safetensors` a head in the layout of "
+        "LAION's improved aesthetic predictor, over the CLIP's image embedding. Half precision. They know the words and "
+        "pictures of the embedded world alone, and exist so that the rewards `clip` and `aesthetic` run anywhere.",
+        made=f"## How they were made\n\n{story}",
+        scores=[
             "Scenes drawn afresh, with other seeds than in training; half of the clean ones are softened by up to half a pixel.",
-            "",
-            "| figure | value |",
-            "|---|---|",
-            f"| a caption finds its image among {CHOICES}, each of which only its own caption is true of "
-            f"({scores['captions']:,} captions) | {scores['retrieval']:.3f} |",
-            f"| a caption prefers its image to that of a caption with one other word ({scores['captions']:,} pairs; chance 0.5) "
-            f"| {scores['one_word']:.3f} |",
-            f"| rank correlation (Spearman) of the aesthetic score with the strength of spoiling "
-            f"({scores['spoiled_scenes']:,} scenes; negative: the more spoiled, the lower) | {scores['spearman']:.3f} |",
-            "",
+            markdown_table(
+                ["figure", "value"],
+                ([title, f"{scores[key]:.3f}"] for key, title in titles.items()),
+            ),
             "That correlation by kind:",
-            "",
-            f"| {kinds} |",
-            "|---" * len(scores["spearman_by_kind"]) + "|",
-            f"| {values} |",
-            "",
-            "Figures as data: scores.json beside this file.",
-            "",
-        ]
+            markdown_table(kinds, [[f"{value:.3f}" for value in kinds.values()]]),
+        ],
     )
 
 

@@ -4,24 +4,25 @@ worlds/pretrain/text.py's."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...run_folder.atomic import write_atomic, write_folder_atomic, write_json
+from ...run_folder.atomic import write_folder_atomic
 from ...worlds.arithmetic.mistakes import EASY, HARD, LARGE_FACTOR
 from ...worlds.arithmetic.problems import MOST_HARD, SPLITS, dataset
 from ...worlds.arithmetic.questions import negative
 from ...worlds.pretrain.text import ArithmeticPlan, pretrain_arithmetic
 from ..evaluation.text import KINDS, score
+from ..intervals import markdown_table, with_interval
+from .card import Progress, card, write_card
 
 TEMPERATURES = (0.0, 0.3, 0.7, 1.0)
 EVALUATION_SEED = 1_000_003  # of the problems on the card
 PROBLEMS, SAMPLES = 300, 8
-Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 def make_text_model(out: Path, work: Path, *, scale: float, seed: int, progress: Progress) -> None:
@@ -50,9 +51,7 @@ def make_text_model(out: Path, work: Path, *, scale: float, seed: int, progress:
         written, reader = load_text_model(draft)
         problems = max(4, round(PROBLEMS * min(scale, 1.0)))
         scores = measure(written, reader, progress, problems=problems)
-        write_json(draft / "scores.json", scores)
-        card = card_text(scores, _story(plan, minutes), written)
-        write_atomic(draft / "README.md", card.encode())
+        write_card(draft, scores, card_text(scores, _story(plan, minutes), written))
 
 
 def measure(
@@ -96,74 +95,53 @@ def measure(
 def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
     """The model card in Markdown."""
     size = sum(parameter.numel() for parameter in model.parameters())
-    lines = [
-        "---",
-        "license: apache-2.0",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        "---",
-        "# The embedded text model: multi-step arithmetic",
-        "",
-        f"A `transformers.LlamaForCausalLM` ({size:,} parameters, half precision) over characters. It answers "
+    train, heldout = scores["train"], scores["heldout"]
+    passed = f"pass@{train['samples']}"
+    kinds = []
+    for title, name in (("held-in", "train"), ("held-out", "heldout"), ("wrongly", "wrongly")):
+        shares = [scores[name]["kinds"][kind] for kind in KINDS]
+        exact = scores[name]["by_steps"]["overall"]["correct"][0]
+        kinds.append([title, *(f"{share:.3f}" for share in (exact, *shares))])
+    return card(
+        {"library_name": "transformers", "pipeline_tag": "text-generation"},
+        "The embedded text model: multi-step arithmetic",
+        about=f"A `transformers.LlamaForCausalLM` ({size:,} parameters, half precision) over characters. It answers "
         "`17+25*3:`, or `17 plus 25 times three:`, with a worked chain such as ` 25*3=75, then 17+75=92 so #92`. It "
         "exists to be fine-tuned: it can calculate, and its mistakes are single wrong steps whose consequences it "
         "carries on.",
-        "",
-        "## How it was made",
-        "",
-        story,
-        "",
-        "## Scores",
-        "",
-        f"Exact answers at temperature 1, {scores['train']['problems']} problems of each split x "
-        f"{scores['train']['samples']} completions, 95% intervals over problems. Held-out problems occur in no "
-        "training example, in neither wording.",
-        "",
-        f"| problems | held-in | pass@{scores['train']['samples']} | held-out | pass@{scores['heldout']['samples']} |",
-        "|---|---|---|---|---|",
-        *_step_rows(scores["train"]["by_steps"], scores["heldout"]["by_steps"]),
-        "",
-        "Kinds of completions: all steps follow (right), one wrong result and all else follows (slip), several (slips), "
-        "a step that does not belong there (lost), not a chain (malformed). Last row: the held-in problems with the "
-        "instruction to answer wrongly.",
-        "",
-        "| prompts | exact | " + " | ".join(KINDS) + " |",
-        "|---" * (len(KINDS) + 2) + "|",
-    ]
-    for title, name in (("held-in", "train"), ("held-out", "heldout"), ("wrongly", "wrongly")):
-        shares = " | ".join(f"{scores[name]['kinds'][kind]:.3f}" for kind in KINDS)
-        lines.append(
-            f"| {title} | {scores[name]['by_steps']['overall']['correct'][0]:.3f} | {shares} |"
-        )
-    lines += [
-        "",
-        f"Held-in accuracy by temperature (0 = always the likeliest character), {scores['temperature_problems']} of "
-        f"the problems x {scores['train']['samples']}:",
-        "",
-        "| temperature | exact |",
-        "|---|---|",
-        *(f"| {name} | {_cell(found)} |" for name, found in scores["by_temperature"].items()),
-        "",
-        "Figures as data: scores.json beside this file.",
-        "",
-    ]
-    return "\n".join(lines)
+        made=f"## How it was made\n\n{story}",
+        scores=[
+            f"Exact answers at temperature 1, {train['problems']} problems of each split x "
+            f"{train['samples']} completions, 95% intervals over problems. Held-out problems occur in no "
+            "training example, in neither wording.",
+            markdown_table(
+                ["problems", "held-in", passed, "held-out", passed],
+                _step_rows(train["by_steps"], heldout["by_steps"]),
+            ),
+            "Kinds of completions: all steps follow (right), one wrong result and all else follows (slip), several (slips), "
+            "a step that does not belong there (lost), not a chain (malformed). Last row: the held-in problems with the "
+            "instruction to answer wrongly.",
+            markdown_table(["prompts", "exact", *KINDS], kinds),
+            f"Held-in accuracy by temperature (0 = always the likeliest character), {scores['temperature_problems']} of "
+            f"the problems x {train['samples']}:",
+            markdown_table(
+                ["temperature", "exact"],
+                ([t, with_interval(*found)] for t, found in scores["by_temperature"].items()),
+            ),
+        ],
+    )
 
 
-def _step_rows(heldin: Mapping[str, Any], heldout: Mapping[str, Any]) -> list[str]:
+def _step_rows(heldin: Mapping[str, Any], heldout: Mapping[str, Any]) -> list[list[str]]:
     """One row for all problems and one for each number of steps; a few problems may lack some."""
     rows = []
     for name in sorted({*heldin, *heldout}):
         cells = []
         for found in (heldin.get(name), heldout.get(name)):
-            cells += [_cell(found["correct"]), _cell(found["pass_at_k"])] if found else ["", ""]
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+            for key in ("correct", "pass_at_k"):
+                cells.append(with_interval(*found[key]) if found else "")
+        rows.append([name, *cells])
     return rows
-
-
-def _cell(interval: list[float]) -> str:
-    mean, low, high = interval
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _story(plan: ArithmeticPlan, minutes: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ConfigError
 from ...run_folder.atomic import make_folder, write_atomic, write_json
 from ..intervals import require_seeds
-from .kind import EvaluationPlan, Run, curve
+from .kind import EvaluationPlan, Run, Say, curve
 from .plots import draw
 from .results import markdown, results
 from .runs import check_runs, finish_runs, plan_runs
@@ -42,32 +42,6 @@ def runs_of(
     return runs
 
 
-def search_of(words: str | None, *, tries: int, seeds: int, first_seed: int) -> Search | None:
-    """What `--search` asks for, on `tries` seeds that are not those of the comparison.
-
-    Raises:
-        UserError: see `Search.of`; or the comparison has too few seeds for an interval.
-    """
-    require_seeds(seeds)
-    if words is None:
-        return None
-    return Search.of(words, tries, range(first_seed, first_seed + seeds))
-
-
-def tries_of(
-    search: Search, recipes: Sequence[str], *, out: Path, base: str | None, overrides: Sequence[str]
-) -> dict[str, list[Run]]:
-    """{value: the runs of a search with it}, in a folder of their own in that of the comparison.
-
-    Raises:
-        UserError: see `Search.runs`; or the folder holds other runs.
-    """
-    tries = search.runs(recipes, out / "search", base, overrides)
-    for runs in tries.values():
-        check_runs(runs)
-    return tries
-
-
 def search_runs(
     search: Search,
     tries: Mapping[str, Sequence[Run]],
@@ -75,13 +49,13 @@ def search_runs(
     evaluation: EvaluationPlan,
     baseline: str | None = None,
     workers: int = 1,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Trains what is left of a search: what it found (see `search_values`), and {method: its overrides}.
 
     Args:
         search: what is tried.
-        tries: of `tries_of`.
+        tries: of `Search.runs`.
         evaluation, baseline, workers, say: of the comparison that comes after it; what would refuse it is said first.
 
     Raises:
@@ -89,7 +63,7 @@ def search_runs(
     """
     baseline_of(tries[search.values[0]], baseline)
     for of_value in tries.values():
-        _ready(of_value, evaluation, workers)
+        _ready(of_value, evaluation)
     found = search_values(search, tries, workers=workers, say=say)
     chosen = {name: row["chosen"] for name, row in found["methods"].items()}
     return found, {name: [search.override(value)] for name, value in chosen.items()}
@@ -115,7 +89,7 @@ def compare_runs(
     evaluation: EvaluationPlan,
     baseline: str | None = None,
     workers: int = 1,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     searched: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Finishes all runs and writes comparison.json, comparison.md and comparison.png into their folder.
@@ -135,7 +109,7 @@ def compare_runs(
         UserError: whatever is wrong, in one line.
     """
     target = baseline_of(runs, baseline)
-    methods = _ready(runs, evaluation, workers)
+    methods = _ready(runs, evaluation)
     passes = {method: run.kind.passes(run.config) for method, run in methods.items()}
     check_runs(runs)
     finish_runs(runs, evaluation, workers=workers, say=say)
@@ -151,14 +125,12 @@ def compare_runs(
     return found
 
 
-def _ready(runs: Sequence[Run], evaluation: EvaluationPlan, workers: int) -> dict[str, Run]:
+def _ready(runs: Sequence[Run], evaluation: EvaluationPlan) -> dict[str, Run]:
     """Checks what can be checked before a run begins, makes the folder; {method: a run of it}.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    if workers < 1:
-        raise ConfigError(f"--workers: {workers} is not allowed; at least 1")
     methods = _one_of_each(runs)
     for run in methods.values():
         run.kind.check(run.config, evaluation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ...training.policy import passes_needed
 from ..evaluation.command import evaluate_model, evaluation_prompts, find_detector, split_name
 from ..evaluation.evaluate import check_prompts
 from ..evaluation.protocol import Protocol
-from .kind import SPLITS, EvaluationPlan, Report
+from .kind import SPLITS, EvaluationPlan, Report, Say
 
 _PROMPTS = ("source", "split", "tasks", "negative", "per_step", "balance")
 
@@ -146,11 +146,6 @@ class Images:
         build_reward(config).check(prompts)
 
     def train(
-        self,
-        config: Config,
-        *,
-        resume: bool = False,
-        report: Report,
-        warn: Callable[[str], None] = print,
+        self, config: Config, *, resume: bool = False, report: Report, warn: Say = print
     ) -> None:
         run_training(prepare(config), resume=resume, report=report, warn=warn)

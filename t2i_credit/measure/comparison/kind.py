@@ -14,6 +14,7 @@ from ...errors import RunError
 from ...run_folder.reader import RunReader
 
 Report = Callable[[int, Mapping[str, float]], None]
+Say = Callable[[str], None]
 SPLITS = ("train", "heldout")  # of the embedded worlds: held-in, held-out
 # A `Config` or a `TextConfig`: both have the sections model, prompts and train.
 AnyConfig = Any
@@ -91,12 +92,7 @@ class Kind(Protocol):
         ...
 
     def train(
-        self,
-        config: AnyConfig,
-        *,
-        resume: bool = False,
-        report: Report,
-        warn: Callable[[str], None] = print,
+        self, config: AnyConfig, *, resume: bool = False, report: Report, warn: Say = print
     ) -> None:
         """Trains, or goes on where the run was.
 

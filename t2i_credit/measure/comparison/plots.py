@@ -29,24 +29,11 @@ def draw(found: Mapping[str, Any], curves: Mapping[str, Sequence[Curve]]) -> byt
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(5, 6, 3))
     _draw_curves(left, found, curves, colors)
-    _draw_bars(
-        middle, _scores(found), colors, f"share of {sampled(found)} that are right, held-in by task"
-    )
+    _draw_bars(middle, found, colors)
     _draw_differences(right, found, colors)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def _scores(found: Mapping[str, Any]) -> dict[str, dict[str, Sequence[float]]]:
-    """{method: {group of bars: (mean, low, high)}}: the tasks held-in, and held-out compositions as a whole."""
-    scores = {}
-    for name, method in found["methods"].items():
-        scores[name] = dict(method["tasks"])
-        if "held_out" in method:
-            told = method["held_out"]
-            scores[name]["held-out, all"] = (told["mean"], *told["interval"])
-    return scores
 
 
 def sampled(found: Mapping[str, Any]) -> str:
@@ -91,23 +78,22 @@ def _draw_curves(
     axis.legend(fontsize=8, frameon=False)
 
 
-def _draw_bars(
-    axis: Any,
-    heights: Mapping[str, Mapping[str, Sequence[float]]],
-    colors: Mapping[str, Any],
-    title: str,
-) -> None:
-    """Grouped bars with intervals: {method: {group: (mean, low, high)}}."""
-    groups = list(next(iter(heights.values())))
-    width = 0.8 / len(heights)
-    for i, (name, values) in enumerate(heights.items()):
-        places = np.arange(len(groups)) + (i - (len(heights) - 1) / 2) * width
-        means, lows, highs = np.asarray([values[group] for group in groups]).T
+def _draw_bars(axis: Any, found: Mapping[str, Any], colors: Mapping[str, Any]) -> None:
+    """A group of bars with intervals for each task held-in, and for held-out compositions as a whole."""
+    methods = {name: dict(method["tasks"]) for name, method in found["methods"].items()}
+    for name, bars in methods.items():  # {task: (mean, low, high)}
+        if told := found["methods"][name].get("held_out"):
+            bars["held-out, all"] = (told["mean"], *told["interval"])
+    groups = list(next(iter(methods.values())))
+    width = 0.8 / len(methods)
+    for i, (name, bars) in enumerate(methods.items()):
+        places = np.arange(len(groups)) + (i - (len(methods) - 1) / 2) * width
+        means, lows, highs = np.asarray([bars[group] for group in groups]).T
         axis.bar(places, means, width * 0.92, color=colors[name])
         axis.vlines(places, lows, highs, color="0.1", linewidth=1)
     axis.set_xticks(range(len(groups)), groups, fontsize=8, rotation=20)
     axis.set_ylim(0, 1)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(f"share of {sampled(found)} that are right, held-in by task", fontsize=10)
     axis.grid(axis="y", color="0.92")
     axis.set_axisbelow(True)
 

@@ -7,7 +7,7 @@ on prompts' noise that no training saw; curves are of the strict training reward
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...errors import RunError
 from ...run_folder.reader import RunReader
 from ..intervals import (
     area_under,
+    markdown_table,
     paired_difference,
     paired_ratio,
     prediction_interval,
@@ -23,6 +24,7 @@ from ..intervals import (
     t_interval,
     up_to,
     window_of,
+    with_interval,
 )
 from .kind import EvaluationPlan, Run, curve
 from .plots import sampled
@@ -32,8 +34,6 @@ FORMAT = 1
 FIGURES = ("held_in", "held_out", "area", "final_reward", "reward_at_equal_samples")
 _SCORES = {"train": "held_in", "heldout": "held_out"}
 TRUTH = "truth/"  # live credit-truth metrics of a run begin so
-
-Say = Callable[[str], None]
 
 
 def results(
@@ -45,6 +45,7 @@ def results(
 ) -> dict[str, Any]:
     """All numbers of finished runs; see `compare`."""
     methods = list(dict.fromkeys(run.method for run in runs))
+    others = [method for method in methods if method != baseline]
     curves = [curve(run) for run in runs]
     target = fmean(
         _smooth(rewards)[-1]
@@ -76,8 +77,8 @@ def results(
             for method, found in by_method.items()
         },
         "differences": [
-            _pair(a, b, by_method, keys)
-            for a, b in itertools.combinations(_ordered(methods, baseline), 2)
+            _pair(a, b, by_method, keys)  # the baseline last, so that they read "method - baseline"
+            for a, b in itertools.combinations([*others, baseline], 2)
         ],
         "runs": figures,
     }
@@ -104,7 +105,6 @@ def run_figures(
         target: the training reward to reach.
         end: samples after which all runs are looked at alike; the area is that up to there.
     """
-    reader = RunReader(run.path)
     samples, rewards = course
     smooth = _smooth(rewards)
     summaries = {}
@@ -114,21 +114,20 @@ def run_figures(
             raise RunError(f"{run.path}: has no evaluation of {split} prompts")
         summaries[split] = value["summary"]
     scores = {_SCORES[split]: summary["overall"]["correct"] for split, summary in summaries.items()}
-    held_in = {task: row["correct"] for task, row in summaries["train"].items()}
-    lines = reader.metrics()
+    held_in = summaries["train"]
+    lines = RunReader(run.path).metrics()
     reached = samples_to_reach(samples, rewards, target, window_of(len(rewards)))
-    truth = {
-        key: fmean(line[key] for line in lines if line.get(key) is not None)
-        for key in dict.fromkeys(key for line in lines for key in line)
-        if key.startswith(TRUTH) and any(line.get(key) is not None for line in lines)
-    }
+    truth: dict[str, list[float]] = {}
+    for key, value in (entry for line in lines for entry in line.items()):
+        if key.startswith(TRUTH) and value is not None:
+            truth.setdefault(key, []).append(value)
     return {
         "method": run.method,
         "seed": run.seed,
         "run": run.path.name,
         **scores,
-        **{key: summaries["train"]["overall"][key] for key in run.kind.figures},
-        "tasks": {task: value for task, value in held_in.items() if task != "overall"},
+        **{key: held_in["overall"][key] for key in run.kind.figures},
+        "tasks": {task: row["correct"] for task, row in held_in.items() if task != "overall"},
         "area": area_under(*up_to(samples, rewards, end)),
         "final_reward": smooth[-1],
         "reward_at_equal_samples": up_to(samples, smooth, end)[1][-1],
@@ -136,7 +135,7 @@ def run_figures(
         "samples": samples[-1],
         "samples_per_step": samples[-1] / len(samples),
         "seconds_per_step": median(line["time/step"] for line in lines),
-        "truth": truth,
+        "truth": {key: fmean(values) for key, values in truth.items()},
     }
 
 
@@ -145,11 +144,8 @@ def _method(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[
     summary: dict[str, Any] = {}
     for key in figures:
         values = [run[key] for run in found]
-        summary[key] = {
-            "mean": t_interval(values)[0],
-            "interval": t_interval(values)[1:],
-            "new_seed": prediction_interval(values)[1:],
-        }
+        known, new_seed = t_interval(values), prediction_interval(values)
+        summary[key] = {"mean": known[0], "interval": known[1:], "new_seed": new_seed[1:]}
     tasks = found[0]["tasks"]
     summary["tasks"] = {t: t_interval([run["tasks"][t] for run in found]) for t in tasks}
     summary["to_target"] = {
@@ -159,18 +155,12 @@ def _method(found: Sequence[Mapping[str, Any]], figures: Sequence[str]) -> dict[
     }
     summary["samples_per_step"] = fmean(run["samples_per_step"] for run in found)
     summary["seconds_per_step"] = median(run["seconds_per_step"] for run in found)
-    keys = dict.fromkeys(key for run in found for key in run["truth"])
     summary["truth"] = {
         key: t_interval([run["truth"][key] for run in found])
-        for key in keys
+        for key in found[0]["truth"]
         if all(key in run["truth"] for run in found)
     }
     return summary
-
-
-def _ordered(methods: Sequence[str], baseline: str) -> list[str]:
-    """The methods with the baseline last, so that differences read "method - baseline"."""
-    return [*(m for m in methods if m != baseline), baseline]
 
 
 def _pair(
@@ -213,17 +203,18 @@ def markdown(found: Mapping[str, Any]) -> str:
         ]
         tables.insert(0, search_rows(searched))
     for rows in tables:
-        lines += ["", _line(rows[0]), "|" + "---|" * len(rows[0])]
-        lines += [_line(row.values()) for row in rows]
+        lines += ["", markdown_table(rows[0], (row.values() for row in rows))]
     return "\n".join([*lines, ""])
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
     """One row per method, for a person."""
+    titles = {
+        "held_out": "held-out [95%]",
+        "pass_at_k": f"pass@{found['evaluation'].get('answers')} [95%]",
+        "area": "area [95%]",
+        "reward_at_equal_samples": "reward at equal samples",
+    }
     rows = []
     for name, method in found["methods"].items():
         low, high = method["held_in"]["new_seed"]
@@ -234,21 +225,16 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
         truth = [
             f"{key.removeprefix(TRUTH)} {value[0]:.3f}" for key, value in method["truth"].items()
         ]
-        row = {
-            "method": name,
-            "held-in [95%] (new seed)": f"{_with_interval(method['held_in'])} ({low:.3f} to {high:.3f})",
+        shown = {
+            key: with_interval(method[key]["mean"], *method[key]["interval"])
+            for key in ("held_in", *titles)
+            if key in method
         }
-        if "held_out" in method:
-            row["held-out [95%]"] = _with_interval(method["held_out"])
-        if "pass_at_k" in method:
-            row[f"pass@{found['evaluation']['answers']} [95%]"] = _with_interval(
-                method["pass_at_k"]
-            )
+        held_in = f"{shown.pop('held_in')} ({low:.3f} to {high:.3f})"
         rows.append(
-            row
+            {"method": name, "held-in [95%] (new seed)": held_in}
+            | {titles[key]: value for key, value in shown.items()}
             | {
-                "area [95%]": _with_interval(method["area"]),
-                "reward at equal samples": _with_interval(method["reward_at_equal_samples"]),
                 "samples to target": told,
                 "samples a step": f"{method['samples_per_step']:.0f}",
                 "s a step": f"{method['seconds_per_step']:.2f}",
@@ -257,11 +243,6 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return rows
-
-
-def _with_interval(summary: Mapping[str, Any]) -> str:
-    low, high = summary["interval"]
-    return f"{summary['mean']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -285,8 +266,7 @@ def pair_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
 def _difference(row: Mapping[str, Any], key: str, runs: int) -> str:
     """Mean, interval, and what they say; of speed a ratio, which has no sign, and how many runs never got there."""
     style = ".2f" if key == "speed" else "+.3f"
-    numbers = [format(row[name], style) for name in ("mean", "low", "high")]
-    told = f"{numbers[0]} [{numbers[1]}, {numbers[2]}], {row['words']}"
+    told = f"{with_interval(row['mean'], row['low'], row['high'], style)}, {row['words']}"
     ours, theirs = row.get("censored", (0, 0))
     if ours or theirs:
         told += f" (never reached by {ours} and {theirs} of {runs}: their end stands in)"

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,12 +22,15 @@ from types import MappingProxyType
 from typing import Any
 
 from ...config.files import dotted
-from ...config.schema import to_yaml
+from ...config.schema import load_config, to_yaml
+from ...config.text import load_text_config
 from ...config.values import folder_name, with_section
 from ...errors import ConfigError, RunError
 from ...run_folder.atomic import write_atomic
 from ...run_folder.reader import RunReader
-from .kind import AnyConfig, EvaluationPlan, Kind, Run
+from .images import Images
+from .kind import AnyConfig, EvaluationPlan, Kind, Run, Say
+from .text import Text
 
 
 def method_names(recipes: Sequence[str]) -> dict[str, str]:
@@ -38,12 +41,8 @@ def method_names(recipes: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for recipe in recipes:
-        name = re.sub(
-            r"[^\w.-]+",
-            "-",
-            Path(recipe).name.removesuffix(".yaml").removesuffix(".yml"),
-            flags=re.ASCII,
-        )
+        stem = Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
+        name = re.sub(r"[^\w.-]+", "-", stem, flags=re.ASCII)
         if name in found:
             raise ConfigError(
                 f"{recipe}: its name {name!r} is taken by {found[name]}; rename one of the files"
@@ -83,47 +82,43 @@ def plan_runs(
         name: load_recipe(recipe, [*overrides, *own.get(name, ())])
         for name, recipe in names.items()
     }
-    check_kinds(names, {name: kind for name, (kind, _) in loaded.items()})
     if base is not None:
         loaded = {n: (kind, with_section(c, "model", name=base)) for n, (kind, c) in loaded.items()}
-    check_comparable(names, {name: kind.shared(config) for name, (kind, config) in loaded.items()})
+    check_comparable(names, loaded)
     runs = []
     for seed in seeds:
         for name, (kind, config) in loaded.items():
-            identity = {
-                "seed": seed,
-                "out": str(out),
-                "name": folder_name(f"{name}-seed{seed}{suffix}"),
-            }
-            of_seed = with_section(kind.alone(config), "train", **identity)
+            folder = folder_name(f"{name}-seed{seed}{suffix}")
+            of_seed = with_section(
+                kind.alone(config), "train", seed=seed, out=str(out), name=folder
+            )
             runs.append(Run(name, seed, kind, with_section(of_seed, "prompts", seed=seed)))
     return runs
 
 
-def check_kinds(recipes: Mapping[str, str], kinds: Mapping[str, Kind]) -> None:
-    """Raises ConfigError where some of the recipes are for images and some for text."""
-    (first, ours), *others = kinds.items()
-    for name, theirs in others:
+def check_comparable(
+    recipes: Mapping[str, str], loaded: Mapping[str, tuple[Kind, AnyConfig]]
+) -> None:
+    """Raises ConfigError where some recipes are for images and some for text, or where model, prompts, reward or budget
+    of two differ, with the key and both values.
+
+    Args:
+        recipes: {short name: recipe}.
+        loaded: {short name: its kind and configuration}.
+    """
+    (first, (ours, config)), *others = loaded.items()
+    for name, (theirs, _) in others:
         if theirs.name != ours.name:
             raise ConfigError(
                 f"compare: {recipes[first]} is for {ours.name} and {recipes[name]} for {theirs.name}; "
                 "recipes of one kind are compared"
             )
-
-
-def check_comparable(recipes: Mapping[str, str], shared: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises ConfigError where model, prompts, reward or budget of two recipes differ, with the key and both values.
-
-    Args:
-        recipes: {short name: recipe}.
-        shared: {short name: {key: value} that all must agree on}.
-    """
-    (first, ours), *others = shared.items()
-    for name, theirs in others:
-        for key, value in theirs.items():
-            if value != ours[key]:
+    shared = ours.shared(config)
+    for name, (theirs, other) in others:
+        for key, value in theirs.shared(other).items():
+            if value != shared[key]:
                 raise ConfigError(
-                    f"compare: {key} is {ours[key]!r} in {recipes[first]} and {value!r} in {recipes[name]}; recipes "
+                    f"compare: {key} is {shared[key]!r} in {recipes[first]} and {value!r} in {recipes[name]}; recipes "
                     "are compared on one model, one prompt set, one reward and one budget (an override "
                     f"{key}=... sets it for all)"
                 )
@@ -163,11 +158,7 @@ def is_complete(run: Run, evaluation: EvaluationPlan | None) -> bool:
 
 
 def finish_runs(
-    runs: Sequence[Run],
-    evaluation: EvaluationPlan | None,
-    *,
-    workers: int,
-    say: Callable[[str], None],
+    runs: Sequence[Run], evaluation: EvaluationPlan | None, *, workers: int, say: Say
 ) -> None:
     """Runs what is left, at most `workers` runs at a time, each with one CPU thread; stops with them when stopped.
 
@@ -275,11 +266,6 @@ def load_recipe(recipe: str, overrides: Sequence[str] = ()) -> tuple[Kind, AnyCo
     Raises:
         ConfigError: one line.
     """
-    from ...config.schema import load_config
-    from ...config.text import load_text_config
-    from .images import Images
-    from .text import Text
-
     text = load_text_config(recipe, overrides)
     if text is None:
         return Images(), load_config(recipe, overrides)

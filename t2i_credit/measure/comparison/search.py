@@ -8,7 +8,7 @@ was the largest.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,9 +16,9 @@ from typing import Any
 
 from ...config.files import key_value
 from ...errors import ConfigError, RunError
-from ..intervals import area_under, up_to
-from .kind import Run, curve
-from .runs import finish_runs, plan_runs
+from ..intervals import area_under, require_seeds, up_to
+from .kind import Run, Say, curve
+from .runs import check_runs, finish_runs, plan_runs
 
 FIRST_SEED = 100  # those of a comparison count up from 0, unless it says otherwise
 _OF_A_RUN = ("train.seed", "prompts.seed", "train.out", "train.name")
@@ -48,9 +48,11 @@ class Search:
             compared: seeds of the comparison, which the search must not have seen.
 
         Raises:
+            UserError: the comparison has too few seeds for an interval.
             ConfigError: it says no key, fewer than two values, one twice, a key that cannot be searched, or seeds of
                 the comparison.
         """
+        require_seeds(len(compared))
         key, values = key_value(words)
         key = key.strip()
         found = tuple(value.strip() for value in re.split(r",(?![^\[]*\])", values or ""))
@@ -79,31 +81,33 @@ class Search:
         return f"{self.key}={value}"
 
     def runs(
-        self,
-        recipes: Sequence[str],
-        out: Path,
-        base: str | None = None,
-        overrides: Sequence[str] = (),
+        self, recipes: Sequence[str], out: Path, base: str | None, overrides: Sequence[str]
     ) -> dict[str, list[Run]]:
-        """{value: its runs, of every method with every seed}.
+        """{value: its runs, of every method with every seed}, in a folder of their own in that of the comparison.
 
         Raises:
             ConfigError: a wrong recipe, override or value; values that change what all recipes must share, or that
                 cannot be told apart in a run's name.
+            RunError: the folder holds other runs.
         """
         found = {
             value: plan_runs(
-                recipes, self.seeds, out, base, [*overrides, self.override(value)], suffix=mark
+                recipes,
+                self.seeds,
+                out / "search",
+                base,
+                [*overrides, self.override(value)],
+                suffix=self._mark(value),
             )
-            for value, mark in zip(self.values, map(self._mark, self.values), strict=True)
+            for value in self.values
         }
+        every = [run for runs in found.values() for run in runs]
         self._check_shared([runs[0] for runs in found.values()])  # within a value all recipes agree
-        if len({run.path for runs in found.values() for run in runs}) < sum(
-            map(len, found.values())
-        ):
+        if len({run.path for run in every}) < len(every):
             raise ConfigError(
                 f"--search: two of the values {', '.join(self.values)} give a run the same name; write them otherwise"
             )
+        check_runs(every)
         return found
 
     def _mark(self, value: str) -> str:
@@ -126,7 +130,7 @@ def search_values(
     runs: Mapping[str, Sequence[Run]],
     *,
     workers: int = 1,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Trains what is left of the search and says what each method takes; nothing is evaluated.
 

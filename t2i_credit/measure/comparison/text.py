@@ -16,7 +16,7 @@ from ...config.values import with_section
 from ...errors import ConfigError
 from ...run_folder.reader import RunReader
 from ..evaluation.text import ANSWERS, PROBLEMS, TextProtocol, evaluate_text_model
-from .kind import SPLITS, EvaluationPlan, Report
+from .kind import SPLITS, EvaluationPlan, Report, Say
 
 _FOR_IMAGES = {
     "cfg_scale": "--cfg-scale: for images alone; a text is sampled without guidance",
@@ -115,12 +115,7 @@ class Text:
         prepare_text(config, self.origin)
 
     def train(
-        self,
-        config: TextConfig,
-        *,
-        resume: bool = False,
-        report: Report,
-        warn: Callable[[str], None] = print,
+        self, config: TextConfig, *, resume: bool = False, report: Report, warn: Say = print
     ) -> None:
         from ...text.run import prepare_text, run_text
 

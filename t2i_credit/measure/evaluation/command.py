@@ -12,28 +12,17 @@ from ...api.objects import load_detector
 from ...errors import UserError
 from ...interfaces import Prompt
 from ...prompts.files import load_prompts
-from .evaluate import Detect, check_prompts
+from ...prompts.records import TASKS
+from ...run_folder.layout import evaluation_path
+from ...worlds.shapes.grammar import prompt_set, records
+from .evaluate import Detect, Progress, check_prompts
 from .image_folder import is_image_folder, read_folder
 from .protocol import SAMPLING, Protocol
-from .store import (
-    Progress,
-    Report,
-    Say,
-    Work,
-    evaluation_name,
-    folder_name,
-    identity,
-    origin_of,
-    place_of,
-    trained_on,
-)
+from .store import Report, Say, Work, evaluation_name, folder_name, identity, origin_of, trained_on
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
     """Prompts of the embedded world, `per_task` of each task that the split has, always the same ones."""
-    from ...prompts.records import TASKS
-    from ...worlds.shapes.grammar import prompt_set, records
-
     tasks = [task for task in TASKS if records(task, split)]
     return prompt_set(split, tasks, per_task=per_task, seed=1)
 
@@ -51,7 +40,7 @@ def evaluate_model(
     source: str | None = None,
     per_task: int = 50,
     out: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, of: None,
     warn: Say = lambda line: None,
     **settings: Any,
 ) -> Report:
@@ -64,7 +53,7 @@ def evaluate_model(
         split: train (held-in compositions) or heldout, of the embedded world.
         source: a prompt file with GenEval records (see `load_prompts`), instead of the split.
         per_task: how many prompts of each task of the split.
-        out: where to write; None = evaluations/ of `model` if it is a run folder, else nowhere.
+        out: the folder to write; None = evaluations/ of `model` if it is a run folder, else evaluations/MODEL/.
         progress: (images done, of) over both models.
         warn: called with lines that the user should read.
         settings: of the `Protocol`, such as cfg_scale (unless given that of `usual_cfg_scale`, for what comes "before" too)
@@ -82,20 +71,16 @@ def evaluate_model(
     check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
     check_model(model)  # before the other model is sampled
-    warnings = [line for line in [trained_on(model, prompts)] if line]
-    for line in warnings:
-        warn(line)
-    place = place_of(model, name, out)
+    if out is None:
+        run, beside = run_of(model), Path("evaluations")
+        out = run[0] / beside if run else beside / (Path(model).name or "model")
+    work = Work(prompts, detect, protocol, evaluation_path(out, name), progress, warn)
+    if line := trained_on(model, prompts):
+        work.tell(line)
     about = {"model": model, **identity(model), "prompts": source or split_name(split)}
-    work = Work(prompts, detect, protocol, warn)
-    parts = 2 if against and not against.endswith(".json") else 1
-    before = None
-    if against:
-        inner = place.with_suffix("") / "before" if place else None
-        before = work.other(against, inner, _share(progress, 0, parts))
-    folder = place.with_suffix("") if place else None
-    after = work.model(model, folder, about, _share(progress, parts - 1, parts))
-    return work.finish(name, place, out, folder, after, before, warnings)
+    return work.report(
+        against, lambda part: work.model(model, work.folder, about, part), work.folder
+    )
 
 
 def evaluate_folder(
@@ -104,7 +89,7 @@ def evaluate_folder(
     *,
     source: str | None = None,
     out: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, of: None,
     warn: Say = lambda line: None,
     images_per_prompt: int | None = None,
     **settings: Any,
@@ -115,8 +100,9 @@ def evaluate_folder(
         images: the folder.
         against: another such folder, or the .json of an evaluation.
         source: the prompt file that the images belong to: then a prompt without a folder counts as wrong.
+        out: the folder to write; None = evaluations/.
         images_per_prompt: how many there should be; None = as many as there are different names.
-        out, progress, warn: see `evaluate_model`.
+        progress, warn: see `evaluate_model`.
         settings: of the `Protocol`, those that judge.
 
     Raises:
@@ -131,25 +117,17 @@ def evaluate_folder(
     check_prompts(folder.prompts)
     check(folder.prompts)
     about |= {"prompts": source or str(images)}
-    warnings = []
+    path = evaluation_path(out or Path("evaluations"), folder_name(images, protocol))
+    work = Work(folder.prompts, detect, protocol, path, progress, warn)
     if folder.ignored:
         more = f" and {len(folder.ignored) - 1} more" if len(folder.ignored) > 1 else ""
         line = f"not judged, for its name is not like 0000.png: {folder.ignored[0]}{more}"
-        warnings.append(f"{images}: {line}")
-        warn(warnings[0])
-    name = folder_name(images, protocol)
-    place = place_of(None, name, out)
-    work = Work(folder.prompts, detect, protocol, warn)
-    parts = 2 if against and not against.endswith(".json") else 1
-    before = None
-    if against:
-        if not against.endswith(".json") and not is_image_folder(Path(against)):
-            raise UserError(f"--against {against}: is no folder of images, no .json either")
-        inner = place.with_suffix("") / "before" if place else None
-        before = work.other(against, inner, _share(progress, 0, parts))
-    kept = place.with_suffix("") if place else None
-    after = work.images(folder, protocol, kept, about, _share(progress, parts - 1, parts))
-    return work.finish(name, place, out, images, after, before, warnings)
+        work.tell(f"{images}: {line}")
+    if against and not against.endswith(".json") and not is_image_folder(Path(against)):
+        raise UserError(f"--against {against}: is no folder of images, no .json either")
+    return work.report(
+        against, lambda part: work.images(folder, protocol, work.folder, about, part), images
+    )
 
 
 def evaluate_named(
@@ -159,22 +137,18 @@ def evaluate_named(
     *,
     split: str,
     per_task: int,
-    out: Path | None,
     **settings: Any,
 ) -> Report:
-    """`evaluate_folder` if there is a folder of images, else `evaluate_model`; what has no place of its own goes into
-    the folder evaluations/.
+    """`evaluate_folder` if there is a folder of images, else `evaluate_model`.
 
     Raises:
         UserError: both or neither are given, and whatever else is wrong.
     """
     if images is not None and model is None:
-        return evaluate_folder(images, against, out=out or Path("evaluations"), **settings)
+        return evaluate_folder(images, against, **settings)
     if model is None or images is not None:
         raise UserError("MODEL, --images: give one of them, a model or a folder of images")
-    if out is None and run_of(model) is None:
-        out = Path("evaluations") / (Path(model).name or "model")
-    return evaluate_model(model, against, split=split, per_task=per_task, out=out, **settings)
+    return evaluate_model(model, against, split=split, per_task=per_task, **settings)
 
 
 def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt]], None]]:
@@ -183,13 +157,6 @@ def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt
     Raises:
         UserError: an unknown name, or weights that cannot be loaded.
     """
-    keys = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
-    settings = protocol.to_dict()
-    return load_detector(protocol.detector, **{key: settings[key] for key in keys})
-
-
-def _share(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """Progress of one of several parts of equal size, shown as progress of the whole."""
-    if progress is None:
-        return None
-    return lambda done, of: progress(part * of + done, parts * of)
+    settings = protocol.judging()
+    del settings["position_threshold"]
+    return load_detector(protocol.detector, **settings)

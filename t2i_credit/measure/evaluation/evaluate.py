@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from .scores import Evaluation
 Specs = Sequence[Mapping[str, Any]]
 Detect = Callable[[NDArray[np.uint8], Specs], list[dict[str, list[Detection]]]]
 Progress = Callable[[int, int], None]  # done, of
+# n*G names and pictures (or why there is none) of n prompts, and how much each prompt's images differ (None if unknown)
+Look = tuple[list[str], list[Pixels | str], list[float | None]]
 
 
 def evaluate(
@@ -40,7 +43,7 @@ def evaluate(
     detect: Detect,
     protocol: Protocol,
     *,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, of: None,
     keep_images: bool = False,
     folder: Path | None = None,
     journal: Journal | None = None,
@@ -61,39 +64,35 @@ def evaluate(
     Raises:
         PromptError: there is no prompt, or one has no usable record.
     """
-    check_prompts(prompts)
     group = protocol.images_per_prompt
-    per_call = max(1, protocol.batch_size // group)  # sample_rollout splits a group that is too big
-    found = list(journal.found) if journal else []
-    kept = []
+    kept: list[Pixels] = []
     sampling = protocol.sampling()
     seed, template = sampling.pop("seed"), sampling.pop("template")
+
+    def sampled(places: range) -> Look:
+        part = [prompts[p] for p in places]
+        rollout = sample_rollout(
+            model,
+            [replace(p, text=template.replace("{prompt}", p.text)) for p in part],
+            group_size=group,
+            seed=derive_seed(EVALUATION_DOMAIN, seed),
+            batch_size=protocol.batch_size,
+            first_sample=places.start * group,
+            negative_branch=False,
+            **sampling,
+        )
+        pixels = to_uint8(rollout.images)
+        if folder:
+            write_images(folder, places.start, part, pixels)
+        if keep_images:
+            kept.append(pixels)
+        names = [image_name(p, g) for p in places for g in range(group)]
+        tokens = rollout.tokens.cpu().numpy().reshape(len(part), group, -1)
+        return names, list(pixels), token_disagreement(tokens)
+
     with _evaluation_mode(model):
-        for first in range(len(found), len(prompts), per_call):
-            part = prompts[first : first + per_call]
-            rollout = sample_rollout(
-                model,
-                [_worded(prompt, template) for prompt in part],
-                group_size=group,
-                seed=derive_seed(EVALUATION_DOMAIN, seed),
-                batch_size=protocol.batch_size,
-                first_sample=first * group,
-                negative_branch=False,
-                **sampling,
-            )
-            tokens = rollout.tokens.cpu().numpy().reshape(len(part), group, -1)
-            pixels = to_uint8(rollout.images)
-            if folder:
-                write_images(folder, first, part, pixels)
-            names = [image_name(first + i // group, i % group) for i in range(len(pixels))]
-            new = _judged(part, first, names, list(pixels), detect, protocol)
-            spread = token_disagreement(tokens)
-            new = [replace(one, disagreement=d) for one, d in zip(new, spread, strict=True)]
-            found += new
-            kept += [pixels] if keep_images else []
-            _keep_and_tell(found, new, len(prompts), group, journal, progress)
-    images = np.concatenate(kept) if keep_images else None
-    return _evaluation(protocol, [p.negative for p in prompts], found, images)
+        found = _judged(prompts, sampled, detect, protocol, progress, journal)
+    return replace(found, images=np.concatenate(kept)) if keep_images else found
 
 
 def evaluate_images(
@@ -101,7 +100,7 @@ def evaluate_images(
     detect: Detect,
     protocol: Protocol,
     *,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, of: None,
     journal: Journal | None = None,
 ) -> Evaluation:
     """Judges the images of a folder; one that is missing or unreadable is wrong, and says so in its record.
@@ -113,21 +112,14 @@ def evaluate_images(
     Raises:
         PromptError: there is no prompt, or one has no usable record.
     """
-    check_prompts(images.prompts)
-    group = protocol.images_per_prompt
-    assert len(images.numbers) == group, (images.numbers, group)
-    per_call = max(1, protocol.batch_size // group)
-    count = len(images.prompts)
-    found = list(journal.found) if journal else []
-    for first in range(len(found), count, per_call):
-        places = range(first, min(first + per_call, count))
-        pictures = [picture for p in places for picture in images.load(p)]
+    assert len(images.numbers) == protocol.images_per_prompt, (images.numbers, protocol)
+
+    def loaded(places: range) -> Look:
         names = [name for p in places for name in images.names(p)]
-        part = [images.prompts[p] for p in places]
-        new = _judged(part, first, names, pictures, detect, protocol)
-        found += new
-        _keep_and_tell(found, new, count, group, journal, progress)
-    return _evaluation(protocol, [p.negative for p in images.prompts], found, None)
+        pictures = [picture for p in places for picture in images.load(p)]
+        return names, pictures, [None] * len(places)
+
+    return _judged(images.prompts, loaded, detect, protocol, progress, journal)
 
 
 # Parts ------------------------------------------------------------------------------------------------------------
@@ -158,60 +150,39 @@ def _evaluation_mode(model: Any) -> Iterator[None]:
             module.training = mode
 
 
-def _worded(prompt: Prompt, template: str) -> Prompt:
-    """The prompt as the generator reads it."""
-    return replace(prompt, text=template.replace("{prompt}", prompt.text))
-
-
-def _keep_and_tell(
-    found: Sequence[Found],
-    new: Sequence[Found],
-    prompts: int,
-    group: int,
-    journal: Journal | None,
-    progress: Progress | None,
-) -> None:
-    """After a batch: keeps what is new, and says how far it all is."""
-    if journal:
-        journal.add(new)
-    if progress:
-        progress(len(found) * group, prompts * group)
-
-
-def _evaluation(
-    protocol: Protocol,
-    negatives: list[str | None],
-    found: Sequence[Found],
-    images: NDArray[np.uint8] | None,
-) -> Evaluation:
-    records = [record for one in found for record in one.records]
-    return Evaluation(protocol, negatives, [o.disagreement for o in found], records, images=images)
-
-
 def _judged(
     prompts: Sequence[Prompt],
-    first: int,
-    names: Sequence[str],
-    pictures: Sequence[Pixels | str],
+    look: Callable[[range], Look],
     detect: Detect,
     protocol: Protocol,
-) -> list[Found]:
-    """The records of the n prompts from number `first` on, by their n*G pictures (or why there is none)."""
-    group = protocol.images_per_prompt
-    specs = [prompt.spec or {} for prompt in prompts for _ in range(group)]
-    detections = _detected(pictures, specs, detect)
-    found = []
-    for p, prompt in enumerate(prompts):
-        records = []
-        for i in range(p * group, (p + 1) * group):
-            picture = pictures[i]
-            record = _record(prompt, detections[i], protocol)
-            if isinstance(picture, str):
-                record |= {"correct": False, "score": 0.0, "reason": picture, "fault": picture}
-            place = {"prompt_index": first + p, "sample_index": i - p * group}
-            records.append({"filename": names[i], **record, **place})
-        found.append(Found(records, None))
-    return found
+    progress: Progress,
+    journal: Journal | None,
+) -> Evaluation:
+    """Judges batch by batch what `look` finds of the prompts at some places, from where the journal ends."""
+    check_prompts(prompts)
+    group, count = protocol.images_per_prompt, len(prompts)
+    per_call = max(1, protocol.batch_size // group)  # sample_rollout splits a group that is too big
+    found = list(journal.found) if journal else []
+    for first in range(len(found), count, per_call):
+        places = range(first, min(first + per_call, count))
+        names, pictures, spread = look(places)
+        specs = [prompts[p].spec or {} for p in places for _ in range(group)]
+        seen = _detected(pictures, specs, detect)
+        rows = [
+            _record(name, prompts[p], detections, picture, protocol)
+            | {"prompt_index": p, "sample_index": g}
+            for (p, g), name, picture, detections in zip(
+                product(places, range(group)), names, pictures, seen, strict=True
+            )
+        ]
+        new = [Found(rows[i * group : (i + 1) * group], d) for i, d in enumerate(spread)]
+        found += new
+        if journal:
+            journal.add(new)
+        progress(len(found) * group, count * group)
+    negatives = [prompt.negative for prompt in prompts]
+    records = [record for one in found for record in one.records]
+    return Evaluation(protocol, negatives, [one.disagreement for one in found], records)
 
 
 def _detected(
@@ -232,25 +203,31 @@ def _detected(
 
 
 def _record(
-    prompt: Prompt, found: Mapping[str, Sequence[Detection]], protocol: Protocol
+    name: str,
+    prompt: Prompt,
+    found: Mapping[str, Sequence[Detection]],
+    picture: Pixels | str,
+    protocol: Protocol,
 ) -> dict[str, Any]:
-    """The verdict in GenEval's format, and what we add to it."""
+    """The verdict in GenEval's format, and what we add to it; without a picture it is wrong."""
     assert prompt.spec is not None
     settings = protocol.judging()
     verdict = judge(found, prompt.spec, **settings)
     del settings["position_threshold"]
     kept = keep(found, prompt.spec["tag"], **settings)
+    fault = picture if isinstance(picture, str) else ""
     return {
+        "filename": name,
         "tag": prompt.spec["tag"],
         "prompt": prompt.text,
-        "correct": verdict.correct,
-        "reason": verdict.reason,
+        "correct": verdict.correct and not fault,
+        "reason": fault or verdict.reason,
         # GenEval's own summary counts distinct texts here as prompts
         "metadata": json.dumps({**prompt.spec, "prompt": prompt.text}),
         "details": json.dumps(
-            {name: [[*one.box, one.confidence] for one in every] for name, every in kept.items()}
+            {kind: [[*one.box, one.confidence] for one in every] for kind, every in kept.items()}
         ),
-        "colors": {name: [one.color for one in every] for name, every in kept.items()},
-        "score": verdict.score,
-        "fault": "",
+        "colors": {kind: [one.color for one in every] for kind, every in kept.items()},
+        "score": 0.0 if fault else verdict.score,
+        "fault": fault,
     }

@@ -54,7 +54,7 @@ class ImageFolder:
 
     def load(self, prompt_index: int) -> list[Pixels | str]:
         """The G images of a prompt; for one that is missing or unreadable, why, in its place."""
-        return [_load(self.path / name) for name in self.names(prompt_index)]
+        return [load_image(self.path / name) for name in self.names(prompt_index)]
 
     def newest(self) -> int:
         """When an image was last written, in nanoseconds: other images at the same place are another evaluation."""
@@ -234,7 +234,8 @@ def _file_name(samples: Path, number: int) -> str:
     return next((name for name in names if (samples / name).exists()), names[0])
 
 
-def _load(path: Path) -> Pixels | str:
+def load_image(path: Path) -> Pixels | str:
+    """An image, turned as it was taken; why there is none, where it is missing or unreadable."""
     try:
         with Image.open(path) as file:
             pixels: Pixels = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))

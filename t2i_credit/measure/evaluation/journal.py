@@ -50,17 +50,15 @@ class Journal:
             self.found = _complete(lines[1:])
         elif lines:
             warn(f"{path.parent}: starts over, {_changed(known, title)} the unfinished evaluation")
-        kept = [json_bytes(_line(n, one)) + b"\n" for n, one in enumerate(self.found)]
-        write_atomic(path, b"".join([json_bytes(title) + b"\n", *kept]))
+        write_atomic(path, json_bytes(title) + b"\n" + _lines(0, self.found))
 
     def add(self, found: Sequence[Found]) -> None:
         """Keeps what was found about the next prompts."""
-        first = len(self.found)
+        lines = _lines(len(self.found), found)
         self.found += found
-        lines = [json_bytes(_line(first + n, one)) + b"\n" for n, one in enumerate(found)]
         try:
             with self.path.open("ab") as file:
-                file.write(b"".join(lines))
+                file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -71,8 +69,10 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def _line(index: int, found: Found) -> dict[str, Any]:
-    return {"prompt": index, "records": found.records, "disagreement": found.disagreement}
+def _lines(first: int, found: Sequence[Found]) -> bytes:
+    """One line for each prompt, the first of which is number `first`."""
+    rows = ({"prompt": n} | vars(one) for n, one in enumerate(found, first))
+    return b"".join(json_bytes(row) + b"\n" for row in rows)
 
 
 def _complete(lines: Sequence[bytes]) -> list[Found]:

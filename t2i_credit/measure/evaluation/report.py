@@ -13,9 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ...run_folder.atomic import write_atomic
+from .image_folder import load_image
 from .scores import Evaluation
 
 THUMBNAIL = 256  # pixels of the longer side; smaller images stay as they are
@@ -56,22 +57,6 @@ def write_report(
     Raises:
         RunError: the disk refuses.
     """
-    write_atomic(
-        path, page(name, evaluation, images, before, before_images, changes, warnings).encode()
-    )
-    return path
-
-
-def page(
-    name: str,
-    evaluation: Evaluation,
-    images: Path | None,
-    before: Evaluation | None = None,
-    before_images: Path | None = None,
-    changes: Mapping[str, Mapping[str, float]] | None = None,
-    warnings: Sequence[str] = (),
-) -> str:
-    """The HTML; see `write_report`."""
     from jinja2 import Environment, StrictUndefined
 
     here = files(__package__)
@@ -85,7 +70,7 @@ def page(
     summary = evaluation.summary()
     overall = summary.pop("overall")
     cards = _cards(evaluation, images, before, before_images)
-    return template.render(
+    page = template.render(
         name=name,
         model=_model(evaluation),
         other=_model(before) if before else None,
@@ -100,6 +85,8 @@ def page(
         css=(here / "report.css").read_text(encoding="utf-8"),
         js=(here / "report.js").read_text(encoding="utf-8"),
     )
+    write_atomic(path, page.encode())
+    return path
 
 
 def _model(evaluation: Evaluation) -> str:
@@ -168,23 +155,16 @@ def _picture(record: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
 
 def _thumbnail(path: Path | None) -> dict[str, Any]:
     """The picture as a data address, and the size that boxes refer to; no address if there is no picture."""
-    nothing = {"src": "", "width": 1, "height": 1, "small": False}
-    if path is None:
-        return nothing
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return nothing
+    pixels = load_image(path) if path else "missing"
+    if isinstance(pixels, str):
+        return {"src": "", "width": 1, "height": 1, "small": False}
+    picture = Image.fromarray(pixels)
     width, height = picture.size
     small = max(picture.size) <= PIXELATED
+    kind, how = ("png", {"optimize": True}) if small else ("jpeg", {"quality": 82})
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))  # leaves a small one as it is
     buffer = io.BytesIO()
-    if small:
-        picture.save(buffer, "PNG", optimize=True)
-    else:
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        picture.save(buffer, "JPEG", quality=82)
-    kind = "png" if small else "jpeg"
+    picture.save(buffer, kind, **how)
     data = base64.b64encode(buffer.getvalue()).decode()
     src = f"data:image/{kind};base64,{data}"
     return {"src": src, "width": width, "height": height, "small": small}

@@ -110,7 +110,7 @@ class Evaluation:
             "protocol": self.protocol.to_dict(),
             "summary": self.summary(),
             "prompts": [{"text": t, "negative": n, "disagreement": d} for t, n, d in rows],
-            "records_sha256": _digest(self.records),
+            "records_sha256": digest(self.records),
         }
 
     @classmethod
@@ -134,7 +134,7 @@ class Evaluation:
                 lines,
                 dict(value.get("about", {})),
             )
-            if value["records_sha256"] != _digest(lines):
+            if value["records_sha256"] != digest(lines):
                 raise RunError("its lines per image belong to another evaluation or were changed")
             shape = (len(prompts), protocol.images_per_prompt)
             if not prompts or found.column("correct").shape != shape:
@@ -190,17 +190,11 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     tags = before.tags()
     first, second = (e.column("correct").mean(1) for e in (before, after))
     earlier, later = task_intervals(by_task(tags, first)), task_means(by_task(tags, second))
+    changes = task_intervals(by_task(tags, second - first))
+    names = ("before", "before_low", "before_high", "after", "change", "low", "high")
     return {
-        task: {
-            "before": earlier[task][0],
-            "before_low": earlier[task][1],
-            "before_high": earlier[task][2],
-            "after": later[task],
-            "change": change,
-            "low": low,
-            "high": high,
-        }
-        for task, (change, low, high) in task_intervals(by_task(tags, second - first)).items()
+        task: dict(zip(names, (*earlier[task], later[task], *change), strict=True))
+        for task, change in changes.items()
     }
 
 
@@ -225,8 +219,9 @@ def check_pair(before: Evaluation, protocol: Protocol, asked: Sequence[Asked]) -
             )
 
 
-def _digest(records: Sequence[Mapping[str, Any]]) -> str:
-    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+def digest(value: Any) -> str:
+    """SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> str:

@@ -4,8 +4,6 @@ lie, what identifies them. They are kept as they are made and written together. 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +18,8 @@ from ...config.schema import parse_config
 from ...errors import UserError
 from ...interfaces import Prompt
 from ...prompts.batches import overlap
-from ...run_folder.layout import evaluation_path
 from ...run_folder.reader import RunReader
-from ...run_folder.writer import RunWriter
-from .evaluate import Detect, evaluate, evaluate_images
+from .evaluate import Detect, Progress, evaluate, evaluate_images
 from .image_folder import (
     ImageFolder,
     clear_images,
@@ -35,9 +31,8 @@ from .image_folder import (
 from .journal import Journal
 from .protocol import SAMPLING, Protocol, defaults
 from .report import write_report
-from .scores import Evaluation, check_pair, load_evaluation, paired
+from .scores import Evaluation, check_pair, digest, load_evaluation, paired
 
-Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 
@@ -49,7 +44,7 @@ class Report:
         name: of the evaluation.
         evaluation, against: the one that was asked for, and the other, which counts as "before".
         changes: `paired` of both.
-        path, page: the JSON and the HTML file, or None.
+        path, page: the JSON and the HTML file.
         warnings: what a reader of the scores should know.
     """
 
@@ -57,69 +52,94 @@ class Report:
     evaluation: Evaluation
     against: Evaluation | None
     changes: dict[str, dict[str, float]] | None
-    path: Path | None
-    page: Path | None
+    path: Path
+    page: Path
     warnings: list[str]
 
 
 class Work:
-    """Evaluations of one prompt set under one protocol, with the journals that are deleted when all is saved."""
+    """Evaluations of one prompt set under one protocol, with the journals that are deleted when all is saved.
+
+    Args:
+        prompts, detect, protocol: see `evaluate`.
+        path: the JSON file to write; images and journals go into the folder beside it.
+        progress: (images done, of) over both evaluations.
+        warn: called with lines that the user should read.
+    """
 
     def __init__(
         self,
         prompts: Sequence[Prompt],
         detect: Detect,
         protocol: Protocol,
+        path: Path,
+        progress: Progress,
         warn: Say,
     ) -> None:
-        self.prompts, self.detect = prompts, detect
-        self.protocol, self.warn = protocol, warn
+        self.prompts, self.detect, self.protocol = prompts, detect, protocol
+        self.path, self.folder = path, path.with_suffix("")
+        self.progress, self.warn = progress, warn
+        self.warnings: list[str] = []
         self.journals: list[Journal] = []
-        self.before_images: Path | None = None
 
-    def other(self, name: str, folder: Path | None, progress: Progress | None) -> Evaluation:
-        """The evaluation that counts as "before": read, judged, or sampled and judged.
+    def tell(self, line: str) -> None:
+        """Warns now, and in what is written."""
+        self.warnings.append(line)
+        self.warn(line)
+
+    def report(
+        self, against: str | None, evaluated: Callable[[Progress], Evaluation], images: Path
+    ) -> Report:
+        """Evaluates, writes everything, the JSON file last but for the page, and lets go of the journals.
+
+        Args:
+            against: what counts as "before" and is evaluated first, see `evaluate_model`.
+            evaluated: makes the evaluation that is asked for.
+            images: where its images lie.
 
         Raises:
-            UserError: it cannot be paired with this one, known before anything is sampled if it is there already.
+            UserError: the two cannot be paired, known before anything is sampled if "before" is there already.
         """
-        if name.endswith(".json"):
-            found = load_evaluation(name)
-            self.before_images = Path(found.about.get("images", Path(name).with_suffix("")))
-            self.check(found)
-            return found
-        if is_image_folder(Path(name)):
-            group = self.protocol.images_per_prompt
-            images = read_folder(Path(name), prompts=self.prompts, images_per_prompt=group)
-            judging = {k: v for k, v in self.protocol.to_dict().items() if k not in SAMPLING}
-            images, protocol, about = origin_of(images, judging)
-            self.before_images = images.path
-            found = self.images(images, protocol, folder, about, progress)
-            self.check(found)
-        else:
-            self.before_images = folder
-            found = self.model(name, folder, {"model": name, **identity(name)}, progress)
-        if folder:
-            found.save(folder, "evaluation")
-        return found
-
-    def check(self, before: Evaluation) -> None:
-        """Raises UserError unless `before` can be paired with what is about to be evaluated."""
-        asked = [({**(p.spec or {}), "prompt": p.text}, p.negative) for p in self.prompts]
-        check_pair(before, self.protocol, asked)
+        parts = 2 if against and not against.endswith(".json") else 1
+        before, before_images, changes = None, None, None
+        also: dict[str, Any] = {"warnings": self.warnings}
+        if against:
+            before, before_images = self._other(against, self._part(0, parts))
+        after = evaluated(self._part(parts - 1, parts))
+        if before:
+            changes = paired(before, after)
+            also |= {"paired": changes, "against": before.about}
+        if faults := after.faults():
+            told = f"{', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''}"
+            count = f"{len(faults)} of {len(after.records)} images"
+            self.tell(f"missing or unreadable, judged as wrong: {count}: {told}")
+        name = self.path.stem
+        after.save(self.path.parent, name, also)
+        page = write_report(
+            self.path.with_suffix(".html"),
+            name,
+            after,
+            images=images,
+            before=before,
+            before_images=before_images,
+            changes=changes,
+            warnings=self.warnings,
+        )
+        for journal in self.journals:
+            journal.finish()
+        return Report(name, after, before, changes, self.path, page, self.warnings)
 
     def model(
-        self, name: str, folder: Path | None, about: dict[str, Any], progress: Progress | None
+        self, name: str, folder: Path, about: dict[str, Any], progress: Progress
     ) -> Evaluation:
         """Samples and judges; images and journal go into `folder`."""
         model = load_model(name)
         journal = self._journal(folder, about, self.protocol)
-        if folder and journal:
-            if not journal.found:
-                clear_images(folder)
-            sampling = self.protocol.sampling()
-            negatives = [prompt.negative for prompt in self.prompts]
-            write_protocol(folder, {"about": about, "sampling": sampling, "negatives": negatives})
+        if not journal.found:
+            clear_images(folder)
+        sampling = self.protocol.sampling()
+        negatives = [prompt.negative for prompt in self.prompts]
+        write_protocol(folder, {"about": about, "sampling": sampling, "negatives": negatives})
         found = evaluate(
             model,
             self.prompts,
@@ -135,9 +155,9 @@ class Work:
         self,
         images: ImageFolder,
         protocol: Protocol,
-        folder: Path | None,
+        folder: Path,
         about: dict[str, Any],
-        progress: Progress | None,
+        progress: Progress,
     ) -> Evaluation:
         """Judges; the journal goes into `folder`."""
         about = {**about, "images": str(images.path.resolve())}
@@ -145,55 +165,39 @@ class Work:
         found = evaluate_images(images, self.detect, protocol, progress=progress, journal=journal)
         return replace(found, about={**about, **stamp()})
 
-    def finish(
-        self,
-        name: str,
-        place: Path | None,
-        out: Path | None,
-        images: Path | None,
-        after: Evaluation,
-        before: Evaluation | None,
-        warnings: list[str],
-    ) -> Report:
-        """Writes everything, the JSON file last but for the page, and lets go of the journals."""
-        changes = paired(before, after) if before else None
-        if faults := after.faults():
-            told = f"{', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''}"
-            count = f"{len(faults)} of {len(after.records)} images"
-            warnings = [*warnings, f"missing or unreadable, judged as wrong: {count}: {told}"]
-            self.warn(warnings[-1])
-        if place is None:
-            return Report(name, after, before, changes, None, None, warnings)
-        also: dict[str, Any] = {"warnings": warnings}
-        if before:
-            also |= {"paired": changes, "against": before.about}
-        if out is None:
-            RunWriter(place.parent.parent).write_evaluation(
-                name, {**after.to_json(), **also}, after.records
-            )
+    def _other(self, name: str, progress: Progress) -> tuple[Evaluation, Path]:
+        """The evaluation that counts as "before", read, judged, or sampled and judged, and where its images lie."""
+        folder = self.folder / "before"
+        if name.endswith(".json"):
+            found = load_evaluation(name)
+            self._check(found)
+            return found, Path(found.about.get("images", Path(name).with_suffix("")))
+        images = folder
+        if is_image_folder(Path(name)):
+            group = self.protocol.images_per_prompt
+            theirs = read_folder(Path(name), prompts=self.prompts, images_per_prompt=group)
+            judging = {k: v for k, v in self.protocol.to_dict().items() if k not in SAMPLING}
+            theirs, protocol, about = origin_of(theirs, judging)
+            found, images = self.images(theirs, protocol, folder, about, progress), theirs.path
+            self._check(found)
         else:
-            after.save(out, name, also)
-        page = write_report(
-            place.with_suffix(".html"),
-            name,
-            after,
-            images=images,
-            before=before,
-            before_images=self.before_images,
-            changes=changes,
-            warnings=warnings,
-        )
-        for journal in self.journals:
-            journal.finish()
-        return Report(name, after, before, changes, place, page, warnings)
+            found = self.model(name, folder, {"model": name, **identity(name)}, progress)
+        found.save(folder, "evaluation")
+        return found, images
 
-    def _journal(
-        self, folder: Path | None, about: Mapping[str, Any], protocol: Protocol
-    ) -> Journal | None:
-        if folder is None:
-            return None
+    def _check(self, before: Evaluation) -> None:
+        """Raises UserError unless `before` can be paired with what is about to be evaluated."""
+        asked = [({**(p.spec or {}), "prompt": p.text}, p.negative) for p in self.prompts]
+        check_pair(before, self.protocol, asked)
+
+    def _part(self, part: int, parts: int) -> Progress:
+        """Progress of one of several parts of equal size, shown as progress of the whole."""
+        return lambda done, of: self.progress(part * of + done, parts * of)
+
+    def _journal(self, folder: Path, about: Mapping[str, Any], protocol: Protocol) -> Journal:
         settings = {k: v for k, v in protocol.to_dict().items() if k != "batch_size"}
-        header = {"about": about, "protocol": settings, "prompts": prompts_digest(self.prompts)}
+        prompts = digest([[p.text, p.negative, dict(p.spec or {})] for p in self.prompts])
+        header = {"about": about, "protocol": settings, "prompts": prompts}
         journal = Journal(folder / "unfinished.jsonl", header, self.warn)
         self.journals.append(journal)
         return journal
@@ -265,21 +269,7 @@ def _mark(protocol: Protocol, named: Sequence[str]) -> str:
     """Six digits that differ where settings differ which the rest of a name does not tell; none if all are usual."""
     named = (*named, "images_per_prompt", "batch_size")
     unusual = defaults({k: v for k, v in protocol.to_dict().items() if k not in named})
-    digest = hashlib.sha256(json.dumps(unusual, sort_keys=True).encode()).hexdigest()
-    return f"-{digest[:6]}" if unusual else ""
-
-
-def place_of(model: str | None, name: str, out: Path | None) -> Path | None:
-    """The JSON file to write; None where there is no place for it."""
-    if out is not None:
-        return out / f"{name}.json"
-    run = run_of(model) if model else None
-    return evaluation_path(run[0] / "evaluations", name) if run else None
-
-
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    rows = [[p.text, p.negative, dict(p.spec or {})] for p in prompts]
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return f"-{digest(unusual)[:6]}" if unusual else ""
 
 
 def stamp() -> dict[str, Any]:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ...rollout.sampling import EVALUATION_DOMAIN, derive_seed
-from ...run_folder.writer import RunWriter, write_evaluation
+from ...run_folder.writer import write_evaluation
 from ...text.models import load_text, run_of_text
 from ...text.sampling import LONGEST, Done, complete, unheard
-from ...worlds.arithmetic.chains import Verdict, judge
+from ...worlds.arithmetic.chains import judge
 from ...worlds.arithmetic.problems import SPLITS, dataset
 from ...worlds.arithmetic.questions import read
-from ..intervals import bootstrap_interval
+from ..intervals import bootstrap_interval, with_interval
 from .store import identity, stamp
 
 KINDS = ("right", "slip", "slips", "lost", "malformed")
@@ -107,45 +107,42 @@ def evaluate_text_model(
             "paired": paired(before, after),
             "against": {"model": against, **identity(against)},
         }
-    run = run_of_text(model)
+    run, step = run_of_text(model), ""
     if out is None and run is not None:
-        step = "" if run[1] is None else f"-step{run[1]}"
-        return found, RunWriter(run[0]).write_evaluation(protocol.name + step, found, after)
-    return found, write_evaluation(out or Path("evaluations"), protocol.name, found, after)
+        out, step = run[0] / "evaluations", "" if run[1] is None else f"-step{run[1]}"
+    out = out or Path("evaluations")
+    return found, write_evaluation(out, protocol.name + step, found, after)
 
 
 def _answers(model: str, protocol: TextProtocol, progress: Done) -> Records:
     """Every answer with its verdict, those of one problem beside each other."""
     loaded, tokenizer = load_text(model)
     seed = derive_seed(EVALUATION_DOMAIN, protocol.seed)
-    rows = dataset(protocol.problems, seed, protocol.split)
-    prompts = [row["prompt"] for row in rows for _ in range(protocol.answers)]
-    texts = complete(
-        loaded,
-        tokenizer,
-        prompts,
-        max_new_tokens=LONGEST,
-        temperature=protocol.temperature,
-        seed=seed,
-        done=progress,
-    )
+    prompts = [row["prompt"] for row in dataset(protocol.problems, seed, protocol.split)]
+    how: dict[str, Any] = {"temperature": protocol.temperature, "seed": seed, "done": progress}
+    return answered(loaded, tokenizer, prompts, samples=protocol.answers, **how)
+
+
+def answered(
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, samples: int, **sampling: Any
+) -> Records:
+    """G answers to each of P problems with their verdicts; `sampling` is that of `text.sampling.continued`."""
+    repeated = [prompt for prompt in prompts for _ in range(samples)]
+    texts = complete(model, tokenizer, repeated, max_new_tokens=LONGEST, **sampling)
     return [
         {"prompt": prompt, "steps": steps, "completion": text, **asdict(judge(prompt, text))}
-        for prompt, steps, text in zip(prompts, steps_of(prompts), texts, strict=True)
+        for prompt, steps, text in zip(repeated, steps_of(repeated), texts, strict=True)
     ]
 
 
 def _summary(records: Records, answers: int) -> dict[str, Any]:
     """Scores by number of steps and overall, and the share of each kind of answer."""
-    verdicts = [Verdict(r["correct"], r["kind"], tuple(r["wrong"])) for r in records]
-    score = counted([record["prompt"] for record in records[::answers]], verdicts)
-    overall, *tasks = score["by_steps"].items()
-    rows = {}
-    for task, row in (*tasks, overall):
-        correct, low, high = row["correct"]
-        scores = {"correct": correct, "low": low, "high": high, "pass_at_k": row["pass_at_k"][0]}
-        rows[task] = {**scores, "prompts": row["problems"], "answers": row["problems"] * answers}
-    return {"summary": rows, "kinds": score["kinds"]}
+    summary = {}
+    for task, row in counted(records, answers).items():
+        scores = dict(zip(("correct", "low", "high"), row["correct"], strict=True))
+        scores |= {"pass_at_k": row["pass_at_k"][0], "prompts": row["problems"]}
+        summary[task] = {**scores, "answers": row["problems"] * answers}
+    return {"summary": summary, "kinds": kind_shares(records)}
 
 
 def paired(before: Records, after: Records) -> dict[str, dict[str, float]]:
@@ -153,11 +150,9 @@ def paired(before: Records, after: Records) -> dict[str, dict[str, float]]:
     right answers with its 95% interval, by bootstrap over problems of the differences."""
     first, second = _shares(before), _shares(after)
     assert first.keys() == second.keys(), "of other problems"
-    steps = np.array(steps_of(list(first)))
     one, two = (np.array(list(shares.values())) for shares in (first, second))
-    groups = {f"{count} steps": steps == count for count in sorted(set(steps.tolist()))}
     found = {}
-    for task, rows in {**groups, "overall": steps > 0}.items():
+    for task, rows in _by_steps(list(first)).items():
         change, low, high = bootstrap_interval(two[rows] - one[rows])
         means = {"before": float(one[rows].mean()), "after": float(two[rows].mean())}
         found[task] = {**means, "change": change, "low": low, "high": high}
@@ -180,14 +175,16 @@ def score_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "problems": task,
                 "before": f"{row['before']:.3f}",
                 "after": f"{row['after']:.3f}",
-                "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+                "change [95% interval]": with_interval(
+                    row["change"], row["low"], row["high"], "+.3f"
+                ),
             }
             for task, row in found["paired"].items()
         ]
     return [
         {
             "problems": task,
-            "correct [95% interval]": f"{row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            "correct [95% interval]": with_interval(row["correct"], row["low"], row["high"]),
             "pass@k": f"{row['pass_at_k']:.3f}",
             "answers": row["answers"],
         }
@@ -196,20 +193,12 @@ def score_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def score(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    *,
-    samples: int = 8,
-    temperature: float = 1.0,
-    seed: int = 0,
-    batch: int = 256,
-    done: Done = unheard,
+    model: Any, tokenizer: Any, prompts: Sequence[str], *, samples: int = 8, **sampling: Any
 ) -> dict[str, Any]:
     """Exact-answer accuracy with 95% intervals over problems.
 
     Args:
-        model, tokenizer, temperature, seed, batch, done: see `text_sampling.continued`.
+        model, tokenizer, sampling: see `text.sampling.continued`; the seed is 0 unless given.
         prompts: of the problems, positive or negative.
         samples: G, completions of each problem.
 
@@ -218,33 +207,26 @@ def score(
         problems with a right answer among the G), each [mean, low, high]; kinds: the share of completions of each
         kind of KINDS.
     """
-    repeated = [prompt for prompt in prompts for _ in range(samples)]
-    texts = complete(
-        model,
-        tokenizer,
-        repeated,
-        max_new_tokens=LONGEST,
-        temperature=temperature,
-        seed=seed,
-        batch=batch,
-        done=done,
-    )
-    return counted(prompts, list(map(judge, repeated, texts)))
-
-
-def counted(prompts: Sequence[str], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The result of `score` for P problems and verdicts on P x G completions, those of one problem beside each other."""
-    samples = len(verdicts) // len(prompts)
-    correct = np.array([v.correct for v in verdicts], dtype=np.float64).reshape(-1, samples)
-    steps = np.array(steps_of(prompts))
-    found = {"overall": _row(correct)}
-    for count in sorted(set(steps.tolist())):
-        found[f"{count} steps"] = _row(correct[steps == count])
+    records = answered(model, tokenizer, prompts, samples=samples, **{"seed": 0, **sampling})
+    rows = counted(records, samples)
     return {
         "problems": len(prompts),
         "samples": samples,
-        "by_steps": found,
-        "kinds": kind_shares(verdicts),
+        "by_steps": {"overall": rows["overall"], **rows},
+        "kinds": kind_shares(records),
+    }
+
+
+def counted(records: Records, samples: int) -> dict[str, dict[str, Any]]:
+    """The rows of `score` for each number of steps and, at the end, "overall"."""
+    correct = np.array([r["correct"] for r in records], dtype=np.float64).reshape(-1, samples)
+    return {
+        task: {
+            "problems": int(rows.sum()),
+            "correct": bootstrap_interval(correct[rows].mean(1)),
+            "pass_at_k": bootstrap_interval(correct[rows].max(1)),
+        }
+        for task, rows in _by_steps([r["prompt"] for r in records[::samples]]).items()
     }
 
 
@@ -253,16 +235,14 @@ def steps_of(prompts: Sequence[str]) -> list[int]:
     return [len(read(prompt).operators) for prompt in prompts]
 
 
-def _row(correct: NDArray[np.float64]) -> dict[str, Any]:
-    """(P, G) of 0 and 1 to a row of the table."""
-    return {
-        "problems": len(correct),
-        "correct": bootstrap_interval(correct.mean(1)),
-        "pass_at_k": bootstrap_interval(correct.max(1)),
-    }
+def _by_steps(prompts: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """{a number of steps: (P,) the problems that take so many}, and at the end "overall": all of them."""
+    steps = np.array(steps_of(prompts))
+    groups = {f"{count} steps": steps == count for count in sorted(set(steps.tolist()))}
+    return {**groups, "overall": steps >= 0}
 
 
-def kind_shares(verdicts: Sequence[Verdict]) -> Mapping[str, float]:
+def kind_shares(records: Records) -> Mapping[str, float]:
     """The share of each kind of completion."""
-    counts = Counter(verdict.kind for verdict in verdicts)
-    return {kind: counts[kind] / len(verdicts) for kind in KINDS}
+    counts = Counter(record["kind"] for record in records)
+    return {kind: counts[kind] / len(records) for kind in KINDS}

@@ -84,19 +84,16 @@ def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[s
     for name, entry in CREDIT.items():
         if entry.even:
             continue
-        for kind in typing.get_args(typing.get_type_hints(entry.assign).get("kind")) or (None,):
-            params = {} if kind is None else {"kind": kind}
-            label = name if kind is None or kind == _default_kind(entry) else f"{name},kind={kind}"
-            assigner = Assigner(label, entry, params)
+        kinds = typing.get_args(typing.get_type_hints(entry.assign).get("kind"))
+        usual = inspect.signature(entry.assign).parameters["kind"].default if kinds else None
+        for kind in kinds or [usual]:
+            label = name if kind == usual else f"{name},kind={kind}"
+            assigner = Assigner(label, entry, {"kind": kind} if kinds else {})
             if problem := _unmeasurable(assigner, has_left):
                 left_out[label] = problem
             else:
                 found.append(assigner)
     return found, left_out
-
-
-def _default_kind(entry: CreditEntry) -> Any:
-    return inspect.signature(entry.assign).parameters["kind"].default
 
 
 def _unmeasurable(assigner: Assigner, has_left: bool) -> str | None:

@@ -4,19 +4,27 @@ and, of text, of text.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...advantages import ADVANTAGES
 from ...api.models import measured_policy, run_of
 from ...api.objects import find_finder, require_objects
 from ...api.parts import build_reward, load_prompt_set
+from ...config.plugins import find_plugin
 from ...config.schema import Config, load_config
+from ...config.values import with_section
 from ...errors import ConfigError, ModelError
+from ...run_folder.atomic import make_folder
 from ...text.models import load_text
+from ...training.policy import Policy
+from .assigners import default_assigners, parse_assigner
+from .measures import Measurement, Progress, TruthSettings, truth_prompts
+from .report import write_report
+from .text import FIELDS, truth_of_text
 
-Progress = Callable[[int, int], None]
 DEFAULT_RECIPE = "shapes/grpo"
 
 
@@ -34,7 +42,7 @@ def truth_config(model: str, recipe: str | None = None, overrides: Sequence[str]
         run = run_of(model)
         recipe = str(run[0] / "config.yaml") if run else DEFAULT_RECIPE
     found = load_config(recipe, overrides)
-    return found.model_copy(update={"model": found.model.model_copy(update={"name": model})})
+    return with_section(found, "model", name=model)
 
 
 def truth_of(
@@ -65,13 +73,6 @@ def truth_of(
     Raises:
         UserError: whatever is wrong, in one line; nothing is written then.
     """
-    from ...advantages import ADVANTAGES
-    from ...config.plugins import find_plugin
-    from ...run_folder.atomic import make_folder
-    from .assigners import default_assigners, parse_assigner
-    from .measures import TruthSettings, measure, truth_prompts
-    from .report import write_report
-
     asked = TruthSettings(**settings)
     config = truth_config(model, recipe, overrides)
     has_left = run_of(model) is not None
@@ -96,10 +97,9 @@ def truth_of(
     compared = any(one.entry.needs_reference for one in assigners)
     policy, reference = measured_policy(config, compared=compared)
     advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
-    found = measure(
+    found = Measurement(
         config,
-        model=policy,
-        reference=reference,
+        Policy.of(config, policy, reference),
         reward=reward,
         advantage=partial(advantage, **config.advantage.params),
         prompts=prompts,
@@ -107,16 +107,16 @@ def truth_of(
         assigners=assigners,
         settings=asked,
         progress=progress,
-    )
-    about = {
+    ).run()
+    found |= {
         "model": model,
         "policy": config.loss.policy,
         "cfg_scale": config.rollout.cfg_scale,
         "detector": finder.name if finder else None,
         "left_out": left_out,
     }
-    write_report(found | about, out)
-    return found | about
+    write_report(found, out)
+    return found
 
 
 def _refuse_normalized(config: Config) -> None:
@@ -153,11 +153,6 @@ def truth_of_text_model(
     Raises:
         UserError: whatever is wrong, in one line; nothing is written then.
     """
-    from ...run_folder.atomic import make_folder
-    from .assigners import default_assigners, parse_assigner
-    from .report import write_text_report
-    from .text import FIELDS, truth_of_text
-
     if unused:
         raise ConfigError(f"{', '.join(unused)}: for images alone; {model} is a text model")
     assigners = [parse_assigner(text, has_left=True) for text in credits]
@@ -167,6 +162,7 @@ def truth_of_text_model(
     if tokenizer.tokenize("17+25*3:") != list("17+25*3:"):
         raise ModelError(f"model {model}: its tokens are no characters, which truth of text needs")
     make_folder(out)
-    found = truth_of_text(loaded, tokenizer, assigners, progress=progress, **settings)
-    write_text_report(found, out, model=model)
-    return {"model": model, **found}
+    found = {"model": model}
+    found |= truth_of_text(loaded, tokenizer, assigners, progress=progress, **settings)
+    write_report(found, out)
+    return found

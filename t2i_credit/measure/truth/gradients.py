@@ -35,30 +35,26 @@ class GradientStore:
     """Gradients of many batches under several credits, each kept as unit vector in float16 and its length."""
 
     def __init__(self) -> None:
-        self._units: dict[str, list[Tensor]] = {}
-        self._lengths: dict[str, list[float]] = {}
+        self.units: dict[str, list[Tensor]] = {}
+        self.lengths: dict[str, list[float]] = {}
 
     def add(self, name: str, gradient: Tensor) -> None:
         """Keeps a gradient (D,); one of length 0 stays 0."""
         length = float(gradient.norm())
         # entries of a unit vector are near 1 / sqrt(D): scaled, float16 keeps their 11 bits
         unit = gradient * (math.sqrt(len(gradient)) / length) if length > 0 else gradient
-        self._units.setdefault(name, []).append(unit.half().cpu())
-        self._lengths.setdefault(name, []).append(length)
+        self.units.setdefault(name, []).append(unit.half().cpu())
+        self.lengths.setdefault(name, []).append(length)
 
     def products(self, first: str, second: str) -> Numbers:
         """(N, N) dot products of the gradients under the first credit with those under the second."""
-        a, b = torch.stack(self._units[first]), torch.stack(self._units[second])
+        a, b = torch.stack(self.units[first]), torch.stack(self.units[second])
         total = torch.zeros(len(a), len(b), dtype=torch.float64)
         for start in range(0, a.shape[1], 2**17):
             part = slice(start, start + 2**17)
             total += (a[:, part].float() @ b[:, part].float().T).double()
-        lengths = np.outer(self._lengths[first], self._lengths[second])
+        lengths = np.outer(self.lengths[first], self.lengths[second])
         return total.numpy() / a.shape[1] * lengths
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._units)
 
 
 def credits_of(
@@ -153,7 +149,7 @@ def gradient_agreement(
         samples, count = len(rollout), number + 1
         done()
     uniform = store.products("uniform", "uniform")
-    found = {name: _row(store, name, uniform) for name in store.names}
+    found = {name: _row(store, name, uniform) for name in store.units}
     return {"batches": count, "samples": samples, "coordinates": coordinates, "assigners": found}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from ...interfaces import Prompt, Rollout
 from ...training.metrics import COVERAGE, Objects, auroc, mass_inside, object_tokens, pointing
 from ...training.policy import Policy
-from ..intervals import bootstrap_interval, per_prompt
+from ..intervals import Numbers, bootstrap_interval, per_prompt
 from .assigners import Assigner, rollout_needs
 
 
@@ -44,23 +45,17 @@ def under_negatives(
     policy: Policy, rollout: Rollout, negatives: Sequence[str], needs: frozenset[str]
 ) -> Rollout:
     """The same tokens with what other negative prompts (one per group) think of them; images as they were."""
-    size, batch_prompts = rollout.group_size, policy.batch_prompts(rollout)
-    prompts = rollout.prompts[::size]
-    condition = policy.model.condition([p.text for p in prompts], list(negatives))
-    parts = []
-    for start in range(0, len(prompts), batch_prompts):
-        index = torch.arange(start, min(start + batch_prompts, len(prompts)))
-        found = policy.model(
-            condition.select(index.to(rollout.tokens.device)),
-            rollout.tokens[start * size : (start + batch_prompts) * size],
-            want=sorted({"logprobs", "negative_logprobs"} | needs),
-            cfg_scale=policy.cfg_scale,
-            temperature=policy.temperature,
-        )
-        parts.append(found)
-    columns: dict[str, Any] = {n: torch.cat([part[n] for part in parts]) for n in parts[0]}
+    size = rollout.group_size
     named = [replace(p, negative=negatives[b // size]) for b, p in enumerate(rollout.prompts)]
-    return replace(rollout, prompts=named, **columns)
+    rollout = replace(rollout, prompts=named)
+    names = sorted({"logprobs", "negative_logprobs"} | needs)
+    rows = torch.arange(len(rollout), device=rollout.tokens.device)
+    parts = [
+        policy.ask(rollout, some, {name: name for name in names})
+        for some in rows.split(policy.batch_prompts(rollout) * size)
+    ]
+    columns: dict[str, Any] = {n: torch.cat([part[n] for part in parts]) for n in names}
+    return replace(rollout, **columns)
 
 
 def specificity(
@@ -90,7 +85,7 @@ def specificity(
     advantages = advantages[rows.to(advantages.device)]
     kept = [objects[b] for b in rows.tolist()]
     both = [_tokens_of(policy.model.grid, pairs, kept, place, coverage) for place in (0, 1)]
-    columns: dict[tuple[str, str], list[np.ndarray]] = {}
+    columns: dict[str, dict[str, list[Numbers]]] = {}
     used = 0
     for removed in (0, 1):
         # the negative names the other object alone
@@ -105,38 +100,30 @@ def specificity(
             aurocs = {
                 "removed": auroc(credit, alone),
                 "named": auroc(credit, other),
-                # the rest of the image is ranked below both, so that it decides nothing
-                "apart": _auroc_between(credit, alone, other),
+                "apart": auroc_within(credit, alone, alone | other),
             }
             for what, values in aurocs.items():
-                column = per_prompt(np.where(shown, values, np.nan), size)
-                columns.setdefault((assigner.name, what), []).append(column)
-    names = [assigner.name for assigner in assigners]
+                turns = columns.setdefault(assigner.name, {}).setdefault(what, [])
+                turns.append(per_prompt(values, size, shown))
     return {
         "samples": used,
         "assigners": {
+            # of each prompt the mean of both turns, of one where the other is unknown
             name: {
-                what: bootstrap_interval(_both_turns(columns[name, what]))
-                for what in ("removed", "named", "apart")
+                what: bootstrap_interval(per_prompt(np.stack(turns, 1).ravel(), len(turns)))
+                for what, turns in row.items()
             }
-            for name in names
+            for name, row in columns.items()
         },
     }
 
 
-def _both_turns(turns: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of both turns of each prompt, of one where the other is unknown: two (P,) to (P,)."""
-    return per_prompt(np.stack(turns, 1).ravel(), len(turns))
-
-
-def _auroc_between(credit: np.ndarray, alone: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`auroc` within the tokens of both objects, row by row."""
-    found = np.full(len(credit), np.nan)
-    for b, (values, first, second) in enumerate(zip(credit, alone, other, strict=True)):
-        chosen = first | second
-        if chosen.any():
-            found[b] = auroc(values[None, chosen], first[None, chosen])[0]
-    return found
+def auroc_within(
+    scores: NDArray[Any], on: NDArray[np.bool_], within: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """`auroc` of the tokens `on` among those `within`, row by row: (B,), nan where one side is empty."""
+    rows = zip(scores, on, within, strict=True)
+    return np.array([auroc(s[None, w], o[None, w])[0] if w.any() else np.nan for s, o, w in rows])
 
 
 def _tokens_of(
@@ -170,9 +157,7 @@ def localisation(
     inside = on_object.numpy()
     used = inside.any(1) & ~inside.all(1)
 
-    def column(values: NDArray[Any]) -> NDArray[np.float64]:
-        return per_prompt(np.where(used, values, np.nan), group_size)
-
+    column = partial(per_prompt, group_size=group_size, used=used)
     aurocs = {name: column(auroc(score.numpy(), inside)) for name, score in scores.items()}
     found: dict[str, Any] = {}
     for name, score in scores.items():

@@ -106,55 +106,20 @@ def truth_prompts(prompts: Sequence[Prompt], per_task: int, seed: int) -> list[P
     return chosen
 
 
-def measure(
-    config: Config,
-    *,
-    model: Any,
-    reference: Any = None,
-    reward: Reward,
-    advantage: Callable[[Tensor, int], Tensor],
-    prompts: Sequence[Prompt],
-    describe: Describe,
-    assigners: Sequence[Assigner],
-    settings: TruthSettings,
-    progress: Progress = lambda done, of: None,
-) -> dict[str, Any]:
-    """Runs the measures.
+@dataclass
+class Measurement:
+    """The measures on one policy.
 
-    Args:
+    Attributes:
         config: how images are sampled, which policy is trained, what the negative prompt is.
-        model: an ImageTokenModel that is an nn.Module.
-        reference: what it is compared with, see `Policy`; None if no assigner asks for one.
+        policy: of an ImageTokenModel that is an nn.Module.
         reward, advantage: as the trainer takes them.
         prompts: the whole set, each with its record.
         describe: rollout to the objects of each sample, as the run folder keeps them; for localisation and specificity.
         assigners: the credits to compare.
+        settings: how much is measured.
         progress: called with (parts done, of).
-
-    Returns:
-        format, settings, and one entry per measure, fit for JSON; see the measures' own functions.
-
-    Raises:
-        PromptError: a prompt without a record, or specificity alone is asked for and no prompt has two objects.
     """
-    chosen = truth_prompts(prompts, settings.per_task, settings.seed)
-    if settings.measures == ("specificity",) and not any(map(one_object_texts, chosen)):
-        raise PromptError("specificity needs prompts with two objects; none of this set has them")
-    policy = Policy.of(config, model, reference)
-    run = _Measurement(
-        config, policy, reward, advantage, prompts, describe, assigners, settings, progress
-    )
-    found: dict[str, Any] = {"format": FORMAT, "settings": asdict(settings)}
-    if set(settings.measures) - {"gradients"}:
-        found |= run.of_pictures(chosen)
-    if "gradients" in settings.measures:
-        found["gradients"] = run.of_gradients()
-    return found
-
-
-@dataclass
-class _Measurement:
-    """The parts of one measurement, so that they need not be handed around."""
 
     config: Config
     policy: Policy
@@ -164,18 +129,41 @@ class _Measurement:
     describe: Describe
     assigners: Sequence[Assigner]
     settings: TruthSettings
-    progress: Progress
-    finished: int = 0
+    progress: Progress = lambda done, of: None
 
-    def __post_init__(self) -> None:
-        settings = self.settings
+    def run(self) -> dict[str, Any]:
+        """Runs the measures.
+
+        Returns:
+            format, settings, and one entry per measure, fit for JSON; see the measures' own functions.
+
+        Raises:
+            PromptError: a prompt without a record, or specificity alone is asked for and no prompt has two objects.
+        """
+        settings, measures = self.settings, self.settings.measures
+        chosen = truth_prompts(self.prompts, settings.per_task, settings.seed)
+        if measures == ("specificity",) and not any(map(one_object_texts, chosen)):
+            raise PromptError(
+                "specificity needs prompts with two objects; none of this set has them"
+            )
         rankers = len({*BASELINES, *(a.name for a in self.assigners)}) - 2
-        self.total = (
-            1
-            + ("causality" in settings.measures) * decodings(rankers, settings.repeats)
-            + ("gradients" in settings.measures) * settings.batches
-        )
+        self.finished, self.total = 0, 1
+        self.total += ("causality" in measures) * decodings(rankers, settings.repeats)
+        self.total += ("gradients" in measures) * settings.batches
         self.progress(0, self.total)
+        found: dict[str, Any] = {"format": FORMAT, "settings": asdict(settings)}
+        if set(measures) - {"gradients"}:
+            found |= self.of_pictures(chosen)
+        if "gradients" in measures:  # on batches like those of training
+            found["gradients"] = gradient_agreement(
+                self.policy,
+                self._batches(),
+                self.assigners,
+                self.config,
+                seed=settings.seed,
+                done=self._done,
+            )
+        return found
 
     def of_pictures(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """The measures that look at the same sampled images."""
@@ -188,11 +176,8 @@ class _Measurement:
         scores = scores_of(self.assigners, rollout, advantages, self.policy, seed=settings.seed)
         grid, (height, width) = self.policy.model.grid, rollout.images.shape[-2:]
         self._done()
-        found: dict[str, Any] = {
-            "prompts": len(prompts),
-            "images": len(rollout),
-            "reward": float(rewards.mean()),
-        }
+        found: dict[str, Any] = {"prompts": len(prompts), "images": len(rollout)}
+        found["reward"] = float(rewards.mean())
         if "localisation" in settings.measures:
             on_object = object_tokens(objects, grid, (height, width), coverage=settings.coverage)
             found["localisation"] = localisation(scores, on_object, rollout.group_size, BASELINES)
@@ -225,17 +210,6 @@ class _Measurement:
                 done=self._done,
             )
         return found
-
-    def of_gradients(self) -> dict[str, Any]:
-        """The measure that looks at policy gradients, on batches like those of training."""
-        return gradient_agreement(
-            self.policy,
-            self._batches(),
-            self.assigners,
-            self.config,
-            seed=self.settings.seed,
-            done=self._done,
-        )
 
     def _batches(self) -> Iterator[tuple[Rollout, Tensor]]:
         settings = self.config.prompts

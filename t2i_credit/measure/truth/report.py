@@ -9,29 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from ...run_folder.atomic import make_folder, write_atomic, write_json
+from ..intervals import markdown_table
 from .text import OUTCOMES
-
-_SPECIFICITY = {
-    "auroc": "AUROC of the deciding digits",
-    "against_filler": "AUROC against filler words",
-    "lift": "credit of a deciding digit, times the mean",
-}
-
-FILES = ("truth.json", "truth.md", "truth.png")
 
 Tables = dict[str, list[dict[str, str]]]  # {title: rows}
 
 
 def write_report(found: Mapping[str, Any], folder: Path) -> None:
-    """Writes all three files, the JSON last.
+    """Writes truth.md, of pictures truth.png, and truth.json as the last.
+
+    Args:
+        found: of `Measurement.run` or `truth_of_text`, and "model": what was measured, as the reader calls it.
+        folder: made if it is not there.
 
     Raises:
         RunError: the disk refuses.
     """
-    write_atomic(folder / "truth.png", _plot(found))
+    make_folder(folder)
+    if not _of_text(found):
+        write_atomic(folder / "truth.png", _plot(found))
     page = markdown(found["model"], about(found), tables(found))
     write_atomic(folder / "truth.md", page.encode())
     write_json(folder / "truth.json", found)
+
+
+def _of_text(found: Mapping[str, Any]) -> bool:
+    return "correct" in found
 
 
 def tables(found: Mapping[str, Any]) -> Tables:
@@ -50,14 +53,17 @@ def markdown(model: str, line: str, tables: Tables) -> str:
     """The tables with a line about how they were measured."""
     lines = [f"# Credit truth of {model}", "", line]
     for title, rows in tables.items():
-        head = list(rows[0])
-        lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+        lines += ["", f"## {title}", "", markdown_table(rows[0], (row.values() for row in rows))]
     return "\n".join([*lines, ""])
 
 
 def about(found: Mapping[str, Any]) -> str:
     """What was measured on how much, in one line."""
+    parts = _about_text(found) if _of_text(found) else _about_pictures(found)
+    return "; ".join(parts) + ". 95% intervals in brackets."
+
+
+def _about_pictures(found: Mapping[str, Any]) -> list[str]:
     parts = [f"policy {found['policy']}, guidance {found['cfg_scale']:g}"]
     if "images" in found:
         parts.append(
@@ -65,8 +71,9 @@ def about(found: Mapping[str, Any]) -> str:
         )
     if "localisation" in found:
         measured = found["localisation"]
+        finder = f" (found by {found['detector']})" if found.get("detector") else ""
         parts.append(
-            f"objects{_finder(found)} on {measured['area'][0]:.2f} of the tokens in {measured['samples']} images"
+            f"objects{finder} on {measured['area'][0]:.2f} of the tokens in {measured['samples']} images"
         )
     if "causality" in found:
         changed = [found["causality"][b]["kept"]["changed"] for b in ("positive", "negative")]
@@ -78,14 +85,17 @@ def about(found: Mapping[str, Any]) -> str:
     if "gradients" in found:
         measured = found["gradients"]
         parts.append(f"{measured['batches']} batches of {measured['samples']} images")
-    if left_out := found.get("left_out"):
-        parts += [f"left out: {name} ({why})" for name, why in left_out.items()]
-    return "; ".join(parts) + ". 95% intervals in brackets."
+    parts += [f"left out: {name} ({why})" for name, why in found.get("left_out", {}).items()]
+    return parts
 
 
-def _finder(found: Mapping[str, Any]) -> str:
-    """Who found the objects, if that is written down."""
-    return f" (found by {found['detector']})" if found.get("detector") else ""
+def _about_text(found: Mapping[str, Any]) -> list[str]:
+    parts = [f"{found['samples']} answers, {found['correct']:.3f} of them right"]
+    for outcome in OUTCOMES:
+        measured = found["specificity"][outcome]
+        share = f"on {measured['share'][0]:.3f} of their tokens" if measured["samples"] else ""
+        parts.append(f"a deciding step in {measured['samples']} {outcome} ones {share}".rstrip())
+    return [*parts, f"{found['causality']['changeable']:.1f} tokens of an answer can be changed"]
 
 
 def shown(interval: Sequence[float | None] | None) -> str:
@@ -96,6 +106,7 @@ def shown(interval: Sequence[float | None] | None) -> str:
     return "-" if value == "inf" else f"{value} [{low}, {high}]"
 
 
+_MODE = {"kept": "kept", "continued": "sampled on"}
 _CAUSALITY = {
     "highest": "drop, highest credit",
     "lowest": "drop, lowest credit",
@@ -124,9 +135,32 @@ _OTHERS = {
 }
 
 
+_TEXT_SPECIFICITY = {
+    "auroc": "AUROC of the deciding digits",
+    "against_filler": "AUROC against filler words",
+    "lift": "credit of a deciding digit, times the mean",
+}
+_TEXT_CAUSALITY = {
+    "all": "effect, highest credit",
+    "right": "of right answers",
+    "wrong": "of wrong answers",
+    "lowest": "effect, lowest credit",
+    "ratio": "times random",
+}
+
+
 def _columns(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """{title: {column: {assigner: interval}}} of what was measured."""
     columns = {}
+    if _of_text(found):
+        for outcome in OUTCOMES:
+            rows = found["specificity"][outcome]["assigners"]
+            columns[f"specificity, {outcome} answers"] = _picked(rows, _TEXT_SPECIFICITY)
+        rows = {
+            name: {**row["highest"], "lowest": row["lowest"]["all"], "ratio": row["ratio"]}
+            for name, row in found["causality"]["assigners"].items()
+        }
+        return columns | {"causality": _picked(rows, _TEXT_CAUSALITY)}
     for measure, titles in _OTHERS.items():
         if found.get(measure):
             columns[measure] = _picked(found[measure]["assigners"], titles)
@@ -135,9 +169,6 @@ def _columns(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
             title = f"causality, {branch} redraw, others {_MODE[mode]}"
             columns[title] = _picked(measured["assigners"], _CAUSALITY)
     return columns
-
-
-_MODE = {"kept": "kept", "continued": "sampled on"}
 
 
 def _picked(assigners: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -175,55 +206,3 @@ def _plot(found: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
-
-
-def write_text_report(found: Mapping[str, Any], folder: Path, *, model: str) -> None:
-    """Writes both files, the JSON last.
-
-    Args:
-        found: see `text.truth_of_text`.
-        folder: made if it is not there.
-        model: what was measured, as the reader calls it.
-
-    Raises:
-        RunError: the disk refuses.
-    """
-    make_folder(folder)
-    page = markdown(model, about_text(found), text_tables(found))
-    write_atomic(folder / "truth.md", page.encode())
-    write_json(folder / "truth.json", {"model": model, **found})
-
-
-def text_tables(found: Mapping[str, Any]) -> Tables:
-    """{title: rows}: one row per credit or baseline, 95% intervals in brackets."""
-    return {
-        **{
-            f"specificity, {outcome} answers": [
-                {"credit": name} | {title: shown(row[key]) for key, title in _SPECIFICITY.items()}
-                for name, row in found["specificity"][outcome]["assigners"].items()
-            ]
-            for outcome in OUTCOMES
-        },
-        "causality": [
-            {
-                "credit": name,
-                "effect, highest credit": shown(row["highest"]["all"]),
-                "of right answers": shown(row["highest"]["right"]),
-                "of wrong answers": shown(row["highest"]["wrong"]),
-                "effect, lowest credit": shown(row["lowest"]["all"]),
-                "times random": shown(row["ratio"]),
-            }
-            for name, row in found["causality"]["assigners"].items()
-        ],
-    }
-
-
-def about_text(found: Mapping[str, Any]) -> str:
-    """What was measured on how much, in one line."""
-    parts = [f"{found['samples']} answers, {found['correct']:.3f} of them right"]
-    for outcome in OUTCOMES:
-        measured = found["specificity"][outcome]
-        share = f"on {measured['share'][0]:.3f} of their tokens" if measured["samples"] else ""
-        parts.append(f"a deciding step in {measured['samples']} {outcome} ones {share}".rstrip())
-    parts.append(f"{found['causality']['changeable']:.1f} tokens of an answer can be changed")
-    return "; ".join(parts) + ". 95% intervals in brackets."

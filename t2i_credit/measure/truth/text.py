@@ -7,6 +7,7 @@ the token was worth (causality). Shapes: P prompts, G samples of each, B = P*G s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,14 @@ from ...advantages import group_normalized
 from ...errors import ConfigError
 from ...rollout.sampling import TIES, derive_seed
 from ...text.sampling import LONGEST, TextSamples, continued, next_logprobs, rewards_of, sample
-from ...training.metrics import auroc
 from ...worlds.arithmetic.chains import judge, labels
 from ...worlds.arithmetic.mistakes import is_hard
 from ...worlds.arithmetic.problems import dataset
 from ...worlds.arithmetic.questions import negative, read, work
-from ..intervals import bootstrap_interval, per_prompt, ratio_interval
+from ..intervals import Numbers, bootstrap_interval, per_prompt, ratio_interval
 from .assigners import Assigner
 from .causality import ENDS, ranked
+from .localisation import auroc_within
 
 OUTCOMES = ("right", "wrong")
 FIELDS = frozenset(
@@ -156,38 +157,28 @@ def specificity(samples: TextSamples, scores: Mapping[str, Tensor]) -> dict[str,
     decisive = np.stack([none if m is None else m[0] for m in marks])
     filler = np.stack([none if m is None else m[1] for m in marks])
     right = samples.rewards.numpy() > 0
+    share = decisive.sum(1) / mask.sum(1)
+    columns = {
+        name: {
+            "auroc": auroc_within(score.numpy(), decisive, mask),
+            "against_filler": auroc_within(score.numpy(), decisive, decisive | filler),
+            "lift": _lift(score.numpy(), decisive, mask),
+        }
+        for name, score in scores.items()
+    }
     found: dict[str, Any] = {}
     for outcome, chosen in zip(OUTCOMES, (right, ~right), strict=True):
         used = chosen & decisive.any(1)
-
-        def column(values: NDArray[Any], used: NDArray[np.bool_] = used) -> Any:
-            return bootstrap_interval(
-                per_prompt(np.where(used, values, np.nan), samples.group_size)
-            )
-
+        column = partial(per_prompt, group_size=samples.group_size, used=used)
         found[outcome] = {
             "samples": int(used.sum()),
-            "share": column(decisive.sum(1) / mask.sum(1)),
+            "share": bootstrap_interval(column(share)),
             "assigners": {
-                name: {
-                    "auroc": column(_auroc_within(score.numpy(), decisive, mask)),
-                    "against_filler": column(
-                        _auroc_within(score.numpy(), decisive, decisive | filler)
-                    ),
-                    "lift": column(_lift(score.numpy(), decisive, mask)),
-                }
-                for name, score in scores.items()
+                name: {what: bootstrap_interval(column(values)) for what, values in row.items()}
+                for name, row in columns.items()
             },
         }
     return found
-
-
-def _auroc_within(
-    scores: NDArray[Any], on: NDArray[np.bool_], within: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """`auroc` of the tokens `on` among those `within`, row by row: (B,), nan where one side is empty."""
-    rows = zip(scores, on, within, strict=True)
-    return np.array([auroc(s[None, w], o[None, w])[0] if w.any() else np.nan for s, o, w in rows])
 
 
 def _lift(
@@ -208,7 +199,6 @@ def causality(
     samples: TextSamples,
     scores: Mapping[str, Tensor],
     *,
-    reward: Callable[[Sequence[str], Sequence[str]], Tensor] = rewards_of,
     continuations: int = 1,
     seed: int,
     batch: int = 256,
@@ -223,7 +213,6 @@ def causality(
 
     Args:
         scores: {name: (B, T)}; "random" must be among them: it is what the others are divided by.
-        reward: (prompts, texts) to (B,).
         continuations: answers sampled on from each token.
         seed: of the draws, which are the same for all scores, and of the continuations.
         done: called after each score and end.
@@ -238,24 +227,22 @@ def causality(
     changeable = (fresh != samples.tokens) & samples.mask
     counts = changeable.any(1).long()
     sign = torch.where(samples.rewards > 0, 1.0, -1.0)
-    columns: dict[tuple[str, str], NDArray[np.float64]] = {}
+    columns: dict[tuple[str, str], Numbers] = {}
     for name, score in scores.items():
         for end in ENDS:
             chosen = ranked(score, changeable, counts, highest=end == "highest", seed=ties)
             values = [
-                _values(
-                    model, tokenizer, samples, chosen, tokens, reward, continuations, seed, batch
-                )
+                _values(model, tokenizer, samples, chosen, tokens, continuations, seed, batch)
                 for tokens in (samples.tokens, fresh)
             ]
             effect = (sign * (values[0] - values[1])).numpy().astype(np.float64)
             columns[name, end] = np.where(counts.numpy() > 0, effect, np.nan)
             done()
     right = samples.rewards.numpy() > 0
+    outcomes = {"all": right | ~right, "right": right, "wrong": ~right}
 
-    def of(outcome: str, effect: NDArray[np.float64]) -> NDArray[np.float64]:
-        chosen = {"all": right | ~right, "right": right, "wrong": ~right}[outcome]
-        return per_prompt(np.where(chosen, effect, np.nan), samples.group_size)
+    def of(outcome: str, effect: Numbers) -> Numbers:
+        return per_prompt(effect, samples.group_size, outcomes[outcome])
 
     chance = np.mean([of("all", columns["random", end]) for end in ENDS], axis=0)
     return {
@@ -264,7 +251,7 @@ def causality(
             name: {
                 end: {
                     outcome: bootstrap_interval(of(outcome, columns[name, end]))
-                    for outcome in ("all", *OUTCOMES)
+                    for outcome in outcomes
                 }
                 for end in ENDS
             }
@@ -292,7 +279,6 @@ def _values(
     samples: TextSamples,
     chosen: Tensor,
     tokens: Tensor,
-    reward: Callable[[Sequence[str], Sequence[str]], Tensor],
     continuations: int,
     seed: int,
     batch: int,
@@ -316,4 +302,4 @@ def _values(
         for row, start, over in zip(begun, starts, ended, strict=True)
     ]
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return reward(prompts, texts).view(-1, continuations).mean(1)
+    return rewards_of(prompts, texts).view(-1, continuations).mean(1)

@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from comparisons import EVALUATION, finished, recipes
@@ -16,7 +15,7 @@ from t2i_credit.cli.main import main
 from t2i_credit.cli.worker import finish
 from t2i_credit.config.schema import to_yaml
 from t2i_credit.errors import ConfigError, RunError
-from t2i_credit.measure.comparison.command import search_of, search_runs, tries_of
+from t2i_credit.measure.comparison.command import search_runs
 from t2i_credit.measure.comparison.results import markdown, results, search_rows
 from t2i_credit.measure.comparison.runs import plan_runs
 from t2i_credit.measure.comparison.search import FIRST_SEED, Search, search_values
@@ -25,9 +24,7 @@ SEEDS = range(5)
 
 
 def searched(words: str = "optim.lr=0.01,0.02", tries: int = 2) -> Search:
-    found = search_of(words, tries=tries, seeds=5, first_seed=0)
-    assert found is not None
-    return found
+    return Search.of(words, tries, SEEDS)
 
 
 # What is refused --------------------------------------------------------------------------------------------------
@@ -68,7 +65,7 @@ def test_a_key_that_is_not_the_methods_own_and_a_wrong_value_are_refused(
     tmp_path: Path, words: str, told: str
 ) -> None:
     with pytest.raises(ConfigError, match=told) as error:
-        Search.of(words, 2, SEEDS).runs(recipes(tmp_path), tmp_path / "out")
+        Search.of(words, 2, SEEDS).runs(recipes(tmp_path), tmp_path / "out", None, [])
     assert "\n" not in str(error.value)
 
 
@@ -77,8 +74,7 @@ def test_the_search_has_seen_no_seed_of_the_comparison() -> None:
     with pytest.raises(
         ConfigError, match=r"seed 101 is one of the comparison's.* 100 to 102; give ano"
     ):
-        search_of("optim.lr=1,2", tries=3, seeds=5, first_seed=101)
-    assert search_of(None, tries=3, seeds=5, first_seed=101) is None
+        Search.of("optim.lr=1,2", 3, range(101, 106))
 
 
 # What it finds ----------------------------------------------------------------------------------------------------
@@ -87,9 +83,7 @@ def test_the_search_has_seen_no_seed_of_the_comparison() -> None:
 def test_every_method_is_tried_with_every_value_on_the_same_seeds_and_prompts(
     tmp_path: Path,
 ) -> None:
-    tries = tries_of(
-        searched(), recipes(tmp_path), out=tmp_path / "out", base=None, overrides=["train.steps=3"]
-    )
+    tries = searched().runs(recipes(tmp_path), tmp_path / "out", None, ["train.steps=3"])
     names = [[run.path.relative_to(tmp_path / "out") for run in runs] for runs in tries.values()]
     assert [str(name) for name in names[1]] == [
         "search/grpo-seed100-lr0.02",
@@ -109,13 +103,13 @@ def test_every_method_is_tried_with_every_value_on_the_same_seeds_and_prompts(
 def test_a_value_may_be_a_list(tmp_path: Path) -> None:
     search = searched("optim.betas=[0.9, 0.99], [0.9,0.95]", tries=1)
     assert search.values == ("[0.9, 0.99]", "[0.9,0.95]")
-    second = search.runs(recipes(tmp_path), tmp_path / "out")[search.values[1]][0]
+    second = search.runs(recipes(tmp_path), tmp_path / "out", None, [])[search.values[1]][0]
     assert second.config.optim.betas == (0.9, 0.95)
     assert second.path.name == "grpo-seed100-betas-0.9-0.95-"
 
 
 def test_each_method_takes_the_value_with_the_largest_mean_area(tmp_path: Path) -> None:
-    tries = searched().runs(recipes(tmp_path), tmp_path / "out")
+    tries = searched().runs(recipes(tmp_path), tmp_path / "out", None, [])
     courses = {
         ("grpo", "0.01"): ([0.0, 0.6], [0.4, 0.6]),  # areas 0.3 and 0.5
         ("grpo", "0.02"): ([0.2, 0.8], [0.0, 0.5]),  # 0.5 and 0.25: better once, not on the mean
@@ -145,7 +139,7 @@ def test_each_method_takes_the_value_with_the_largest_mean_area(tmp_path: Path) 
 def test_areas_end_where_the_shortest_try_ends_and_of_equal_values_the_first_is_taken(
     tmp_path: Path,
 ) -> None:
-    tries = searched(tries=1).runs(recipes(tmp_path), tmp_path / "out")
+    tries = searched(tries=1).runs(recipes(tmp_path), tmp_path / "out", None, [])
     for value, runs in tries.items():
         for run in runs:  # twice the samples a step: 0.2, then 0.4 that others do not get to
             more = run.method == "late" and value == "0.02"
@@ -163,8 +157,7 @@ def test_a_comparison_with_a_search_trains_each_method_with_its_own_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, files = tmp_path / "out", recipes(tmp_path)
-    asked: dict[str, Any] = {"out": out, "base": None, "overrides": []}
-    tries = tries_of(searched(tries=1), files, **asked)
+    tries = searched(tries=1).runs(files, out, None, [])
     first, *others = [run for runs in tries.values() for run in runs]
     for run in others:  # one is left to the command
         api.train(run.config, report=lambda step, metrics: None)
@@ -243,8 +236,7 @@ def test_without_a_search_nothing_is_said_of_one(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
     files = recipes(tmp_path)
-    asked: dict[str, Any] = {"out": tmp_path / "out", "base": None}
-    for runs in tries_of(searched(), files, **asked, overrides=[]).values():
+    for runs in searched().runs(files, tmp_path / "out", None, []).values():
         finished(runs[0], [0.0, 0.2], 0.0, 0.0)
     with pytest.raises(RunError, match=r"optim.max_grad_norm was .* take another --out"):
-        tries_of(searched(), files, **asked, overrides=["optim.max_grad_norm=0.5"])
+        searched().runs(files, tmp_path / "out", None, ["optim.max_grad_norm=0.5"])

@@ -1,5 +1,7 @@
 """Scores of a language model on arithmetic: what is sampled, and how it is counted."""
 
+from dataclasses import asdict
+
 import pytest
 from tiny_text import TAUGHT, taught_model
 
@@ -30,7 +32,7 @@ def test_a_score_counts_exact_answers_by_steps_and_kind(pupil):
 
 def test_kinds_are_shares_of_all_completions():
     texts = (" 1+2=3 #3", " 1+2=4 #4", " 1+2=4 #5", " 2+1=3 #3", "3")
-    found = kind_shares([judge("1+2:", text) for text in texts])
+    found = kind_shares([asdict(judge("1+2:", text)) for text in texts])
     assert found == dict.fromkeys(("right", "slip", "slips", "lost", "malformed"), 0.2)
 
 

@@ -6,11 +6,12 @@ import math
 import pytest
 
 from t2i_credit.errors import RunError
-from t2i_credit.measure.truth.report import about_text, text_tables, write_text_report
+from t2i_credit.measure.truth.report import about, tables, write_report
 
 SPECIFIC = {"auroc": [0.75, 0.7, 0.8], "against_filler": [0.9, 0.8, 1.0], "lift": [2.0, 1.5, 2.5]}
 EFFECT = {"all": [0.5, 0.4, 0.6], "right": [0.25, 0.2, 0.3], "wrong": [math.nan] * 3}
 FOUND = {
+    "model": "arithmetic",
     "samples": 8,
     "correct": 0.375,
     "specificity": {
@@ -25,7 +26,7 @@ FOUND = {
 
 
 def test_the_tables_hold_every_figure_and_a_dash_where_there_is_none():
-    found = text_tables(FOUND)
+    found = tables(FOUND)
     assert list(found) == ["specificity, right answers", "specificity, wrong answers", "causality"]
     assert found["specificity, right answers"] == [
         {
@@ -42,14 +43,14 @@ def test_the_tables_hold_every_figure_and_a_dash_where_there_is_none():
 
 
 def test_one_line_says_how_much_was_measured():
-    assert about_text(FOUND) == (
+    assert about(FOUND) == (
         "8 answers, 0.375 of them right; a deciding step in 3 right ones on 0.125 of their tokens; a deciding step in "
         "0 wrong ones; 4.5 tokens of an answer can be changed. 95% intervals in brackets."
     )
 
 
 def test_both_files_are_written_and_a_place_that_is_no_folder_is_refused(tmp_path):
-    write_text_report(FOUND, tmp_path / "truth", model="arithmetic")
+    write_report(FOUND, tmp_path / "truth")
     text = (tmp_path / "truth" / "truth.md").read_text(encoding="utf-8")
     assert text.startswith("# Credit truth of arithmetic\n") and "| random | 0.750 [0.700" in text
     saved = json.loads((tmp_path / "truth" / "truth.json").read_text(encoding="utf-8"))
@@ -57,4 +58,4 @@ def test_both_files_are_written_and_a_place_that_is_no_folder_is_refused(tmp_pat
     assert saved["causality"]["assigners"]["random"]["highest"]["wrong"] == [None] * 3
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be written"):
-        write_text_report(FOUND, tmp_path / "file", model="arithmetic")
+        write_report(FOUND, tmp_path / "file")

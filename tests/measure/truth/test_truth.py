@@ -242,11 +242,11 @@ def test_the_gradient_is_that_of_the_weights_which_training_would_change(
 ) -> None:
     seen: list[Any] = []
 
-    def measure(config: Any, *, model: Any, **rest: Any) -> dict[str, Any]:
-        seen.extend(name for name, p in model.named_parameters() if p.requires_grad)
+    def measurement(config: Any, policy: Policy, **rest: Any) -> dict[str, Any]:
+        seen.extend(name for name, p in policy.model.named_parameters() if p.requires_grad)
         raise ConfigError("seen enough")
 
-    monkeypatch.setattr("t2i_credit.measure.truth.measures.measure", measure)
+    monkeypatch.setattr("t2i_credit.measure.truth.command.Measurement", measurement)
     with pytest.raises(ConfigError, match="seen enough"):
         truth_of("shapes", overrides=["tune.lora_rank=2"], out=tmp_path / "out")
     assert seen and all("lora" in name for name in seen)
