@@ -169,14 +169,15 @@ def show_evaluation(report: Any) -> None:
         {
             "task": task,
             "correct [95% interval]": f"{row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-            "partial": f"{row['partial']:.3f}",
+            "partial": "unknown" if row["partial"] is None else f"{row['partial']:.3f}",
             "pass@k": f"{row['pass_at_k']:.3f}",
             "images": row["images"],
         }
         for task, row in summary.items()
     ]
     protocol = report.evaluation.protocol.to_dict()
-    group = protocol.pop("images_per_prompt")
+    del protocol["images_per_prompt"]
+    group = report.evaluation.images_each()
     rows(f"{report.name} (k = {group})", lines)
     settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
     say(f"protocol: {summary['overall']['prompts']} prompts x {group} images, {settings}")

@@ -21,7 +21,11 @@ def evaluate(
         Path | None, Option(help="judge a folder of images instead of a model")
     ] = None,
     against: Annotated[
-        str | None, Option(help="what to compare with: a model, a folder of images, a .json")
+        str | None,
+        Option(help="what to compare with: a model, a folder of images, a .json, a results .jsonl"),
+    ] = None,
+    results: Annotated[
+        Path | None, Option(help="sum up a file of GenEval's own results (.jsonl) instead")
     ] = None,
     prompts: Annotated[
         str | None, Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
@@ -63,19 +67,20 @@ def evaluate(
     sampled = {"temperature": temperature, "seed": seed}
     if model is not None and is_text_model(model):
         asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
-        of_images: dict[str, Any] = {"--images": images, "--prompts": prompts}
+        of_images: dict[str, Any] = {"--images": images, "--prompts": prompts, "--results": results}
         of_images |= {"--cfg-scale": cfg_scale, "--detector": detector, "--protocol": protocol}
         unused = [name for name, value in of_images.items() if value is not None]
         _evaluate_text(model, against, out, asked, unused)
         return
-    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, **sampled}
-    given = {key: value for key, value in named.items() if value is not None}
-    settings = {**given, "detector": detector or "shapes", **parse_settings(protocol or [])}
+    named = {"images_per_prompt": per_prompt, "cfg_scale": cfg_scale, "detector": detector}
+    given = {key: value for key, value in {**named, **sampled}.items() if value is not None}
+    settings = {**given, **parse_settings(protocol or [])}
     with console.bar("evaluating") as progress:
         report = evaluate_named(
             model,
             images,
             against,
+            results=results,
             source=prompts,
             split=split,
             per_task=per_task or 50,

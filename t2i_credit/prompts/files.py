@@ -67,6 +67,19 @@ def load_prompts(
     ]
 
 
+def parse_prompt(text: str, where: str, folder: str) -> Prompt:
+    """The prompt of one JSON object, over as many lines as it likes.
+
+    Args:
+        where: what an error calls it.
+        folder: that of a relative reference.
+
+    Raises:
+        PromptError: as of a line of a prompt file.
+    """
+    return _prompt(_parse(text, where), where, folder, None, None)
+
+
 def save_prompts(prompts: Iterable[Prompt], path: str | os.PathLike[str]) -> None:
     """Writes a prompt file that `load_prompts` reads back as the same prompts; whole or not at all.
 

@@ -6,6 +6,7 @@ Judges no image.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,12 @@ def caption(record: Mapping[str, Any], template: str = "a photo of") -> str:
     else:
         content = " and ".join(map(_noun, clauses))
     return f"{template} {content}"
+
+
+def record_key(record: Mapping[str, Any], text: str) -> str:
+    """What makes a prompt: its text and what the judge reads of its record. Prompts of one key are one prompt."""
+    read = {key: record.get(key) or [] for key in ("tag", "include", "exclude")}
+    return json.dumps({**read, "prompt": text}, sort_keys=True)
 
 
 def _noun(clause: Mapping[str, Any]) -> str:

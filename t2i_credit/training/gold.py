@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError, PromptError, one_line
 from ..interfaces import Prompt, Rollout
-from ..rollout.images import from_uint8
+from ..rollout.images import UNREADABLE, from_uint8, read_image
 from ..rollout.logprobs import STATISTICS
 from ..rollout.sampling import derive_seed
 from .policy import Policy
@@ -135,10 +134,8 @@ def _read(prompt: Prompt) -> NDArray[np.uint8]:
         PromptError: it is no image, or cannot be read.
     """
     try:
-        with Image.open(str(prompt.reference)) as file:
-            return np.asarray(file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
+        return read_image(str(prompt.reference))
+    except UNREADABLE as error:
         raise PromptError(
-            f"{prompt.reference}: reference of prompt {prompt.text!r}: cannot be read as an image ({reason})"
+            f"{prompt.reference}: reference of prompt {prompt.text!r}: cannot be read as an image ({one_line(error)})"
         ) from None

@@ -4,6 +4,8 @@ the loop is evaluate.py's, the files are store.py's."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,23 @@ from ...prompts.records import TASKS
 from ...run_folder.layout import evaluation_path
 from ...worlds.shapes.grammar import prompt_set, records
 from .evaluate import Detect, Progress, check_prompts
-from .image_folder import is_image_folder, read_folder
+from .find_images import read_folder
+from .image_folder import is_image_folder
 from .protocol import SAMPLING, Protocol
-from .store import Report, Say, Work, evaluation_name, folder_name, identity, origin_of, trained_on
+from .results import load_results
+from .scores import usual_size
+from .store import (
+    FILES,
+    Report,
+    Say,
+    Work,
+    evaluation_name,
+    folder_name,
+    identity,
+    origin_of,
+    stamp,
+    trained_on,
+)
 
 
 def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
@@ -49,7 +65,7 @@ def evaluate_model(
     Args:
         model: name, model folder or run folder (run@STEP).
         against: what counts as "before": another model, evaluated on the same prompts and noise, a folder of
-            images, or the .json of an evaluation.
+            images, the .json of an evaluation, or GenEval's own results (.jsonl).
         split: train (held-in compositions) or heldout, of the embedded world.
         source: a prompt file with GenEval records (see `load_prompts`), instead of the split.
         per_task: how many prompts of each task of the split.
@@ -74,7 +90,10 @@ def evaluate_model(
     if out is None:
         run, beside = run_of(model), Path("evaluations")
         out = run[0] / beside if run else beside / (Path(model).name or "model")
-    work = Work(prompts, detect, protocol, evaluation_path(out, name), progress, warn)
+    group = protocol.images_per_prompt
+    look = partial(read_folder, prompts=prompts, images_per_prompt=group)
+    each = usual_size(prompts, [group] * len(prompts))
+    work = Work(prompts, detect, protocol, evaluation_path(out, name), progress, warn, look, each)
     if line := trained_on(model, prompts):
         work.tell(line)
     about = {"model": model, **identity(model), "prompts": source or split_name(split)}
@@ -94,14 +113,14 @@ def evaluate_folder(
     images_per_prompt: int | None = None,
     **settings: Any,
 ) -> Report:
-    """Judges a folder of images in GenEval's layout, anybody's; needs no generator.
+    """Judges a folder of images in GenEval's layout, or beside each other, anybody's; needs no generator.
 
     Args:
         images: the folder.
-        against: another such folder, or the .json of an evaluation.
+        against: another such folder, the .json of an evaluation, or GenEval's own results (.jsonl).
         source: the prompt file that the images belong to: then a prompt without a folder counts as wrong.
         out: the folder to write; None = evaluations/.
-        images_per_prompt: how many there should be; None = as many as there are different names.
+        images_per_prompt: how many there should be; None = as many as of the other prompts.
         progress, warn: see `evaluate_model`.
         settings: of the `Protocol`, those that judge.
 
@@ -111,23 +130,60 @@ def evaluate_folder(
     if wrong := [key for key in settings if key in SAMPLING]:
         raise UserError(f"{wrong[0]}: decides how images are sampled, and {images} holds images")
     prompts = load_prompts(source) if source else None
-    folder = read_folder(images, prompts=prompts, images_per_prompt=images_per_prompt)
+    look = partial(read_folder, prompts=prompts, images_per_prompt=images_per_prompt)
+    folder = look(images)
     folder, protocol, about = origin_of(folder, settings)
     detect, check = find_detector(protocol)
     check_prompts(folder.prompts)
     check(folder.prompts)
     about |= {"prompts": source or str(images)}
     path = evaluation_path(out or Path("evaluations"), folder_name(images, protocol))
-    work = Work(folder.prompts, detect, protocol, path, progress, warn)
+    work = Work(folder.prompts, detect, protocol, path, progress, warn, look)
     if folder.ignored:
         more = f" and {len(folder.ignored) - 1} more" if len(folder.ignored) > 1 else ""
-        line = f"not judged, for its name is not like 0000.png: {folder.ignored[0]}{more}"
-        work.tell(f"{images}: {line}")
-    if against and not against.endswith(".json") and not is_image_folder(Path(against)):
-        raise UserError(f"--against {against}: is no folder of images, no .json either")
+        why = "no PNG, JPEG or WebP, or beside images whose names are numbers"
+        work.tell(f"{images}: not judged, {why}: {folder.ignored[0]}{more}")
+    if against and not against.endswith(FILES) and not is_image_folder(Path(against)):
+        raise UserError(f"--against {against}: is no folder of images, no .json or .jsonl either")
     return work.report(
         against, lambda part: work.images(folder, protocol, work.folder, about, part), images
     )
+
+
+def evaluate_results(
+    results: Path,
+    against: str | None = None,
+    *,
+    out: Path | None = None,
+    progress: Progress = lambda done, of: None,
+    warn: Say = lambda line: None,
+    source: str | None = None,
+    **settings: Any,
+) -> Report:
+    """Scores of results in GenEval's own format, by task with intervals; judges nothing.
+
+    Args:
+        results: the file, see `load_results`.
+        against: other such results, or the .json of an evaluation.
+        out: the folder to write; None = evaluations/.
+        progress, warn: see `evaluate_model`.
+        source, settings: refused, for the results are there already.
+
+    Raises:
+        UserError: whatever is wrong, in one line.
+    """
+    if given := ["prompts"] * (source is not None) + list(settings):
+        raise UserError(f"{given[0]}: decides how images are judged, and {results} holds verdicts")
+    if against and not against.endswith(FILES):
+        raise UserError(f"--against {against}: of results, a .json or .jsonl is allowed")
+    found = load_results(results)
+    found = replace(found, about={**found.about, "prompts": str(results), **stamp()})
+    prompts = [Prompt(record["prompt"], negative, record) for record, negative in found.asked()]
+    path = evaluation_path(out or Path("evaluations"), f"{results.stem}-summary")
+    work = Work(
+        prompts, lambda pixels, specs: [], found.protocol, path, progress, warn, read_folder
+    )
+    return work.report(against, lambda part: found, None)
 
 
 def evaluate_named(
@@ -137,18 +193,23 @@ def evaluate_named(
     *,
     split: str,
     per_task: int,
+    results: Path | None = None,
     **settings: Any,
 ) -> Report:
-    """`evaluate_folder` if there is a folder of images, else `evaluate_model`.
+    """`evaluate_folder` if there is a folder of images, `evaluate_results` if there are results, else `evaluate_model`.
 
     Raises:
-        UserError: both or neither are given, and whatever else is wrong.
+        UserError: several or none are given, and whatever else is wrong.
     """
-    if images is not None and model is None:
+    if sum(given is not None for given in (model, images, results)) != 1:
+        raise UserError(
+            "MODEL, --images, --results: give one of them, a model, a folder of images or a file of results"
+        )
+    if images is not None:
         return evaluate_folder(images, against, **settings)
-    if model is None or images is not None:
-        raise UserError("MODEL, --images: give one of them, a model or a folder of images")
-    return evaluate_model(model, against, split=split, per_task=per_task, **settings)
+    if results is not None:
+        return evaluate_results(results, against, **settings)
+    return evaluate_model(str(model), against, split=split, per_task=per_task, **settings)
 
 
 def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt]], None]]:
@@ -159,4 +220,4 @@ def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt
     """
     settings = protocol.judging()
     del settings["position_threshold"]
-    return load_detector(protocol.detector, **settings)
+    return load_detector(str(protocol.detector), **settings)

@@ -1,7 +1,8 @@
 """GenEval-style evaluation: seeded images of every prompt, or anybody's, and a verdict on each. Trains nothing.
 
-Model and detector are passed in. Shapes: P prompts, G images of each, T image tokens in raster order. Image g of
-prompt p is sample p * G + g, and its noise depends on (seed, sample) alone, not on the batch it is sampled in.
+Model and detector are passed in. Shapes: P lines of a prompt set or folders of images, G images of each, T image tokens in
+raster order. Image g of line p is sample p * G + g, and its noise depends on (seed, sample) alone, not on the batch it is
+sampled in. Lines of one prompt are counted together in the end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import product
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from .scores import Evaluation
 Specs = Sequence[Mapping[str, Any]]
 Detect = Callable[[NDArray[np.uint8], Specs], list[dict[str, list[Detection]]]]
 Progress = Callable[[int, int], None]  # done, of
-# n*G names and pictures (or why there is none) of n prompts, and how much each prompt's images differ (None if unknown)
+# names and pictures (or why there is none) of the images of n lines, and how much each line's differ (None if unknown)
 Look = tuple[list[str], list[Pixels | str], list[float | None]]
 
 
@@ -48,7 +49,7 @@ def evaluate(
     folder: Path | None = None,
     journal: Journal | None = None,
 ) -> Evaluation:
-    """Samples `images_per_prompt` images of every prompt and judges them.
+    """Samples `images_per_prompt` images of every line and judges them.
 
     Args:
         model: the generator; put into evaluation mode and back, if it has modes.
@@ -91,8 +92,13 @@ def evaluate(
         return names, list(pixels), token_disagreement(tokens)
 
     with _evaluation_mode(model):
-        found = _judged(prompts, sampled, detect, protocol, progress, journal)
-    return replace(found, images=np.concatenate(kept)) if keep_images else found
+        sizes = [group] * len(prompts)
+        found = _judged(prompts, sizes, sampled, detect, protocol, progress, journal)
+    if not keep_images:
+        return found
+    rows = {image_name(*divmod(row, group)): row for row in range(len(found.records))}
+    order = [rows[record["filename"]] for record in found.records]
+    return replace(found, images=np.concatenate(kept)[order])
 
 
 def evaluate_images(
@@ -106,20 +112,20 @@ def evaluate_images(
     """Judges the images of a folder; one that is missing or unreadable is wrong, and says so in its record.
 
     Args:
-        images: P prompts and where their images lie.
+        images: P folders, what they asked for and where their images lie.
         detect, protocol, progress, journal: see `evaluate`; `batch_size` images are judged at a time.
 
     Raises:
         PromptError: there is no prompt, or one has no usable record.
     """
-    assert len(images.numbers) == protocol.images_per_prompt, (images.numbers, protocol)
 
     def loaded(places: range) -> Look:
-        names = [name for p in places for name in images.names(p)]
+        names = [name for p in places for name in images.names[p]]
         pictures = [picture for p in places for picture in images.load(p)]
         return names, pictures, [None] * len(places)
 
-    return _judged(images.prompts, loaded, detect, protocol, progress, journal)
+    sizes = [len(names) for names in images.names]
+    return _judged(images.prompts, sizes, loaded, detect, protocol, progress, journal)
 
 
 # Parts ------------------------------------------------------------------------------------------------------------
@@ -152,37 +158,36 @@ def _evaluation_mode(model: Any) -> Iterator[None]:
 
 def _judged(
     prompts: Sequence[Prompt],
+    sizes: Sequence[int],
     look: Callable[[range], Look],
     detect: Detect,
     protocol: Protocol,
     progress: Progress,
     journal: Journal | None,
 ) -> Evaluation:
-    """Judges batch by batch what `look` finds of the prompts at some places, from where the journal ends."""
+    """Judges batch by batch what `look` finds of the lines at some places, `sizes` (P) images each, from where the journal
+    ends."""
     check_prompts(prompts)
-    group, count = protocol.images_per_prompt, len(prompts)
-    per_call = max(1, protocol.batch_size // group)  # sample_rollout splits a group that is too big
+    per_call = max(
+        1, protocol.batch_size // max(sizes)
+    )  # sample_rollout splits a group that is too big
     found = list(journal.found) if journal else []
-    for first in range(len(found), count, per_call):
-        places = range(first, min(first + per_call, count))
+    for first in range(len(found), len(prompts), per_call):
+        places = range(first, min(first + per_call, len(prompts)))
         names, pictures, spread = look(places)
-        specs = [prompts[p].spec or {} for p in places for _ in range(group)]
-        seen = _detected(pictures, specs, detect)
-        rows = [
-            _record(name, prompts[p], detections, picture, protocol)
-            | {"prompt_index": p, "sample_index": g}
-            for (p, g), name, picture, detections in zip(
-                product(places, range(group)), names, pictures, seen, strict=True
-            )
-        ]
-        new = [Found(rows[i * group : (i + 1) * group], d) for i, d in enumerate(spread)]
+        owners = [prompts[p] for p in places for _ in range(sizes[p])]
+        seen = _detected(pictures, [prompt.spec or {} for prompt in owners], detect)
+        every = zip(names, owners, seen, pictures, strict=True)
+        rows = iter([_record(*one, protocol) for one in every])
+        new = [Found(list(islice(rows, sizes[p])), d) for p, d in zip(places, spread, strict=True)]
         found += new
         if journal:
             journal.add(new)
-        progress(len(found) * group, count * group)
-    negatives = [prompt.negative for prompt in prompts]
-    records = [record for one in found for record in one.records]
-    return Evaluation(protocol, negatives, [one.disagreement for one in found], records)
+        progress(sum(sizes[: len(found)]), sum(sizes))
+    entries = zip(found, prompts, strict=True)
+    return Evaluation.gather(
+        protocol, ((one.records, prompt.negative, one.disagreement) for one, prompt in entries)
+    )
 
 
 def _detected(

@@ -61,10 +61,11 @@ _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 class Protocol:
     """How an evaluation samples and judges. All but `batch_size` decide about its scores.
 
-    Of images that come from elsewhere nobody may know how they were sampled: then all of SAMPLING is None.
+    Of images that come from elsewhere nobody may know how they were sampled: then all of SAMPLING is None. Of results that do,
+    nobody knows how they were judged: then all of JUDGING is None, too.
 
     Attributes:
-        images_per_prompt: G, the k of pass@k.
+        images_per_prompt: G, the k of pass@k; of most prompts, where they have different numbers.
         cfg_scale: guidance scale, 1 = none.
         temperature, top_k, top_p: after guidance; top_k 0 and top_p 1 = no truncation.
         template: what the generator reads, with the prompt's text in place of {prompt}.
@@ -85,23 +86,33 @@ class Protocol:
     template: str | None = "{prompt}"
     seed: int | None = 0
     batch_size: int = 64
-    detector: str = "shapes"
-    threshold: float = 0.3
-    counting_threshold: float = 0.9
-    max_objects: int = 16
+    detector: str | None = "shapes"
+    threshold: float | None = 0.3
+    counting_threshold: float | None = 0.9
+    max_objects: int | None = 16
     nms_threshold: float | None = None
-    position_threshold: float = 0.1
+    position_threshold: float | None = 0.1
 
     def __post_init__(self) -> None:
-        unknown = all(getattr(self, name) is None for name in SAMPLING)
+        unknown = self._unknown()
         for name, (allowed, fits) in _ALLOWED.items():
-            if not (unknown and name in SAMPLING) and not fits(getattr(self, name)):
+            if name not in unknown and not fits(getattr(self, name)):
                 raise UserError(f"{name}: {getattr(self, name)!r}; allowed is {allowed}")
 
     @classmethod
     def of_images(cls, **settings: Any) -> Protocol:
         """The protocol of images of unknown origin; `settings` are all the others."""
         return cls(**{**dict.fromkeys(SAMPLING), **settings})
+
+    @classmethod
+    def of_results(cls) -> Protocol:
+        """The protocol of results of unknown origin."""
+        return cls.of_images(**dict.fromkeys(JUDGING))
+
+    def _unknown(self) -> set[str]:
+        """The settings that nobody knows."""
+        parts = (SAMPLING, JUDGING)
+        return {n for part in parts if all(getattr(self, m) is None for m in part) for n in part}
 
     def to_dict(self) -> dict[str, int | float | str | None]:
         """{setting: value}."""
@@ -118,10 +129,9 @@ class Protocol:
     def difference(self, other: Protocol) -> str:
         """The first setting by which scores of the two cannot be compared, as "seed is 0 before and 1 after"; "" if
         there is none. What is unknown of one of them does not count."""
-        theirs = other.to_dict()
+        theirs, unknown = other.to_dict(), self._unknown() | other._unknown()
         for name, value in self.to_dict().items():
-            unknown = name in SAMPLING and None in (value, theirs[name])
-            if name != "batch_size" and not unknown and value != theirs[name]:
+            if name not in ("batch_size", *unknown) and value != theirs[name]:
                 return f"{name} is {value} before and {theirs[name]} after"
         return ""
 

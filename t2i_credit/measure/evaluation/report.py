@@ -17,7 +17,7 @@ from PIL import Image
 
 from ...run_folder.atomic import write_atomic
 from .image_folder import load_image
-from .scores import Evaluation
+from .scores import Evaluation, match
 
 THUMBNAIL = 256  # pixels of the longer side; smaller images stay as they are
 PIXELATED = 128  # images up to this size are shown with hard pixels
@@ -63,7 +63,7 @@ def write_report(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["share"] = lambda value: f"{value:.3f}"
+    environment.filters["share"] = lambda value: "unknown" if value is None else f"{value:.3f}"
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     environment.filters["percent"] = lambda value: f"{100 * value:.2f}%"
     template = environment.from_string((here / "report.html").read_text(encoding="utf-8"))
@@ -76,6 +76,7 @@ def write_report(
         other=_model(before) if before else None,
         date=str(evaluation.about.get("date", ""))[:10],
         overall=overall,
+        images_each=evaluation.images_each(),
         tasks=summary,
         changes=changes,
         cards=cards,
@@ -92,7 +93,7 @@ def write_report(
 def _model(evaluation: Evaluation) -> str:
     """What drew the images, as far as that is known."""
     about = evaluation.about
-    model = str(about.get("model") or about.get("images") or "images")
+    model = str(about.get("model") or about.get("images") or about.get("results") or "images")
     return f"{model}, step {about['step']}" if about.get("step") and "@" not in model else model
 
 
@@ -103,18 +104,23 @@ def _cards(
     before_images: Path | None,
 ) -> list[dict[str, Any]]:
     """One per prompt, those with the most failures first."""
-    group = evaluation.protocol.images_per_prompt
+    earlier: dict[int, list[dict[str, Any]]] = {}
+    if before:
+        rows = before.rows()
+        places = match(before, evaluation.protocol, evaluation.asked())
+        earlier = {p: rows[place] for p, place in enumerate(places)}
     cards = []
-    for p, negative in enumerate(evaluation.negatives):
-        rows = range(p * group, (p + 1) * group)
-        pictures = [_picture(evaluation.records[i], images) for i in rows]
-        if before:
-            for picture, i in zip(pictures, rows, strict=True):
-                picture["before"] = _picture(before.records[i], before_images)
-                was = picture["before"]["right"]
-                change = {(False, True): "gained", (True, False): "lost"}
-                picture["change"] = change.get((was, picture["right"]), "")
-        record = evaluation.records[p * group]
+    for p, (records, negative) in enumerate(
+        zip(evaluation.rows(), evaluation.negatives, strict=True)
+    ):
+        pictures = [_picture(record, images) for record in records]
+        # prompts may have different numbers of images
+        for picture, record in zip(pictures, earlier.get(p, []), strict=False):
+            picture["before"] = _picture(record, before_images)
+            was = picture["before"]["right"]
+            change = {(False, True): "gained", (True, False): "lost"}
+            picture["change"] = change.get((was, picture["right"]), "")
+        record = records[0]
         cards.append(
             {
                 "number": p,
@@ -122,7 +128,7 @@ def _cards(
                 "task": record["tag"],
                 "negative": negative,
                 "right": sum(picture["right"] for picture in pictures),
-                "was_right": sum(x["before"]["right"] for x in pictures) if before else None,
+                "was_right": sum(r["correct"] for r in earlier[p]) if before else None,
                 "pictures": pictures,
             }
         )
@@ -187,9 +193,11 @@ def _protocol(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Everything that the scores depend on, as name and value."""
     about, summary = evaluation.about, evaluation.summary()["overall"]
     rows = [("prompts", f"{about.get('prompts', 'given')} ({summary['prompts']})")]
-    for name, value in evaluation.protocol.to_dict().items():
+    settings = evaluation.protocol.to_dict()
+    for name, value in {**settings, "images_per_prompt": evaluation.images_each()}.items():
         if name != "batch_size":
-            unknown = "unknown" if name != "nms_threshold" else "off"
+            off = name == "nms_threshold" and settings["detector"] is not None
+            unknown = "off" if off else "unknown"
             rows.append((_NAMES.get(name, name), unknown if value is None else str(value)))
     rows.append(("intervals", "95%, bootstrap over prompts within tasks, 2,000 draws"))
     if "t2i_credit" in about:

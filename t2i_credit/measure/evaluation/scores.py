@@ -1,6 +1,7 @@
 """What an evaluation found: one record per image, scores with intervals, files, pairs. Samples and judges nothing.
 
-Shapes: P prompts, G images of each. Image g of prompt p is record p * G + g.
+Prompts of one record and negative are one prompt, wherever they stand in a list and in however many folders.
+Shapes: P prompts, N images, prompt by prompt; prompts may have different numbers of images.
 Protocol: Ghosh et al. 2023 (arXiv 2310.11513): 4 images per prompt, overall = mean over tasks.
 """
 
@@ -9,22 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean, multimode
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RunError, UserError
-from ...prompts.records import TASKS
+from ...interfaces import Prompt
+from ...prompts.records import TASKS, record_key
 from ...run_folder.writer import write_evaluation
 from ..intervals import task_intervals, task_means
 from .protocol import Protocol
 
 FORMAT = 1
-Asked = tuple[dict[str, Any], str | None]  # a record with its prompt's text, and the negative
+Record = dict[str, Any]
+Asked = tuple[Record, str | None]  # a record with its prompt's text, and the negative
+# of one line or folder: its images' records, the negative, and how much the images differ (None if unknown)
+Entry = tuple[Sequence[Record], str | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -32,16 +40,16 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        protocol: how it sampled.
+        protocol: how it sampled; its images_per_prompt is that of most prompts.
         negatives: (P) negative prompts, None = the model's own null prompt.
         disagreement: (P) `token_disagreement` of the prompt's images; None if it has a single one.
-        records: (P*G) dicts, one per image: filename, tag, prompt, correct, reason, metadata and details as in
+        records: (N) dicts, one per image: filename, tag, prompt, correct, reason, metadata and details as in
             GenEval's results file (filename: the place of the image in GenEval's folders; details: the objects
             that the verdict looked at, as x0, y0, x1, y1, confidence); colors, the colour of each of these; score,
-            the share of passed checks; fault, why there is no image ("" if there is); prompt_index p,
-            sample_index g.
+            the share of passed checks (None if unknown); fault, why there is no image ("" if there is);
+            prompt_index, the place p of its prompt; sample_index, its place among the prompt's images.
         about: whatever else is known, such as the model and where the prompts came from.
-        images: (P*G, h, w, 3) uint8 if kept. Not compared, not saved.
+        images: (N, h, w, 3) uint8 if kept. Not compared, not saved.
     """
 
     protocol: Protocol
@@ -51,58 +59,100 @@ class Evaluation:
     about: dict[str, Any] = field(default_factory=dict)
     images: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
+    @classmethod
+    def gather(
+        cls, protocol: Protocol, entries: Iterable[Entry], about: Mapping[str, Any] | None = None
+    ) -> Evaluation:
+        """The evaluation of lines or folders, of which those of one record and negative are one prompt."""
+        prompts: dict[tuple[str, str | None], list[Entry]] = {}
+        for entry in entries:
+            (first, *_), negative, _ = entry
+            key = record_key(json.loads(first["metadata"]), first["prompt"])
+            prompts.setdefault((key, negative), []).append(entry)
+        records = [
+            record | {"prompt_index": p, "sample_index": g}
+            for p, every in enumerate(prompts.values())
+            for g, record in enumerate(record for rows, _, _ in every for record in rows)
+        ]
+        known = [[one[2] for one in every if one[2] is not None] for every in prompts.values()]
+        sizes = Counter(record["prompt_index"] for record in records)
+        return cls(
+            replace(protocol, images_per_prompt=_usual(sizes)),
+            [negative for _, negative in prompts],
+            [fmean(values) if values else None for values in known],
+            records,
+            dict(about or {}),
+        )
+
+    def rows(self) -> list[list[Record]]:
+        """(P) the records of each prompt's images."""
+        return [list(rows) for _, rows in groupby(self.records, key=lambda r: r["prompt_index"])]
+
     def tags(self) -> list[str]:
         """(P) tasks."""
-        return [record["tag"] for record in self.records[:: self.protocol.images_per_prompt]]
+        return [rows[0]["tag"] for rows in self.rows()]
 
     def asked(self) -> list[Asked]:
         """(P) records with their prompts' texts, and negatives."""
-        rows = self.records[:: self.protocol.images_per_prompt]
         return [
-            (json.loads(row["metadata"]), negative)
-            for row, negative in zip(rows, self.negatives, strict=True)
+            ({**json.loads(rows[0]["metadata"]), "prompt": rows[0]["prompt"]}, negative)
+            for rows, negative in zip(self.rows(), self.negatives, strict=True)
         ]
+
+    def images_each(self) -> str:
+        """How many images a prompt has, such as "4" or "2 to 4"."""
+        sizes = {len(rows) for rows in self.rows()}
+        return f"{min(sizes)} to {max(sizes)}" if len(sizes) > 1 else f"{max(sizes)}"
 
     def faults(self) -> list[str]:
         """The images that are missing or unreadable, and therefore judged as wrong: name and reason."""
         return [f"{r['filename']}: {r['fault']}" for r in self.records if r.get("fault")]
 
-    def column(self, key: str) -> NDArray[np.float64]:
-        """(P, G) values of "correct" or "score"."""
-        values = np.array([record[key] for record in self.records], dtype=np.float64)
-        return values.reshape(-1, self.protocol.images_per_prompt)
+    def there(self) -> Evaluation | None:
+        """The same without the images that are missing or unreadable; None if no other is left."""
+        present = [[r for r in rows if not r.get("fault")] for rows in self.rows()]
+        every = zip(present, self.negatives, self.disagreement, strict=True)
+        found = [entry for entry in every if entry[0]]
+        return Evaluation.gather(self.protocol, found, self.about) if found else None
+
+    def means(self, key: str) -> NDArray[np.float64]:
+        """(P) means over each prompt's images of "correct" or "score"; nan where one is unknown."""
+        values = [[record[key] for record in rows] for rows in self.rows()]
+        return np.array([np.mean(np.array(each, dtype=np.float64)) for each in values])
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Scores of every task and of "overall", the mean over tasks (not over images).
 
-        correct: fraction of correct images, low and high: its 95% interval (see `task_intervals`), partial: mean
-        share of passed checks, pass_at_k: fraction of prompts with a correct image among their G, disagreement:
-        mean `token_disagreement` (None if unknown), prompts and images: how many, missing: images that are not there.
+        correct: mean over prompts of the fraction of correct images, low and high: its 95% interval (see
+        `task_intervals`), partial: mean share of passed checks (None if unknown), pass_at_k: fraction of prompts with a
+        correct image, disagreement: mean `token_disagreement` (None if unknown), prompts and images: how many,
+        missing: images that are not there.
         """
-        tags, correct = self.tags(), self.column("correct")
+        tags, correct = self.tags(), self.means("correct")
+        images = Counter(record["tag"] for record in self.records)
         missing = [record["tag"] for record in self.records if record.get("fault")]
         distances = np.array(self.disagreement, dtype=np.float64)  # None becomes nan
         columns = {
-            "partial": task_means(by_task(tags, self.column("score").mean(1))),
-            "pass_at_k": task_means(by_task(tags, correct.max(1))),
+            "partial": task_means(by_task(tags, self.means("score"))),
+            "pass_at_k": task_means(by_task(tags, (correct > 0).astype(float))),
             "disagreement": task_means(by_task(tags, distances)),
         }
         scores: dict[str, dict[str, Any]] = {}
-        for task, found in task_intervals(by_task(tags, correct.mean(1))).items():
+        for task, found in task_intervals(by_task(tags, correct)).items():
             prompts = len(tags) if task == "overall" else tags.count(task)
             scores[task] = dict(zip(("correct", "low", "high"), found, strict=True))
             for name, means in columns.items():
                 scores[task][name] = None if math.isnan(means[task]) else means[task]
             scores[task] |= {
                 "prompts": prompts,
-                "images": prompts * correct.shape[1],
+                "images": images.total() if task == "overall" else images[task],
                 "missing": len(missing) if task == "overall" else missing.count(task),
             }
         return scores
 
     def to_json(self) -> dict[str, Any]:
         """All but `records`, which go beside it: `run.write_evaluation(name, e.to_json(), e.records)`."""
-        texts = [record["prompt"] for record in self.records[:: self.protocol.images_per_prompt]]
+        texts = [rows[0]["prompt"] for rows in self.rows()]
         rows = zip(texts, self.negatives, self.disagreement, strict=True)
         return {
             "format": FORMAT,
@@ -127,18 +177,17 @@ class Evaluation:
             if value["format"] != FORMAT:
                 raise RunError(f"format {value['format']!r}; this version reads {FORMAT}")
             protocol, prompts = Protocol(**value["protocol"]), value["prompts"]
-            found = cls(
-                protocol,
-                [prompt["negative"] for prompt in prompts],
-                [prompt["disagreement"] for prompt in prompts],
-                lines,
-                dict(value.get("about", {})),
-            )
             if value["records_sha256"] != digest(lines):
                 raise RunError("its lines per image belong to another evaluation or were changed")
-            shape = (len(prompts), protocol.images_per_prompt)
-            if not prompts or found.column("correct").shape != shape:
-                raise RunError(f"{len(lines)} images, its prompts and protocol ask for {shape}")
+            rows: dict[int, list[Record]] = {}
+            for line in lines:
+                rows.setdefault(line["prompt_index"], []).append(line)
+            if not prompts or list(rows) != list(range(len(prompts))):
+                raise RunError(
+                    f"{len(lines)} images, its prompts are {len(prompts)}, those of the images {len(rows)}"
+                )
+            entries = [(rows[p], o["negative"], o["disagreement"]) for p, o in enumerate(prompts)]
+            found = cls.gather(protocol, entries, value.get("about"))
             found.summary()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
@@ -186,9 +235,9 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     Raises:
         UserError: prompts, seed or protocol (save for the batch size) differ.
     """
-    check_pair(before, after.protocol, after.asked())
-    tags = before.tags()
-    first, second = (e.column("correct").mean(1) for e in (before, after))
+    places = match(before, after.protocol, after.asked())
+    tags, second = after.tags(), after.means("correct")
+    first = before.means("correct")[places]
     earlier, later = task_intervals(by_task(tags, first)), task_means(by_task(tags, second))
     changes = task_intervals(by_task(tags, second - first))
     names = ("before", "before_low", "before_high", "after", "change", "low", "high")
@@ -198,25 +247,49 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     }
 
 
-def check_pair(before: Evaluation, protocol: Protocol, asked: Sequence[Asked]) -> None:
-    """Raises UserError unless `before` can be paired with an evaluation of these prompts under this protocol."""
+def match(before: Evaluation, protocol: Protocol, asked: Sequence[Asked]) -> list[int]:
+    """Which of the prompts of `before` each of these is.
+
+    Raises:
+        UserError: `before` cannot be paired with an evaluation of these prompts under this protocol.
+    """
     if difference := before.protocol.difference(protocol):
         raise UserError(
             f"these evaluations cannot be paired: {difference}; evaluate both under one protocol"
         )
-    theirs = before.asked()
-    if len(theirs) != len(asked):
-        raise UserError(
-            f"these evaluations cannot be paired: {len(theirs)} prompts before and {len(asked)} after;"
-            " evaluate both on one prompt set"
-        )
+    theirs, ours = (
+        [(record_key(record, record["prompt"]), negative) for record, negative in every]
+        for every in (before.asked(), asked)
+    )
     sampled = None not in (before.protocol.cfg_scale, protocol.cfg_scale)
-    for p, ((first, negative), (second, other)) in enumerate(zip(theirs, asked, strict=True)):
-        if first != second or (sampled and negative != other):
-            raise UserError(
-                f"these evaluations cannot be paired: prompt {p} ({first['prompt']!r} before,"
-                f" {second['prompt']!r} after) differs in its text, negative or record"
-            )
+    if not sampled and set(theirs) != set(ours):  # nobody may know the negatives of one of them
+        theirs, ours = ([(key, None) for key, _ in every] for every in (theirs, ours))
+    if len(theirs) != len(set(ours)):
+        raise UserError(
+            f"these evaluations cannot be paired: {len(theirs)} prompts before and {len(set(ours))}"
+            " after; evaluate both on one prompt set"
+        )
+    places = {one: p for p, one in enumerate(theirs)}
+    if other := [p for p, one in enumerate(ours) if one not in places]:
+        key = next((one for one in theirs if one not in ours), theirs[0])[0]
+        raise UserError(
+            f"these evaluations cannot be paired: prompt {other[0]} ({json.loads(key)['prompt']!r} before,"
+            f" {asked[other[0]][0]['prompt']!r} after) differs in its text, negative or record"
+        )
+    return [places[one] for one in ours]
+
+
+def usual_size(prompts: Sequence[Prompt], sizes: Sequence[int]) -> int:
+    """How many images most prompts have, if each of these lines or folders has so many."""
+    found: Counter[tuple[str, str | None]] = Counter()
+    for prompt, size in zip(prompts, sizes, strict=True):
+        found[record_key(prompt.spec or {}, prompt.text), prompt.negative] += size
+    return _usual(found)
+
+
+def _usual(sizes: Mapping[Any, int]) -> int:
+    """The most frequent of the sizes, of several the largest."""
+    return max(multimode(sizes.values()))
 
 
 def digest(value: Any) -> str:

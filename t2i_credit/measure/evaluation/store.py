@@ -20,20 +20,15 @@ from ...interfaces import Prompt
 from ...prompts.batches import overlap
 from ...run_folder.reader import RunReader
 from .evaluate import Detect, Progress, evaluate, evaluate_images
-from .image_folder import (
-    ImageFolder,
-    clear_images,
-    is_image_folder,
-    read_folder,
-    read_protocol,
-    write_protocol,
-)
+from .image_folder import ImageFolder, clear_images, is_image_folder, read_protocol, write_protocol
 from .journal import Journal
 from .protocol import SAMPLING, Protocol, defaults
 from .report import write_report
-from .scores import Evaluation, check_pair, digest, load_evaluation, paired
+from .results import load_results
+from .scores import Evaluation, digest, load_evaluation, match, paired, usual_size
 
 Say = Callable[[str], None]
+FILES = (".json", ".jsonl")  # of an evaluation, of GenEval's results
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,8 @@ class Work:
         path: the JSON file to write; images and journals go into the folder beside it.
         progress: (images done, of) over both evaluations.
         warn: called with lines that the user should read.
+        look: finds the images in a folder that counts as "before".
+        each: how many images most prompts will have; None = as the protocol says.
     """
 
     def __init__(
@@ -75,8 +72,11 @@ class Work:
         path: Path,
         progress: Progress,
         warn: Say,
+        look: Callable[[Path], ImageFolder],
+        each: int | None = None,
     ) -> None:
         self.prompts, self.detect, self.protocol = prompts, detect, protocol
+        self.look, self.each = look, each or protocol.images_per_prompt
         self.path, self.folder = path, path.with_suffix("")
         self.progress, self.warn = progress, warn
         self.warnings: list[str] = []
@@ -88,19 +88,19 @@ class Work:
         self.warn(line)
 
     def report(
-        self, against: str | None, evaluated: Callable[[Progress], Evaluation], images: Path
+        self, against: str | None, evaluated: Callable[[Progress], Evaluation], images: Path | None
     ) -> Report:
         """Evaluates, writes everything, the JSON file last but for the page, and lets go of the journals.
 
         Args:
             against: what counts as "before" and is evaluated first, see `evaluate_model`.
             evaluated: makes the evaluation that is asked for.
-            images: where its images lie.
+            images: where its images lie, if that is known.
 
         Raises:
             UserError: the two cannot be paired, known before anything is sampled if "before" is there already.
         """
-        parts = 2 if against and not against.endswith(".json") else 1
+        parts = 2 if against and not against.endswith(FILES) else 1
         before, before_images, changes = None, None, None
         also: dict[str, Any] = {"warnings": self.warnings}
         if against:
@@ -112,7 +112,10 @@ class Work:
         if faults := after.faults():
             told = f"{', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''}"
             count = f"{len(faults)} of {len(after.records)} images"
-            self.tell(f"missing or unreadable, judged as wrong: {count}: {told}")
+            there = after.there()
+            both = [e.summary()["overall"]["correct"] for e in (after, there) if e]
+            without = f"; overall {both[0]:.3f}, and {both[1]:.3f} without them" if there else ""
+            self.tell(f"missing or unreadable, judged as wrong: {count}: {told}{without}")
         name = self.path.stem
         after.save(self.path.parent, name, also)
         page = write_report(
@@ -161,21 +164,27 @@ class Work:
     ) -> Evaluation:
         """Judges; the journal goes into `folder`."""
         about = {**about, "images": str(images.path.resolve())}
-        journal = self._journal(folder, {**about, "newest": images.newest()}, protocol)
+        files = {"newest": images.newest(), "names": digest(images.names)}
+        journal = self._journal(folder, {**about, **files}, protocol)
         found = evaluate_images(images, self.detect, protocol, progress=progress, journal=journal)
         return replace(found, about={**about, **stamp()})
 
     def _other(self, name: str, progress: Progress) -> tuple[Evaluation, Path]:
         """The evaluation that counts as "before", read, judged, or sampled and judged, and where its images lie."""
         folder = self.folder / "before"
-        if name.endswith(".json"):
-            found = load_evaluation(name)
+        if name.endswith(FILES):
+            results = name.endswith(".jsonl")
+            found = load_results(name) if results else load_evaluation(name)
             self._check(found)
+            if None in (found.protocol.detector, self.protocol.detector):
+                unknown = name if found.protocol.detector is None else self.path.stem
+                self.tell(
+                    f"nobody knows how {unknown} was judged: taken to be by this detector and its thresholds"
+                )
             return found, Path(found.about.get("images", Path(name).with_suffix("")))
         images = folder
         if is_image_folder(Path(name)):
-            group = self.protocol.images_per_prompt
-            theirs = read_folder(Path(name), prompts=self.prompts, images_per_prompt=group)
+            theirs = self.look(Path(name))
             judging = {k: v for k, v in self.protocol.to_dict().items() if k not in SAMPLING}
             theirs, protocol, about = origin_of(theirs, judging)
             found, images = self.images(theirs, protocol, folder, about, progress), theirs.path
@@ -188,7 +197,7 @@ class Work:
     def _check(self, before: Evaluation) -> None:
         """Raises UserError unless `before` can be paired with what is about to be evaluated."""
         asked = [({**(p.spec or {}), "prompt": p.text}, p.negative) for p in self.prompts]
-        check_pair(before, self.protocol, asked)
+        match(before, replace(self.protocol, images_per_prompt=self.each), asked)
 
     def _part(self, part: int, parts: int) -> Progress:
         """Progress of one of several parts of equal size, shown as progress of the whole."""
@@ -207,16 +216,14 @@ def origin_of(
     folder: ImageFolder, judging: Mapping[str, Any]
 ) -> tuple[ImageFolder, Protocol, dict[str, Any]]:
     """The folder, how its images were sampled, and by whom, as far as that is written beside them."""
-    settings = {**judging, "images_per_prompt": len(folder.numbers)}
-    made = read_protocol(folder.path)
-    if made is None:
-        return folder, Protocol.of_images(**settings), {}
-    protocol = Protocol(**{**made["sampling"], **settings})
-    negatives = made.get("negatives", [])
-    if len(negatives) == len(folder.prompts):
-        pairs = zip(folder.prompts, negatives, strict=True)
-        folder = replace(folder, prompts=[replace(p, negative=n) for p, n in pairs])
-    return folder, protocol, dict(made.get("about", {}))
+    made = read_protocol(folder.path) or {}
+    negatives = dict(enumerate(made.get("negatives", [])))
+    if negatives.keys() >= set(folder.numbers):
+        pairs = zip(folder.prompts, folder.numbers, strict=True)
+        folder = replace(folder, prompts=[replace(p, negative=negatives[n]) for p, n in pairs])
+    each = usual_size(folder.prompts, [len(names) for names in folder.names])
+    settings = {**made.get("sampling", {}), **judging, "images_per_prompt": each}
+    return folder, Protocol.of_images(**settings), dict(made.get("about", {}))
 
 
 def identity(model: str) -> dict[str, Any]:
@@ -261,7 +268,7 @@ def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
 
 def folder_name(images: Path, protocol: Protocol) -> str:
     """The folder's own name, the detector, and a mark of all that is unusual about the judging."""
-    name = f"{images.resolve().name}-{re.sub(r'[^A-Za-z0-9_.-]', '.', protocol.detector)}"
+    name = f"{images.resolve().name}-{re.sub(r'[^A-Za-z0-9_.-]', '.', str(protocol.detector))}"
     return name + _mark(protocol, ("detector", *SAMPLING))
 
 

@@ -153,9 +153,11 @@ def test_anybodys_images_are_judged_and_gaps_named_and_counted(tmp_path: Path) -
     told: list[str] = []
     report = evaluate(images=folder, warn=told.append)
     assert report.evaluation.protocol.cfg_scale is None
-    assert "not judged, for its name is not like 0000.png: 00001/samples/notes.txt" in told[0]
-    assert told[1] == (
-        "missing or unreadable, judged as wrong: 1 of 12 images: 00002/samples/0001.png: missing"
+    assert told[0].endswith("beside images whose names are numbers: 00001/samples/notes.txt")
+    overall = report.evaluation.summary()["overall"]["correct"]
+    assert told[1].startswith(
+        "missing or unreadable, judged as wrong: 1 of 12 images: 00002/samples/0001.png: missing;"
+        f" overall {overall:.3f}, and "
     )
     assert report.warnings == told == json.loads(report.path.read_text())["warnings"]
     shutil.rmtree(folder / "00003")
@@ -270,7 +272,7 @@ def test_wrong_use_is_refused_in_one_line_before_anything_is_written(tmp_path: P
     )
     Path("empty").mkdir()
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"model": None}, "MODEL, --images: give one of them"),
+        ({"model": None}, "MODEL, --images, --results: give one of them"),
         ({"source": "plain.jsonl"}, "prompt 'a red circle': no spec"),
         ({"source": "coco.jsonl"}, "unknown class 'bench'"),
         ({"source": "gone.jsonl"}, r"gone\.jsonl: no such prompt file"),

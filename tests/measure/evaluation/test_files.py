@@ -106,7 +106,7 @@ def damaged(path: Path, **changed: Any) -> None:
         (lambda p: damaged(p, protocol={"cfg_scale": 0}), "cfg_scale: 0; allowed is"),
         (lambda p: damaged(p, protocol={"guidance": 1}), "guidance"),
         (lambda p: damaged(p, protocol=3), "not a readable evaluation"),
-        (lambda p: damaged(p, prompts=[]), "36 images, its prompts"),
+        (lambda p: damaged(p, prompts=[]), "36 images, its prompts are 0"),
         (lambda p: damaged(p, prompts=[1]), "not a readable evaluation"),
         (
             lambda p: p.with_suffix(".jsonl").write_text('{"tag": 1}\n{"ta'),

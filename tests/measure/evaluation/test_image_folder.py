@@ -13,11 +13,11 @@ from PIL import Image
 
 from t2i_credit.errors import RunError, UserError
 from t2i_credit.interfaces import Prompt
+from t2i_credit.measure.evaluation.find_images import read_folder
 from t2i_credit.measure.evaluation.image_folder import (
     ImageFolder,
     clear_images,
     is_image_folder,
-    read_folder,
     read_protocol,
     write_images,
     write_protocol,
@@ -42,7 +42,7 @@ def faults(images: ImageFolder) -> dict[str, str]:
     return {
         name: picture
         for p in range(len(images.prompts))
-        for name, picture in zip(images.names(p), images.load(p), strict=True)
+        for name, picture in zip(images.names[p], images.load(p), strict=True)
         if isinstance(picture, str)
     }
 
@@ -59,10 +59,10 @@ def test_the_layout_is_the_official_one(folder: Path) -> None:
 def test_a_folder_is_read_back_pixel_by_pixel(folder: Path) -> None:
     images = read_folder(folder)
     assert images.prompts == PROMPTS
-    assert (images.numbers, images.ignored) == ([0, 1], [])
+    assert (images.numbers, images.ignored) == ([0, 1, 2], [])
     pixels = [picture for p in range(3) for picture in images.load(p)]
     assert np.array_equal(np.stack(pixels), PIXELS)
-    assert images.names(2) == ["00002/samples/0000.png", "00002/samples/0001.png"]
+    assert images.names[2] == ["00002/samples/0000.png", "00002/samples/0001.png"]
     assert is_image_folder(folder) and not is_image_folder(folder / "00000")
 
 
@@ -94,7 +94,7 @@ def test_more_images_may_be_asked_for_than_there_are_but_none_is_dropped(folder:
     assert faults(read_folder(folder, images_per_prompt=3)) == {
         f"0000{p}/samples/0002.png": "missing" for p in range(3)
     }
-    with pytest.raises(UserError, match=r"2 different image names .*, 1 were asked for"):
+    with pytest.raises(UserError, match=r"2 images of one prompt, 1 were asked for; give --per-"):
         read_folder(folder, images_per_prompt=1)
 
 
@@ -103,9 +103,8 @@ def test_names_may_have_other_zeros_and_count_from_one(folder: Path) -> None:
         path.rename(path.with_name(f"{int(path.stem) + 1:05d}.png"))
     (folder / "00002/samples/00002.png").unlink()
     images = read_folder(folder)
-    assert images.numbers == [1, 2]
-    assert images.names(0) == ["00000/samples/00001.png", "00000/samples/00002.png"]
-    assert faults(images) == {"00002/samples/0002.png": "missing"}
+    assert images.names[0] == ["00000/samples/00001.png", "00000/samples/00002.png"]
+    assert faults(images) == {"00002/samples/00002.png": "missing"}
 
 
 def test_images_of_several_modes_and_orientations_are_read_as_they_are_seen(folder: Path) -> None:
@@ -131,9 +130,20 @@ def test_files_that_are_no_images_of_the_layout_are_told(folder: Path) -> None:
     [
         (lambda f: f.rename(f.with_name("x")), "no such folder of images"),
         (lambda f: [p.rename(f / f"x{p.name}") for p in list(f.iterdir())], "holds no folder 0000"),
-        (lambda f: [p.unlink() for p in f.rglob("*.png")], "0 different image names"),
-        (lambda f: (f / "00001/metadata.jsonl").unlink(), "metadata.jsonl: no such prompt file"),
-        (lambda f: (f / "00001/metadata.jsonl").write_text("{"), "metadata.jsonl:1: is not JSON"),
+        (
+            lambda f: [p.rename(p.with_suffix(".gif")) for p in f.rglob("*.png")],
+            r"no image in samples/ of its 3 folders: .*/00000/samples holds 0000\.gif, 0001\.gif; allowed are PNG",
+        ),
+        (
+            lambda f: (
+                [p.rename(p.parent.parent / p.name) for p in f.rglob("*.png")]
+                and [p.rmdir() for p in f.rglob("samples")]
+            ),
+            r"/00000 holds 0000\.png, 0001\.png, metadata\.jsonl; allowed",
+        ),
+        (lambda f: (f / "00001/metadata.jsonl").unlink(), "metadata.jsonl: no such file"),
+        (lambda f: (f / "00001/metadata.jsonl").write_text("{"), "metadata.jsonl: is not JSON"),
+        (lambda f: (f / "00001/metadata.jsonl").write_bytes(b"\xff"), "cannot be read"),
         (lambda f: (f / "00001/metadata.jsonl").write_text('{"text": "a"}'), "one GenEval record"),
         (lambda f: (f / "1").mkdir(), "00001 and 1 are one number"),
     ],
@@ -151,7 +161,7 @@ def test_a_folder_of_another_prompt_set_is_refused(folder: Path) -> None:
     with pytest.raises(
         UserError, match="asks for 'a photo of a cat', the prompt set for 'a photo of two"
     ):
-        read_folder(folder, prompts=PROMPTS[::-1][1:] + PROMPTS[:1])  # fmt: skip
+        read_folder(folder, prompts=PROMPTS[1:])
     with pytest.raises(UserError, match="00002 lies beyond the 2 prompts of the set"):
         read_folder(folder, prompts=PROMPTS[:2])
     with pytest.raises(UserError, match="or by another record"):

@@ -32,6 +32,7 @@ def made_up(
             "correct": bool(value),
             "score": scores(value),
             "metadata": json.dumps({"tag": task, "prompt": f"{task} {p}"}),
+            "prompt_index": p,
         }
         for p, (task, row) in enumerate(rows)
         for value in row
