@@ -180,6 +180,8 @@ def show_evaluation(report: Any) -> None:
     group = report.evaluation.images_each()
     rows(f"{report.name} (k = {group})", lines)
     settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
+    if protocol["detector"] is None:
+        settings = "sampled and judged in an unknown way"
     say(f"protocol: {summary['overall']['prompts']} prompts x {group} images, {settings}")
     if report.path:
         say(f"written: {report.path}")

@@ -19,6 +19,7 @@ from ...training.policy import passes_needed
 from ..evaluation.command import evaluate_model, evaluation_prompts, find_detector, split_name
 from ..evaluation.evaluate import check_prompts
 from ..evaluation.protocol import Protocol
+from ..evaluation.scores import distinct, usual_size
 from .kind import SPLITS, EvaluationPlan, Report, Say
 
 _PROMPTS = ("source", "split", "tasks", "negative", "per_step", "balance")
@@ -60,7 +61,9 @@ class ImagePlan:
         reader, settings = RunReader(run), self.protocol().to_dict()
         steps = reader.config()["train"]["steps"]
         source = self.source or split_name(split)
-        prompts = [(prompt.text, prompt.negative) for prompt in self.prompts_of(split)]
+        lines = self.prompts_of(split)
+        settings["images_per_prompt"] = usual_size(lines, [self.images] * len(lines))
+        prompts = [(prompt.text, prompt.negative) for prompt in distinct(lines)]
         asked = (source, steps, prompts, settings)
         any_size = {"batch_size": settings["batch_size"]}  # it decides about no score
         for name in reader.evaluations():

@@ -12,11 +12,12 @@ from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
 
-from ...errors import PromptError, UserError, one_line
+from ...errors import PromptError, UserError
 from ...interfaces import Prompt
 from ...prompts.files import parse_prompt
 from ...prompts.records import record_key
 from .image_folder import NUMBERED, ImageFolder, file_names, images_of, natural, numbered_folders
+from .scores import read_text
 
 
 def read_folder(
@@ -152,15 +153,11 @@ def _asked(
 def _read(folder: Path) -> Prompt:
     """The prompt of a folder's record."""
     path = folder / "metadata.jsonl"
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
+    if not path.exists():
         raise PromptError(
             f"{path}: no such file; it holds the record of what was asked for, unless --prompts says it"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"{path}: cannot be read ({one_line(error)})") from None
-    found = parse_prompt(text, str(path), str(folder))
+        )
+    found = parse_prompt(read_text(path), str(path), str(folder))
     if found.spec is None:
         raise PromptError(f"{path}: must hold one GenEval record with tag and include")
     return found
@@ -173,15 +170,17 @@ def _wanted(
     images_per_prompt: int | None,
     by_record: bool,
 ) -> dict[str, int]:
-    """{record: how many images it should have}; `by_record`: as many as asked for of each record, if that is enough."""
+    """{record: how many images it should have}; `by_record`: as many as asked for of each record, and not of each folder,
+    unless the folders of one hold more."""
     most = max(-(-held // lines[key]) for key, held in has.items())
     each, wanted = images_per_prompt or most, {}
     for key, held in has.items():
-        enough = by_record and images_per_prompt and held <= each
-        wanted[key] = each if enough else each * lines[key]
+        one = by_record and images_per_prompt and held <= each * (lines[key] - 1)
+        wanted[key] = each if one else each * lines[key]
         if held > wanted[key]:
+            enough = max(has.values()) if by_record else most
             raise UserError(
-                f"{path}: {held} images of one prompt, {wanted[key]} were asked for; give --per-prompt {most}"
+                f"{path}: {held} images of one prompt, {wanted[key]} were asked for; give --per-prompt {enough}"
             )
     return wanted
 

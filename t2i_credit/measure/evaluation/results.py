@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import RunError, one_line
 from .protocol import Protocol
-from .scores import Entry, Evaluation, Record
+from .scores import Entry, Evaluation, Record, read_text
 
 NEEDED = ("tag", "prompt", "correct", "metadata")
 
@@ -25,14 +25,8 @@ def load_results(path: Path | str) -> Evaluation:
     Raises:
         RunError: one line that names the file, the line, and what is wrong with it.
     """
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read: {one_line(error)}") from None
     # only "\n" ends a line: str.splitlines would also cut at a U+2028 inside a JSON text
-    lines = enumerate(text.split("\n"), 1)
+    lines = enumerate(read_text(Path(path)).split("\n"), 1)
     entries = [_entry(line, f"{path}:{n}") for n, line in lines if line.strip()]
     if not entries:
         raise RunError(f"{path}: holds no result; one JSON object a line is expected")

@@ -217,9 +217,9 @@ def load_evaluation(path: Path | str) -> Evaluation:
     if path.suffix != ".json":
         raise RunError(f"{path}: not an evaluation; its file ends in .json")
     beside = path.with_suffix(".jsonl")
-    value = _parse(path, _read(path))
+    value = _parse(path, read_text(path))
     # Only "\n" ends a line: str.splitlines would also cut at a U+2028 inside a JSON text.
-    lines = enumerate(_read(beside).split("\n"), 1)
+    lines = enumerate(read_text(beside).split("\n"), 1)
     records = [_parse(f"{beside}, line {n}", line) for n, line in lines if line.strip()]
     return Evaluation.from_json(value, records, where=str(path))
 
@@ -283,8 +283,17 @@ def usual_size(prompts: Sequence[Prompt], sizes: Sequence[int]) -> int:
     """How many images most prompts have, if each of these lines or folders has so many."""
     found: Counter[tuple[str, str | None]] = Counter()
     for prompt, size in zip(prompts, sizes, strict=True):
-        found[record_key(prompt.spec or {}, prompt.text), prompt.negative] += size
+        found[_key(prompt)] += size
     return _usual(found)
+
+
+def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first of those that are one prompt, in their order."""
+    return list({_key(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
+
+
+def _key(prompt: Prompt) -> tuple[str, str | None]:
+    return record_key(prompt.spec or {}, prompt.text), prompt.negative
 
 
 def _usual(sizes: Mapping[Any, int]) -> int:
@@ -297,9 +306,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file, whole. Raises RunError if there is none, or it is none."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

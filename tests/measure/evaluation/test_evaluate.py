@@ -18,7 +18,7 @@ from t2i_credit.measure.cards.generator import best_cell, grid_table
 from t2i_credit.measure.evaluation import evaluate as evaluate_module
 from t2i_credit.measure.evaluation.evaluate import evaluate
 from t2i_credit.measure.evaluation.protocol import Protocol
-from t2i_credit.measure.evaluation.scores import Evaluation
+from t2i_credit.measure.evaluation.scores import Evaluation, paired
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel
 from t2i_credit.rollout.sampling import EVALUATION_DOMAIN, derive_seed, sample_rollout
 from t2i_credit.worlds.shapes.detector import detect
@@ -119,6 +119,28 @@ def test_a_record_has_the_official_keys_and_ours(evaluation: Evaluation) -> None
     ((boxes,),) = [list(json.loads(record["details"]).values())]
     assert len(boxes) == 1 and len(boxes[0]) == 5
     assert len({record["metadata"] for record in evaluation.records}) == len(PROMPTS)
+
+
+def test_a_list_in_which_each_line_stands_three_times_is_three_images_of_each_prompt(
+    painter: Painter, evaluation: Evaluation
+) -> None:
+    # image g of prompt p is sample 3 p + g either way, so the images are the same
+    single = replace(PROTOCOL, images_per_prompt=1)
+    lines = [prompt for prompt in PROMPTS for _ in range(3)]
+    found = evaluate(painter, lines, detect, single, keep_images=True)
+    assert [r["filename"] for r in found.records[:4]] == [
+        f"{line:05d}/samples/0000.png" for line in range(4)
+    ]
+    theirs = {task: {**row, "disagreement": None} for task, row in evaluation.summary().items()}
+    assert found.summary() == theirs
+    assert paired(evaluation, found)["overall"]["change"] == 0.0
+    # the lines in turn: the images are kept in the order of their records
+    turns = evaluate(painter, PROMPTS * 3, detect, single, keep_images=True)
+    assert found.images is not None and turns.images is not None
+    assert turns.records[1]["filename"] == f"{len(PROMPTS):05d}/samples/0000.png"
+    again = detect(turns.images[[1]])[0]
+    boxes = {kind: [[*one.box, one.confidence] for one in every] for kind, every in again.items()}
+    assert json.loads(turns.records[1]["details"]) == boxes
 
 
 def test_a_rephrased_prompt_counts_as_one_of_its_own(painter: Painter) -> None:

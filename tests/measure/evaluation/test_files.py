@@ -126,6 +126,20 @@ def test_a_damaged_evaluation_is_refused_in_one_line(
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_file_whose_prompts_repeat_is_read_with_each_prompt_once(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    # as older versions wrote a list in which a record stands twice: a prompt for each line
+    half = evaluation.records[: 6 * PROTOCOL.images_per_prompt]
+    lines = half + [{**r, "prompt_index": r["prompt_index"] + 6} for r in half]
+    old = Evaluation(PROTOCOL, [None] * 12, evaluation.disagreement[:6] * 2, lines)
+    found = load_evaluation(old.save(tmp_path, "old"))
+    once = Evaluation(PROTOCOL, [None] * 6, evaluation.disagreement[:6], half).summary()
+    for task, row in found.summary().items():
+        assert {**row, "images": row["images"] // 2} == once[task]
+    assert load_evaluation(found.save(tmp_path, "new")) == found
+
+
 def test_only_the_json_file_names_an_evaluation(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"base\.jsonl: not an evaluation; its file ends in \.json"):
         load_evaluation(tmp_path / "base.jsonl")

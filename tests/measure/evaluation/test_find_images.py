@@ -83,6 +83,11 @@ def test_folders_of_one_record_are_one_prompt_whatever_their_images_are_called(
     assert figures(judged(by_seed, prompts=PROMPTS, images_per_prompt=2)) == expected
     with pytest.raises(UserError, match="2 images of one prompt, 1 were asked for; give --per-pr"):
         read_folder(by_seed, prompts=PROMPTS, images_per_prompt=1)
+    draw(ask(by_seed / "4", CAT), "4.png", [1])
+    with pytest.raises(
+        UserError, match="3 images of one prompt, 2 were asked for; give --per-prompt 3"
+    ):
+        read_folder(by_seed, images_per_prompt=2)
 
 
 def test_an_image_is_missing_against_what_was_asked_for_or_against_the_other_prompts(

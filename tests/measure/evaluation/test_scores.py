@@ -77,6 +77,51 @@ def test_the_scores_are_those_of_geneval(evaluation: Evaluation) -> None:
     assert list(found) == [*TASKS, "overall"]
 
 
+def of_lines(*lines: tuple[str, Sequence[int]], negative: str | None = None) -> Evaluation:
+    """An evaluation of lines or folders, each with a prompt and the verdicts on its images."""
+    return Evaluation.gather(
+        Protocol(cfg_scale=2.0),
+        [
+            (
+                [
+                    {
+                        "tag": "colors",
+                        "prompt": text,
+                        "correct": bool(verdict),
+                        "score": float(verdict),
+                        "metadata": json.dumps({"tag": "colors", "prompt": text, "seed": line}),
+                    }
+                    for verdict in verdicts
+                ],
+                negative,
+                None,
+            )
+            for line, (text, verdicts) in enumerate(lines)
+        ],
+    )
+
+
+def test_lines_of_one_record_are_one_prompt() -> None:
+    # a: 1 of 4, b: 0 of 4. As eight prompts of one image, 1/8 of them would have a correct one, and the interval
+    # would be one over eight values
+    lines = [("a", [1]), ("b", [0]), ("a", [0]), ("b", [0])] + [("a", [0]), ("b", [0])] * 2
+    found = of_lines(*lines)
+    row = found.summary()["colors"]
+    assert (row["correct"], row["pass_at_k"]) == (0.125, 0.5)
+    assert (row["prompts"], row["images"]) == (2, 8)
+    assert found.protocol.images_per_prompt == 4
+    assert found.summary() == of_lines(("a", [1, 0, 0, 0]), ("b", [0, 0, 0, 0])).summary()
+    # another negative makes another prompt
+    entries = [(found.rows()[0], negative, None) for negative in (None, "", None)]
+    assert Evaluation.gather(found.protocol, entries).negatives == [None, ""]
+
+
+def test_each_prompt_counts_alike_whatever_the_number_of_its_images() -> None:
+    # (1/4 + 1/1) / 2, not 2 of 5 images; a correct image: both
+    row = of_lines(("a", [1, 0, 0, 0]), ("b", [1])).summary()["colors"]
+    assert (row["correct"], row["pass_at_k"], row["images"]) == (0.625, 1.0, 5)
+
+
 # Pairs ------------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +192,18 @@ def test_evaluations_of_two_prompt_sets_are_not_paired() -> None:
         paired(one, made_up({"colors": [[0, 1]], "position": [[1, 1]]}))
     with pytest.raises(UserError, match=r"prompt 1 .* negative"):
         paired(one, replace(one, negatives=[None, ""]))
+
+
+def test_prompts_are_paired_by_their_records_and_not_by_their_places() -> None:
+    # a 0 -> 1/2, b 1 -> 1: change 1/4, whatever the order
+    before = of_lines(("a", [0, 0]), ("b", [1, 1]))
+    after = of_lines(("b", [1]), ("a", [1]), ("a", [0]), ("b", [1]))
+    change = paired(before, after)["colors"]
+    assert (change["before"], change["after"], change["change"]) == (0.5, 0.75, 0.25)
+    with pytest.raises(UserError, match=r"prompt 1 \('b' before, 'c' after\)"):
+        paired(before, of_lines(("a", [0, 0]), ("c", [1, 1])))
+    with pytest.raises(UserError, match="2 prompts before and 1 after"):
+        paired(before, of_lines(("a", [0]), ("a", [0])))
 
 
 def test_the_batch_size_does_not_keep_evaluations_from_being_paired() -> None:
