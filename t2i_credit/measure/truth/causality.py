@@ -192,7 +192,7 @@ def causality(
     Returns:
         branch -> mode ("kept": the other tokens stay; "continued": those that come after are sampled again) ->
         changed (mean tokens per sample) and per name highest and lowest [drop, low, high], ratio (highest against
-        random's, whose two ends are one thing measured twice) and, but for entropy, ahead_of_entropy (difference of both highest).
+        random's, whose highest and lowest are two draws of the same) and, but for entropy, ahead_of_entropy (difference of both highest).
     """
     drops: dict[tuple[str, str, str, str], list[NDArray[Any]]] = {}
     counted: dict[str, list[float]] = {branch: [] for branch in BRANCHES}

@@ -220,8 +220,8 @@ def causality(
 
     Returns:
         changeable: mean number of tokens per sample that can be changed; per name highest and lowest, each with all,
-        right and wrong [effect, low, high], and ratio (highest against random's, whose two ends are one thing
-        measured twice).
+        right and wrong [effect, low, high], and ratio (highest against random's, whose highest and lowest
+        are two draws of the same).
     """
     fresh = _redrawn(model, samples, seed=seed, batch=batch)
     ties = derive_seed(TIES, seed)  # not those of the random score
