@@ -1,5 +1,5 @@
-"""Which generators the playground may load: the embedded one, and checkpoints that lie in the runs folder with their every
-file, as does the model that they began with. Loads nothing."""
+"""Which generators the playground may load: the embedded one, and checkpoints whose files, and those of the model they
+began with, all lie in the runs folder. Loads nothing."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from ..errors import RunError, UserError
 from ..heatmap.text import printable
+from ..measure.intervals import verdict
 from ..run_folder.reader import RunReader
 from . import components, words
 from .figures import task_bars
@@ -137,10 +138,13 @@ def score_table(
         ]
         if paired:
             change = paired[task]
-            sure = "up" if change["low"] > 0 else "down" if change["high"] < 0 else ""
+            sure = {1: "up", -1: "down", 0: ""}[verdict(change["low"], change["high"])]
+            ends = [
+                words.signed(end) if end is not None else "–"
+                for end in (change["low"], change["high"])
+            ]
             cells.append(
-                f'<b class="{sure}">{words.signed(change["change"])}</b> '
-                f"<small>[{words.signed(change['low'])}, {words.signed(change['high'])}]</small>"
+                f'<b class="{sure}">{words.signed(change["change"])}</b> <small>[{", ".join(ends)}]</small>'
             )
         kind = ' class="total"' if task == "overall" else ""
         rows.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

@@ -58,16 +58,21 @@ def embedded_names() -> list[str]:
 
 def load_pretrained(name_or_path: str) -> Any:
     """Loads an embedded generator by name, a model folder, or a Hugging Face hub id such as
-    deepseek-community/Janus-Pro-1B (downloaded once, then read from the local cache).
+    deepseek-community/Janus-Pro-1B (downloaded once, then read from the local cache). Where it is a LoRA adapter of peft,
+    the model that it was made for, with the adapter.
 
     Raises:
         ModelError: there is no such model, its architecture is not supported, or a file is missing or damaged.
     """
+    from .adapter import add_adapter, base_of, is_adapter
     from .files import snapshot
 
     architecture = check_pretrained(name_or_path)
     folder = _folder(name_or_path)
-    return MODELS[architecture](folder if folder.is_dir() else snapshot(name_or_path))
+    folder = folder if folder.is_dir() else snapshot(name_or_path)
+    if is_adapter(folder):
+        return add_adapter(load_pretrained(base_of(folder)), folder)
+    return MODELS[architecture](folder)
 
 
 def check_pretrained(name_or_path: str) -> str:
@@ -84,7 +89,7 @@ def check_pretrained(name_or_path: str) -> str:
     if not HUB_ID.fullmatch(name_or_path):
         known = ", ".join(embedded_names()) or "none"
         raise ModelError(f"model {name_or_path!r}: no such folder; embedded models: {known}")
-    return _architecture(snapshot(name_or_path, ["config.json"]))
+    return _architecture(snapshot(name_or_path, ["config.json", "adapter_config.json"]))
 
 
 def _folder(name: str) -> Path:
@@ -93,7 +98,11 @@ def _folder(name: str) -> Path:
 
 
 def _architecture(folder: Path) -> str:
-    """The `model_type` of a folder, if it is one of ours."""
+    """The `model_type` of a folder, if it is one of ours; of an adapter that of its base."""
+    from .adapter import base_of, is_adapter
+
+    if is_adapter(folder):
+        return check_pretrained(base_of(folder))
     path = folder / "config.json"
     try:
         kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")

@@ -102,9 +102,9 @@ def card(
         lines += [f"{name}:", "", "| task | before | after | change [95%] |", "|---|---|---|---|"]
         for task, row in tasks.items():
             before = f"{row['before']:.3f}" if "before" in row else ""
-            change = (
-                f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if before else ""
-            )
+            change = f"{row['change']:+.3f}" if before else ""
+            if before and row["low"] is not None:
+                change += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
             lines.append(f"| {task} | {before} | {row['after']:.3f} | {change} |")
         lines.append("")
     if pictured:

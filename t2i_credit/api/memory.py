@@ -107,7 +107,7 @@ def _parts(config: Config, processes: int) -> int:
 
 
 def _shared_out(model: Any) -> list[Tensor]:
-    """The parameters that `sharding.shard` shares out."""
+    """The parameters that `processes.shard` shares out."""
     inside = set(model.language_model.parameters())
     return [p for p in model.parameters() if p.requires_grad or p in inside]
 

@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..measure.intervals import with_interval
+
 # a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
@@ -156,7 +158,7 @@ def change_rows(report: Any) -> list[dict[str, Any]]:
             "task": task,
             "before": f"{row['before']:.3f}",
             "after": f"{row['after']:.3f}",
-            "change [95% interval]": f"{row['change']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            "change [95% interval]": with_interval(row["change"], row["low"], row["high"], "+.3f"),
         }
         for task, row in (report.changes or {}).items()
     ]
@@ -168,7 +170,7 @@ def show_evaluation(report: Any) -> None:
     lines = change_rows(report) or [
         {
             "task": task,
-            "correct [95% interval]": f"{row['correct']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            "correct [95% interval]": with_interval(row["correct"], row["low"], row["high"]),
             "partial": "unknown" if row["partial"] is None else f"{row['partial']:.3f}",
             "pass@k": f"{row['pass_at_k']:.3f}",
             "images": row["images"],

@@ -181,5 +181,5 @@ CRITICAL_TOKENS = CreditEntry(
     needs_reference=True,
     kl_weights=_kl_weights,
     needs_kl_weights=True,
-    refresh="its tokens are those of the rollout, its weights are new at every update as it is",
+    refresh="its tokens are those of the rollout, and its weights are always taken anew at every update",
 )

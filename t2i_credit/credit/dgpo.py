@@ -67,5 +67,5 @@ DISTRIBUTION_GUIDED = CreditEntry(
     paper="DGPO, 2605.03327",
     needs=frozenset({"hellinger", "normalized_entropy"}),
     needs_reference=True,
-    refresh="it is taken anew at every update as it is",
+    refresh="it is always taken anew at every update",
 )

@@ -42,7 +42,7 @@ def rollout_fields(
     codebook: Tensor,
     grid: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """{name: (B, T)} of those among `needs` that no update changes: as the rollout kept them, or its groups have them.
+    """{name: (B, T)} of those among `needs` that no update changes: kept by the rollout, or computed of its groups.
 
     Args:
         needs: what a method reads.

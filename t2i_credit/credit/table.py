@@ -6,7 +6,7 @@ each row (a row without any: all 0), so changing the assigner does not change th
 `uniform` is plain GRPO bit for bit.
 
 To add one: a file with a function `(fields, mask, advantages, *, knobs with defaults, strength) -> (B, T)` and its
-entry, and a line in CREDIT.
+entry, and a line in CREDIT; what its knobs mean goes into config/describe.py, a new field into fields.py.
 """
 
 from __future__ import annotations

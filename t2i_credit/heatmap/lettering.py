@@ -101,6 +101,7 @@ def _length(pieces: Sequence[tuple[str, Path]], size: int) -> float:
 @cache
 def _pieces(text: str, bold: bool) -> list[tuple[str, Path]]:
     """A line in pieces, each with the file of a font that has its letters."""
+    text = text.encode("utf-8", "replace").decode()  # halves of characters are question marks
     main = _dejavu(bold)
     had = _letters(main)
     missing = {c for c in text if ord(c) not in had}

@@ -22,9 +22,8 @@ from .captured import eager_reason, sample_captured
 # What a derived seed is for: the first number of its key, so that no use has the noise of another.
 TRAINING, PROBE, GOLD = 1, 2, 3
 BENCH = 4
-ESTIMATE = 5  # the whole key
-TRUTH = 5  # the first of several numbers, which gives other seeds
-REDRAW, TIES = 6, 7
+TRUTH, REDRAW, TIES = 5, 6, 7
+ESTIMATE = 8
 EVALUATION_DOMAIN = 0x6576616C  # "eval"
 
 # What a rollout keeps if it is asked for; see `sample_rollout`.

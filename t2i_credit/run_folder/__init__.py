@@ -1,1 +1,1 @@
-"""The run folder: one writer, one reader, and nobody else builds its paths."""
+"""The run folder: one writer, one reader; layout.py names its files."""

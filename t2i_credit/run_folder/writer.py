@@ -1,4 +1,4 @@
-"""The run folder (`format: 1`): one writer, one reader, and nobody else builds its paths. Knows
+"""The run folder (`format: 1`): one writer, one reader. Knows
 nothing of training. The reader is in reader.py.
 
     config.yaml  environment.json  status.json  metrics.jsonl

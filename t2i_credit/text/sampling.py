@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..rollout.logprobs import entropy as entropy_of
+from ..rollout.logprobs import full_kl
 from ..worlds.arithmetic.chains import check, solve
 from ..worlds.arithmetic.questions import read
 
@@ -194,7 +195,7 @@ def _both_opinions(
             "logprobs": positive.gather(-1, taken).squeeze(-1),
             "negative_logprobs": negative.gather(-1, taken).squeeze(-1),
             "entropy": entropy_of(positive),
-            "full_kl": (positive.exp() * (positive - negative)).sum(-1),
+            "full_kl": full_kl(positive, negative),
         }.items():
             parts.setdefault(name, []).append(torch.where(mask[part], values, 0.0))
     return {name: torch.cat(values) for name, values in parts.items()}

@@ -138,8 +138,8 @@ class GroupCollector:
 
     Attributes:
         mixture: how the parts become the number that advantages are made of.
-        refills: prompts asked for beyond `per_step` a step, since the start: with the step's number, the position in
-            the prompts.
+        refills: prompts asked for beyond `per_step` a step, since the start. This and the step's number say
+            which prompts come next.
     """
 
     config: Config

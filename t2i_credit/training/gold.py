@@ -2,7 +2,7 @@
 
 The reference is an image that fulfils the prompt, as the codes of the model's own tokenizer. What sampling would have
 known about it (the log-probs of both prompts) is computed under the policy that sampled the others. It comes from the
-prompt's own file, or is drawn by the world that the prompt is of. Judges no image.
+prompt's own file, or the embedded world of the prompt draws it. Judges no image.
 Shapes: P prompts, G samples each, B = P*G samples, T image tokens.
 """
 

@@ -1,4 +1,4 @@
-"""The policy that is trained and measured: what passes of it and of its reference tell, and how many a step takes.
+"""The policy that is trained and measured: what its passes and those of its reference compute, and how many a step takes.
 
 Samples and updates nothing. Samples kept for the run folder, further rounds of dynamic sampling and golden references
 come on top of the passes of a step. A layer that is recomputed in the backward pass is not counted: it makes no pass
@@ -77,7 +77,7 @@ class Policy:
         return _STATISTICS[self.form] | {"policy_logprobs": self.logprobs}
 
     def takes_another_branch(self, statistic: str) -> bool:
-        """Whether the model runs a branch for it that the policy has not."""
+        """Whether the model must run the negative branch for it, which the policy itself does not run."""
         return needs_negative(statistic, self.cfg_scale) and not self.both_branches
 
     def ask(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..config.sections import TuneConfig
 from ..errors import ConfigError, RunError
 from ..interfaces import Condition, Reference
+from ..models.adapter import TRAINED_BEFORE, remember_trained
 from .processes import part_like
 
 
@@ -82,6 +83,7 @@ def _add_adapter(model: Any, settings: TuneConfig, seed: int) -> None:
         if wanted not in known:
             what = "is a linear layer of the transformer"
             raise ConfigError(_nothing("tune.lora_targets", wanted, known, what))
+    remember_trained(model)
     model.requires_grad_(False)
     config = LoraConfig(
         r=settings.lora_rank,
@@ -111,7 +113,8 @@ def adapter_layers(model: nn.Module) -> dict[str, Any]:
 
 
 def merge_adapter(model: nn.Module) -> None:
-    """Adds the adapter to the weights and removes it; without one, nothing happens.
+    """Adds the adapter to the weights and removes it; without one, nothing happens. What was trained before the adapter came
+    can be trained again.
 
     Weights with an adapter become float32: in bfloat16 most of what a short training changed would be rounded away.
     """
@@ -123,6 +126,8 @@ def merge_adapter(model: nn.Module) -> None:
         setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
     for module in model.modules():
         module.__dict__.pop("peft_config", None)
+    for name in model.__dict__.pop(TRAINED_BEFORE, ()):
+        model.get_parameter(name).requires_grad_(True)
 
 
 @contextmanager

@@ -67,8 +67,8 @@ class PolicyUpdate:
         self.held = config.loss.kl_coef > 0 or "ref_logprobs" in self.needs
         refresh = config.credit.refresh
         self.renews = refresh or bool(self.needs & UPDATE_FIELDS)
-        # the credit's fields that the model computes anew at each update, and its names for them; what takes a branch
-        # that the policy has not is computed apart, so that no gradient runs through it
+        # the credit's fields that the model computes anew at each update, and its names for them; what needs a
+        # negative branch that the policy does not run is computed apart, so that no gradient runs through it
         names = self.policy.statistics
         renewed = (self.needs if refresh else self.needs & UPDATE_FIELDS) - GROUP_FIELDS
         fresh = {name: names.get(name, name) for name in sorted(renewed - {"ref_logprobs"})}

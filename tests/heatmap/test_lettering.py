@@ -125,4 +125,5 @@ def test_letters_that_no_font_has_are_said_once_and_an_emoji_is_named(installed)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inked("一 二", bold=True)  # said already
+        assert lettering._pieces("a \ud800", False) == [("a ?", lettering._dejavu(False))]
         assert lettering._pieces("a 🦄", False) == [("a [unicorn face]", lettering._dejavu(False))]

@@ -17,7 +17,9 @@ from t2i_credit.measure.intervals import (
     samples_to_reach,
     t_interval,
     up_to,
+    verdict,
     window_of,
+    with_interval,
 )
 
 WORDS = ("a above b", "b above a")
@@ -59,6 +61,24 @@ def test_ratios_are_averaged_as_logarithms() -> None:
 def test_one_seed_has_no_interval() -> None:
     with pytest.raises(UserError, match=r"--seeds: 1 is not allowed; .* at least 2"):
         t_interval([0.5])
+
+
+def test_seeds_that_agree_have_no_interval_and_show_nothing() -> None:
+    assert t_interval([1.0, 1.0, 1.0]) == pytest.approx((1.0, math.nan, math.nan), nan_ok=True)
+    assert paired_difference([0.5, 0.7], [0.3, 0.5], WORDS).words == "a above b"  # by rounding
+    assert paired_difference([0.5, 0.75], [0.25, 0.5], WORDS).words == NO_DIFFERENCE
+
+
+def test_an_interval_in_words() -> None:
+    assert with_interval(0.5, 0.25, 0.75) == "0.500 [0.250, 0.750]"
+    assert with_interval(0.5, None, None) == with_interval(0.5, math.nan, math.nan)
+    assert with_interval(0.5, None, None) == "0.500 [no interval]"
+    assert [verdict(*ends) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (None, None))] == [
+        1,
+        -1,
+        0,
+        0,
+    ]
 
 
 def test_a_running_mean_takes_the_last_values() -> None:

@@ -65,7 +65,7 @@ def measure(
         problems: of each measurement.
 
     Returns:
-        train, heldout: see `arithmetic_scores.score`; wrongly: the held-in problems, asked to answer wrongly; by
+        train, heldout: see `evaluation.text.score`; wrongly: the held-in problems, asked to answer wrongly; by
         temperature: the exact-answer accuracy on a quarter of the held-in problems.
     """
 

@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from ...run_folder.atomic import write_atomic
+from ..intervals import verdict
 from .image_folder import load_image
 from .scores import Evaluation, match
 
@@ -66,6 +67,8 @@ def write_report(
     environment.filters["share"] = lambda value: "unknown" if value is None else f"{value:.3f}"
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
     environment.filters["percent"] = lambda value: f"{100 * value:.2f}%"
+    sign = {1: "up", -1: "down", 0: "even"}
+    environment.filters["direction"] = lambda change: sign[verdict(change["low"], change["high"])]
     template = environment.from_string((here / "report.html").read_text(encoding="utf-8"))
     summary = evaluation.summary()
     overall = summary.pop("overall")
@@ -199,7 +202,12 @@ def _protocol(evaluation: Evaluation) -> list[tuple[str, str]]:
             off = name == "nms_threshold" and settings["detector"] is not None
             unknown = "off" if off else "unknown"
             rows.append((_NAMES.get(name, name), unknown if value is None else str(value)))
-    rows.append(("intervals", "95%, bootstrap over prompts within tasks, 2,000 draws"))
+    rows.append(
+        (
+            "intervals",
+            "95%, over prompts within tasks: Clopper-Pearson at the effective sample size; changes: t",
+        )
+    )
     if "t2i_credit" in about:
         rows.append(("t2i-credit", str(about["t2i_credit"])))
     return rows

@@ -25,7 +25,7 @@ from ...errors import RunError, UserError
 from ...interfaces import Prompt
 from ...prompts.records import TASKS, record_key
 from ...run_folder.writer import write_evaluation
-from ..intervals import task_intervals, task_means
+from ..intervals import change_intervals, task_intervals, task_means
 from .protocol import Protocol
 
 FORMAT = 1
@@ -140,9 +140,9 @@ class Evaluation:
         scores: dict[str, dict[str, Any]] = {}
         for task, found in task_intervals(by_task(tags, correct)).items():
             prompts = len(tags) if task == "overall" else tags.count(task)
-            scores[task] = dict(zip(("correct", "low", "high"), found, strict=True))
+            scores[task] = dict(zip(("correct", "low", "high"), map(_known, found), strict=True))
             for name, means in columns.items():
-                scores[task][name] = None if math.isnan(means[task]) else means[task]
+                scores[task][name] = _known(means[task])
             scores[task] |= {
                 "prompts": prompts,
                 "images": images.total() if task == "overall" else images[task],
@@ -224,13 +224,13 @@ def load_evaluation(path: Path | str) -> Evaluation:
     return Evaluation.from_json(value, records, where=str(path))
 
 
-def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]:
+def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float | None]]:
     """What changed between two evaluations of the same prompts: under the same noise if both were sampled here.
 
     Returns:
         for every task and for "overall", the mean over tasks: before and after (fractions of correct images),
         before_low and before_high (95% interval, see `task_intervals`), change = after - before, low and high: its
-        95% interval, by bootstrap over prompts of the per-prompt differences.
+        95% interval, see `change_intervals`; None where too little is known.
 
     Raises:
         UserError: prompts, seed or protocol (save for the batch size) differ.
@@ -239,10 +239,10 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float]]
     tags, second = after.tags(), after.means("correct")
     first = before.means("correct")[places]
     earlier, later = task_intervals(by_task(tags, first)), task_means(by_task(tags, second))
-    changes = task_intervals(by_task(tags, second - first))
+    changes = change_intervals(by_task(tags, second - first))
     names = ("before", "before_low", "before_high", "after", "change", "low", "high")
     return {
-        task: dict(zip(names, (*earlier[task], later[task], *change), strict=True))
+        task: dict(zip(names, map(_known, (*earlier[task], later[task], *change)), strict=True))
         for task, change in changes.items()
     }
 
@@ -299,6 +299,11 @@ def _key(prompt: Prompt) -> tuple[str, str | None]:
 def _usual(sizes: Mapping[Any, int]) -> int:
     """The most frequent of the sizes, of several the largest."""
     return max(multimode(sizes.values()))
+
+
+def _known(value: float) -> float | None:
+    """None in place of nan, as JSON has it."""
+    return None if math.isnan(value) else value
 
 
 def digest(value: Any) -> str:

@@ -22,7 +22,7 @@ from ...text.sampling import LONGEST, Done, complete, unheard
 from ...worlds.arithmetic.chains import judge
 from ...worlds.arithmetic.problems import SPLITS, dataset
 from ...worlds.arithmetic.questions import read
-from ..intervals import bootstrap_interval, with_interval
+from ..intervals import change_interval, share_interval, with_interval
 from .store import identity, stamp
 
 KINDS = ("right", "slip", "slips", "lost", "malformed")
@@ -147,13 +147,13 @@ def _summary(records: Records, answers: int) -> dict[str, Any]:
 
 def paired(before: Records, after: Records) -> dict[str, dict[str, float]]:
     """What changed between two models on the same problems: by number of steps and overall, the change of the share of
-    right answers with its 95% interval, by bootstrap over problems of the differences."""
+    right answers with its 95% interval over problems, see `change_intervals`."""
     first, second = _shares(before), _shares(after)
     assert first.keys() == second.keys(), "of other problems"
     one, two = (np.array(list(shares.values())) for shares in (first, second))
     found = {}
     for task, rows in _by_steps(list(first)).items():
-        change, low, high = bootstrap_interval(two[rows] - one[rows])
+        change, low, high = change_interval(two[rows] - one[rows])
         means = {"before": float(one[rows].mean()), "after": float(two[rows].mean())}
         found[task] = {**means, "change": change, "low": low, "high": high}
     return found
@@ -223,8 +223,8 @@ def counted(records: Records, samples: int) -> dict[str, dict[str, Any]]:
     return {
         task: {
             "problems": int(rows.sum()),
-            "correct": bootstrap_interval(correct[rows].mean(1)),
-            "pass_at_k": bootstrap_interval(correct[rows].max(1)),
+            "correct": share_interval(correct[rows].mean(1)),
+            "pass_at_k": share_interval(correct[rows].max(1)),
         }
         for task, rows in _by_steps([r["prompt"] for r in records[::samples]]).items()
     }

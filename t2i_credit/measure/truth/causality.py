@@ -22,7 +22,7 @@ from torch import Tensor
 from ...interfaces import Condition, ImageTokenModel, Rollout
 from ...rollout.logprobs import guided_logits
 from ...rollout.sampling import REDRAW, derive_seed, draw, sampling_noise, truncate
-from ..intervals import bootstrap_interval, per_prompt, ratio_interval
+from ..intervals import mean_interval, per_prompt, ratio_interval
 
 BRANCHES = ("positive", "negative")
 MODES = ("kept", "continued")
@@ -192,7 +192,7 @@ def causality(
     Returns:
         branch -> mode ("kept": the other tokens stay; "continued": those that come after are sampled again) ->
         changed (mean tokens per sample) and per name highest and lowest [drop, low, high], ratio (highest against
-        random's, whose two ends are one thing measured twice) and, but for entropy, ahead_of_entropy (difference of both highest).
+        random's, whose highest and lowest are two draws of the same) and, but for entropy, ahead_of_entropy (difference of both highest).
     """
     drops: dict[tuple[str, str, str, str], list[NDArray[Any]]] = {}
     counted: dict[str, list[float]] = {branch: [] for branch in BRANCHES}
@@ -231,12 +231,12 @@ def _row(
     highest = columns[branch, mode, name, "highest"]
     random = (columns[branch, mode, "random", end] for end in ENDS)
     row = {
-        "highest": bootstrap_interval(highest),
-        "lowest": bootstrap_interval(columns[branch, mode, name, "lowest"]),
+        "highest": mean_interval(highest),
+        "lowest": mean_interval(columns[branch, mode, name, "lowest"]),
         "ratio": ratio_interval(highest, np.mean([*random], axis=0)),
     }
     if name != "entropy" and (branch, mode, "entropy", "highest") in columns:
-        row["ahead_of_entropy"] = bootstrap_interval(
+        row["ahead_of_entropy"] = mean_interval(
             highest - columns[branch, mode, "entropy", "highest"]
         )
     return row

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from ...config.schema import Config
@@ -22,7 +22,7 @@ from ...losses import policy_loss
 from ...training.policy import Policy, samples_in_a_pass
 from ...training.processes import micro_batches
 from ...training.update import denominators
-from ..intervals import LEVEL, Interval, Numbers
+from ..intervals import UPPER, Interval, Numbers
 from .assigners import Assigner
 
 MAX_COORDINATES = 2**21  # of a larger model a fixed random subset of the coordinates is compared
@@ -259,7 +259,7 @@ def jackknife(statistic: Callable[..., float], *matrices: Numbers) -> Interval:
         return [estimate, math.nan, math.nan]
     spread = np.asarray(without) - np.mean(without)
     error = math.sqrt((batches - 1) / batches * float((spread**2).sum()))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, batches - 1)) * error
+    half = float(stdtrit(batches - 1, UPPER)) * error
     return [estimate, estimate - half, estimate + half]
 
 

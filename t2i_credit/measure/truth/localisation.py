@@ -20,7 +20,7 @@ from torch import Tensor
 from ...interfaces import Prompt, Rollout
 from ...training.metrics import COVERAGE, Objects, auroc, mass_inside, object_tokens, pointing
 from ...training.policy import Policy
-from ..intervals import Numbers, bootstrap_interval, per_prompt
+from ..intervals import Numbers, change_interval, per_prompt, share_interval
 from .assigners import Assigner, rollout_needs
 
 
@@ -110,7 +110,7 @@ def specificity(
         "assigners": {
             # of each prompt the mean of both turns, of one where the other is unknown
             name: {
-                what: bootstrap_interval(per_prompt(np.stack(turns, 1).ravel(), len(turns)))
+                what: share_interval(per_prompt(np.stack(turns, 1).ravel(), len(turns)))
                 for what, turns in row.items()
             }
             for name, row in columns.items()
@@ -162,13 +162,13 @@ def localisation(
     found: dict[str, Any] = {}
     for name, score in scores.items():
         found[name] = {
-            "auroc": bootstrap_interval(aurocs[name]),
-            "mass": bootstrap_interval(column(mass_inside(score.numpy(), inside))),
-            "pointing": bootstrap_interval(column(pointing(score.numpy(), inside))),
+            "auroc": share_interval(aurocs[name]),
+            "mass": share_interval(column(mass_inside(score.numpy(), inside))),
+            "pointing": share_interval(column(pointing(score.numpy(), inside))),
         }
         if name not in baselines:
             found[name]["auroc_ahead"] = {
-                other: bootstrap_interval(aurocs[name] - aurocs[other]) for other in baselines
+                other: change_interval(aurocs[name] - aurocs[other]) for other in baselines
             }
-    area = bootstrap_interval(column(inside.mean(1)))
+    area = share_interval(column(inside.mean(1)))
     return {"samples": int(used.sum()), "area": area, "assigners": found}

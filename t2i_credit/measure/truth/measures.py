@@ -202,7 +202,7 @@ class Measurement:
             )
             found["causality"] = causality(
                 sampled,
-                # picking by nothing is picking at random, and no credit may know places
+                # equal scores would pick at random, and places are no credit
                 {n: s for n, s in scores.items() if n not in ("uniform", "centre")},
                 share=settings.share,
                 repeats=settings.repeats,

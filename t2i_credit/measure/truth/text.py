@@ -23,7 +23,7 @@ from ...worlds.arithmetic.chains import judge, labels
 from ...worlds.arithmetic.mistakes import is_hard
 from ...worlds.arithmetic.problems import dataset
 from ...worlds.arithmetic.questions import negative, read, work
-from ..intervals import Numbers, bootstrap_interval, per_prompt, ratio_interval
+from ..intervals import Numbers, mean_interval, per_prompt, ratio_interval, share_interval
 from .assigners import Assigner
 from .causality import ENDS, ranked
 from .localisation import auroc_within
@@ -166,15 +166,16 @@ def specificity(samples: TextSamples, scores: Mapping[str, Tensor]) -> dict[str,
         }
         for name, score in scores.items()
     }
+    interval = {"auroc": share_interval, "against_filler": share_interval, "lift": mean_interval}
     found: dict[str, Any] = {}
     for outcome, chosen in zip(OUTCOMES, (right, ~right), strict=True):
         used = chosen & decisive.any(1)
         column = partial(per_prompt, group_size=samples.group_size, used=used)
         found[outcome] = {
             "samples": int(used.sum()),
-            "share": bootstrap_interval(column(share)),
+            "share": share_interval(column(share)),
             "assigners": {
-                name: {what: bootstrap_interval(column(values)) for what, values in row.items()}
+                name: {what: interval[what](column(values)) for what, values in row.items()}
                 for name, row in columns.items()
             },
         }
@@ -219,8 +220,8 @@ def causality(
 
     Returns:
         changeable: mean number of tokens per sample that can be changed; per name highest and lowest, each with all,
-        right and wrong [effect, low, high], and ratio (highest against random's, whose two ends are one thing
-        measured twice).
+        right and wrong [effect, low, high], and ratio (highest against random's, whose highest and lowest
+        are two draws of the same).
     """
     fresh = _redrawn(model, samples, seed=seed, batch=batch)
     ties = derive_seed(TIES, seed)  # not those of the random score
@@ -250,8 +251,7 @@ def causality(
         "assigners": {
             name: {
                 end: {
-                    outcome: bootstrap_interval(of(outcome, columns[name, end]))
-                    for outcome in outcomes
+                    outcome: mean_interval(of(outcome, columns[name, end])) for outcome in outcomes
                 }
                 for end in ENDS
             }

@@ -1,7 +1,7 @@
 """Wrong chains: which steps tempt to a mistake, which mistake, and chains that carry on from it.
 
 A step is hard if a digit is carried or borrowed, or if the second factor is large; its mistake is always the same one
-and commoner than the right result, so that a lower temperature does not repair who learned it. Any step may slip.
+and commoner than the right result, so that a model that learned it makes it at a lower temperature, too. Any step may slip.
 """
 
 from __future__ import annotations

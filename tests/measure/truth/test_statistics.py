@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from t2i_credit.measure.intervals import bootstrap_interval, per_prompt, ratio_interval
+from t2i_credit.measure.intervals import (
+    change_interval,
+    mean_interval,
+    per_prompt,
+    ratio_interval,
+    share_interval,
+)
 from t2i_credit.measure.truth.gradients import (
     direction_cosine,
     jackknife,
@@ -54,14 +60,19 @@ def test_a_prompt_is_the_mean_of_its_known_samples() -> None:
     assert math.isnan(found[2])
 
 
-def test_the_interval_of_equal_prompts_has_no_width_and_unknown_prompts_are_left_out() -> None:
-    assert bootstrap_interval(np.array([0.3, np.nan, 0.3])) == pytest.approx([0.3] * 3)
-    assert all(map(math.isnan, bootstrap_interval(np.array([np.nan]))))
-
-
-def test_the_interval_of_two_prompts_reaches_from_one_to_the_other() -> None:
-    # of four equally likely resamples one is (0, 0) and one (1, 1), 25% each
-    assert bootstrap_interval(np.array([0.0, 1.0])) == pytest.approx([0.5, 0.0, 1.0])
+def test_unknown_prompts_are_left_out_and_equal_ones_prove_nothing() -> None:
+    for interval in (mean_interval, share_interval, change_interval):
+        assert all(map(math.isnan, interval(np.array([np.nan]))))
+        assert interval(np.array([0.3, np.nan])) == pytest.approx(
+            [0.3, math.nan, math.nan], nan_ok=True
+        )
+    assert mean_interval(np.full(9, 0.3)) == pytest.approx([0.3, math.nan, math.nan], nan_ok=True)
+    # 1, 2, 3: t(2) = 4.302653, standard error 1 / sqrt(3)
+    assert mean_interval(np.array([1.0, np.nan, 2.0, 3.0])) == pytest.approx(
+        [2.0, 2 - 2.484138, 2 + 2.484138], abs=1e-5
+    )
+    low, high = share_interval(np.array([1.0, 1.0, np.nan, 1.0]))[1:]
+    assert 0 < low < 1 == high
 
 
 def test_a_ratio_is_that_of_the_means_and_has_no_upper_end_where_the_divisor_may_be_zero() -> None:
@@ -69,6 +80,8 @@ def test_a_ratio_is_that_of_the_means_and_has_no_upper_end_where_the_divisor_may
     assert found == pytest.approx([3.0, 2.0, 4.0])
     found = ratio_interval(np.array([1.0, 1.0]), np.array([0.0, 1.0]))
     assert found[0] == pytest.approx(2.0) and found[2] == math.inf
+    found = ratio_interval(np.array([1.0, np.nan]), np.array([0.5, 1.0]))
+    assert found == pytest.approx([2.0, math.nan, math.nan], nan_ok=True)
 
 
 # Gradients: rows are those of the batches
