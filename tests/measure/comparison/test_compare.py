@@ -271,7 +271,8 @@ def test_final_models_can_be_evaluated_on_a_file_of_prompts(tmp_path: Path) -> N
         {"tag": "single_object", "include": [{"class": seen, "count": 1}], "prompt": prompt}
         for seen, prompt in (("cat", "a circle"), ("bird", "a ring"))
     ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # each line stands twice, and is one prompt all the same
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows) * 2)
     runs = plan_runs(recipes(tmp_path), [0, 1], tmp_path / "out")
     detector = "half_detector:halves"  # sees a cat on every image, never a bird
     evaluation = runs[0].kind.plan(runs[0].config, source=str(source), detector=detector, samples=3)
@@ -281,7 +282,8 @@ def test_final_models_can_be_evaluated_on_a_file_of_prompts(tmp_path: Path) -> N
         assert evaluation.found(run.path, "train") is None
         evaluation.evaluate(run.path, "train")
         found = evaluation.found(run.path, "train")
-        assert found["summary"]["overall"]["correct"] == 0.5
+        overall = found["summary"]["overall"]
+        assert (overall["correct"], overall["prompts"], overall["images"]) == (0.5, 2, 12)
     found = results(runs, evaluation, baseline="grpo", forward_passes={"grpo": 4, "late": 4})
     assert found["methods"]["late"]["held_in"]["mean"] == 0.5
     assert list(found["methods"]["late"]["tasks"]) == ["single_object"]
