@@ -66,10 +66,10 @@ def read_folder(
             n = line if line not in found else -1 - line
             found[n] = f"{line:05d}" if n == line else f"missing-{line:05d}"
             asked[n], there = lines[line], {n: []}
-        held = [(n, name) for n, inside in there.items() for name in inside]
+        present = [(n, file) for n, inside in there.items() for file in inside]
         gone = islice(_absent(there, fullest), wanted[key] - has[key])
-        for number, name in (*held, *gone):
-            names.setdefault(number, []).append(f"{found[number]}/samples/{name}")
+        for number, file in (*present, *gone):
+            names.setdefault(number, []).append(f"{found[number]}/samples/{file}")
     return ImageFolder(
         path,
         [asked[n] for n in names],

@@ -42,7 +42,7 @@ def write_report(
     images: Path | None,
     before: Evaluation | None = None,
     before_images: Path | None = None,
-    changes: Mapping[str, Mapping[str, float]] | None = None,
+    changes: Mapping[str, Mapping[str, float | None]] | None = None,
     warnings: Sequence[str] = (),
 ) -> Path:
     """Writes the page, whole or not at all, and returns its path.

@@ -257,13 +257,14 @@ def match(before: Evaluation, protocol: Protocol, asked: Sequence[Asked]) -> lis
         raise UserError(
             f"these evaluations cannot be paired: {difference}; evaluate both under one protocol"
         )
-    theirs, ours = (
-        [(record_key(record, record["prompt"]), negative) for record, negative in every]
-        for every in (before.asked(), asked)
-    )
+
+    def keys(every: Sequence[Asked], negatives: bool) -> list[tuple[str, str | None]]:
+        return [(record_key(r, r["prompt"]), n if negatives else None) for r, n in every]
+
+    theirs, ours = keys(before.asked(), True), keys(asked, True)
     sampled = None not in (before.protocol.cfg_scale, protocol.cfg_scale)
     if not sampled and set(theirs) != set(ours):  # nobody may know the negatives of one of them
-        theirs, ours = ([(key, None) for key, _ in every] for every in (theirs, ours))
+        theirs, ours = keys(before.asked(), False), keys(asked, False)
     if len(theirs) != len(set(ours)):
         raise UserError(
             f"these evaluations cannot be paired: {len(theirs)} prompts before and {len(set(ours))}"

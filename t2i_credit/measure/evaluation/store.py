@@ -46,7 +46,7 @@ class Report:
     name: str
     evaluation: Evaluation
     against: Evaluation | None
-    changes: dict[str, dict[str, float]] | None
+    changes: dict[str, dict[str, float | None]] | None
     path: Path
     page: Path
     warnings: list[str]
