@@ -8,9 +8,12 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PromptError, UnknownClassError
+
+if TYPE_CHECKING:
+    from ..interfaces import Prompt
 
 COCO_NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
@@ -55,6 +58,19 @@ def record_key(record: Mapping[str, Any], text: str) -> str:
     """What makes a prompt: its text and what the judge reads of its record. Prompts of one key are one prompt."""
     read = {key: record.get(key) or [] for key in ("tag", "include", "exclude")}
     return json.dumps({**read, "prompt": text}, sort_keys=True)
+
+
+def prompt_key(prompt: Prompt) -> tuple[str, str | None]:
+    """What makes a prompt with its negative."""
+    return record_key(prompt.spec or {}, prompt.text), prompt.negative
+
+
+def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The first of those that are one prompt, in their order."""
+    found: dict[tuple[str, str | None], Prompt] = {}
+    for prompt in prompts:
+        found.setdefault(prompt_key(prompt), prompt)
+    return list(found.values())
 
 
 def _noun(clause: Mapping[str, Any]) -> str:

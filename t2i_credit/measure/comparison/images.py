@@ -14,12 +14,13 @@ from ...config.values import with_section
 from ...errors import ConfigError, UserError
 from ...interfaces import Prompt
 from ...prompts.files import load_prompts
+from ...prompts.records import distinct
 from ...run_folder.reader import RunReader
 from ...training.policy import passes_needed
 from ..evaluation.command import evaluate_model, evaluation_prompts, find_detector, split_name
 from ..evaluation.evaluate import check_prompts
 from ..evaluation.protocol import Protocol
-from ..evaluation.scores import distinct, usual_size
+from ..evaluation.scores import usual_size
 from .kind import SPLITS, EvaluationPlan, Report, Say
 
 _PROMPTS = ("source", "split", "tasks", "negative", "per_step", "balance")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...errors import RunError, UserError
 from ...interfaces import Prompt
-from ...prompts.records import TASKS, record_key
+from ...prompts.records import TASKS, prompt_key, record_key
 from ...run_folder.writer import write_evaluation
 from ..intervals import change_intervals, task_intervals, task_means
 from .protocol import Protocol
@@ -284,17 +284,8 @@ def usual_size(prompts: Sequence[Prompt], sizes: Sequence[int]) -> int:
     """How many images most prompts have, if each of these lines or folders has so many."""
     found: Counter[tuple[str, str | None]] = Counter()
     for prompt, size in zip(prompts, sizes, strict=True):
-        found[_key(prompt)] += size
+        found[prompt_key(prompt)] += size
     return _usual(found)
-
-
-def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The first of those that are one prompt, in their order."""
-    return list({_key(prompt): prompt for prompt in reversed(prompts)}.values())[::-1]
-
-
-def _key(prompt: Prompt) -> tuple[str, str | None]:
-    return record_key(prompt.spec or {}, prompt.text), prompt.negative
 
 
 def _usual(sizes: Mapping[Any, int]) -> int:

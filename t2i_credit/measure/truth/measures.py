@@ -18,6 +18,7 @@ from ...config.schema import Config
 from ...errors import PromptError, UserError
 from ...interfaces import Prompt, Rollout
 from ...prompts.batches import PromptBatches
+from ...prompts.records import distinct
 from ...rollout.sampling import TRUTH, derive_seed, keeping, sample_rollout
 from ...training.metrics import COVERAGE, Objects, object_tokens
 from ...training.policy import Policy
@@ -86,13 +87,13 @@ class TruthSettings:
 
 
 def truth_prompts(prompts: Sequence[Prompt], per_task: int, seed: int) -> list[Prompt]:
-    """`per_task` prompts of each task, drawn from `seed`.
+    """`per_task` distinct prompts of each task, drawn from `seed`.
 
     Raises:
         PromptError: a prompt has no record of what it asks for, so it has no task, and nothing has a mask.
     """
     tasks: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
+    for prompt in distinct(prompts):
         if prompt.spec is None:
             raise PromptError(
                 f"prompt {prompt.text!r}: no spec, so its task and the masks of its objects are unknown; "

@@ -258,6 +258,9 @@ def test_prompts_are_drawn_task_by_task_and_need_records() -> None:
     chosen = truth_prompts(prompts, 2, seed=0)
     assert [p.spec["tag"] for p in chosen] == ["colors"] * 2 + ["counting"] * 2  # type: ignore[index]
     assert chosen == truth_prompts(prompts, 2, seed=0) != truth_prompts(prompts, 2, seed=1)
+    assert chosen == truth_prompts(
+        [*prompts, *prompts], 2, seed=0
+    )  # a prompt stands once, not twice
     with pytest.raises(
         PromptError, match="'a ring': no spec, so its task and the masks of its objects are unknown"
     ):
