@@ -68,17 +68,18 @@ class ResumableTrainer(CreditGRPOTrainer):
         """
         if not step:
             return
-        saved = load_checkpoint(folder, step)
+        saved, now = load_checkpoint(folder, step), self.accelerator.num_processes
         try:
-            wrote = len(saved.extra["random"])
+            if (wrote := len(saved.extra["random"])) != now:
+                raise RunError(f"{saved.path}: {wrote} processes wrote it; {now} cannot go on")
             self.samples = saved.extra.get("samples", step * answers_per_step(self.args))
             assert saved.model_folder is not None, saved.path  # text models save themselves
             TrainerState.load_from_json(str(saved.model_folder / TRAINER_STATE))
             self._require_same_shapes(saved.model_folder)
+        except RunError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(f"{saved.path}: damaged: {one_line(error)}; {ELSE}") from error
-        if wrote != (now := self.accelerator.num_processes):
-            raise RunError(f"{saved.path}: {wrote} processes wrote it; {now} cannot go on")
         self.saved, self.stop.step = saved, step
 
     def train_from(self, step: int, *, folder: Path, keep: int) -> None:

@@ -212,12 +212,16 @@ class Trainer:
 
     def _restore(self) -> int:
         saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
-        here, there = set(self._trained()), set(saved.model_state or {})
-        if absent := sorted(here - there):
+        here, there = self._trained(), saved.model_state or {}
+        if absent := sorted(here.keys() - there.keys()):
             raise RunError(f"{saved.path}: {absent[0]} is not in this checkpoint; same config?")
-        load_trained(self.sampler, saved.model_state or {}, str(saved.path))
-        if frozen := sorted(there - here):
-            raise RunError(f"{saved.path}: {frozen[0]} was trained and is not now; same config?")
+        load_trained(self.sampler, there, str(saved.path))
+        for name, tensor in there.items():
+            if name not in here:
+                raise RunError(f"{saved.path}: {name} was trained and is not now; same config?")
+            if tensor.dtype != (now := here[name].dtype):
+                was = f"{name} was {tensor.dtype} and is {now} now"
+                raise RunError(f"{saved.path}: {was}; same model.dtype?")
         extra = saved.extra
         if "collect" not in extra:
             raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")

@@ -84,6 +84,7 @@ def nothing(checkpoint: Path) -> None:
             "does not fit the model of this run's configuration",
         ),
         (["model.name=FOLDER/none"], nothing, "no such folder"),
+        (["model.dtype=bfloat16"], nothing, "and is torch.bfloat16 now; same model.dtype?"),
         (["prompts.source=FOLDER/none.jsonl"], nothing, "none.jsonl"),
         ([], without("extra"), "state.json: damaged, not the state of a checkpoint"),
         ([], without("files"), "state.json: damaged, not the state of a checkpoint"),
