@@ -229,7 +229,7 @@ class Trainer:
             if (
                 self.average is not None
             ):  # one that was switched on since then begins with the weights
-                self.average.load(extra.get("ema", saved.model_state))
+                self.average.load(extra.get("ema", there))
             self._restore_optimizer(saved.optimizer or {})
             self.collect.load(extra["collect"], saved.step)
             if "watch" in extra:
