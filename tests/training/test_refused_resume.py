@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -114,6 +115,30 @@ def test_a_refused_resume_changes_no_byte(
     told = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and told[-1].startswith("error: ") and said in told[-1]
     assert contents(copied) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "RUN", "FOLDER/exported"],
+        ["evaluate", "RUN", "--per-task", "1", "--per-prompt", "1", "--against", "shapes"],
+        ["evaluate", "shapes", "--per-task", "1", "--out", "RUN/evaluations", "--against", "RUN"],
+        ["heatmap", "RUN", "--step", "99"],
+    ],
+    ids=["export", "evaluate", "against", "heatmap"],
+)
+def test_a_command_that_refuses_a_damaged_run_changes_no_byte(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    run = copied / "runs" / "run"
+    (run / "checkpoints" / "000006" / "model.safetensors").write_bytes(b"x")
+    before = contents(copied)
+    places = {"RUN": str(run), "FOLDER": str(copied)}
+    given = [functools.reduce(lambda w, p: w.replace(*p), places.items(), word) for word in words]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and contents(copied) == before
 
 
 @pytest.mark.parametrize("name", ["status.json", "environment.json"])
