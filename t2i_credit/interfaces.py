@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .errors import TrainingError
+from .errors import ModelError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -233,13 +233,16 @@ def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return None if a is None or b is None else torch.cat([a, b])
 
 
-def plugin_values(values: Any, shape: tuple[int, ...], who: str) -> Tensor:
-    """What a plug-in returned as a float32 tensor, on its own device.
+def plugin_values(
+    values: Any, shape: tuple[int, ...], who: str, *, mask: Tensor | None = None
+) -> Tensor:
+    """What a plug-in returned as a float32 tensor without gradient, on its own device.
 
     Args:
         values: a tensor, a numpy array, or numbers in lists.
         shape: that it must have.
         who: the plug-in, for messages, such as "reward my_rewards:brightness".
+        mask: bool of that shape, where the values count; elsewhere they become 0.
 
     Raises:
         TrainingError: it is something else, has another shape, or a value that is not finite.
@@ -254,10 +257,37 @@ def plugin_values(values: Any, shape: tuple[int, ...], who: str) -> Tensor:
             ) from None
     if values.shape != shape:
         raise TrainingError(f"{who}: returned shape {tuple(values.shape)}; {shape} is needed")
-    values = values.float()
+    values = values.detach().float()
+    if mask is not None:
+        values = torch.where(mask.to(values.device), values, 0.0)
     if not bool(torch.isfinite(values).all()):
         raise TrainingError(f"{who}: returned a value that is not finite")
     return values
+
+
+def require_model(model: Any, who: str) -> Any:
+    """A generator that a plug-in returned.
+
+    Args:
+        model: what must be an nn.Module that offers all of `ImageTokenModel`.
+        who: the plug-in, for messages.
+
+    Raises:
+        ModelError: it is something else, or lacks something: names the first.
+    """
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise ModelError(
+            f"{who}: returned {kind}; a torch.nn.Module is needed, see ImageTokenModel"
+        )
+    asked = (*ImageTokenModel.__annotations__, *vars(ImageTokenModel))
+    lacking = [name for name in asked if name[0] != "_" and not hasattr(model, name)]
+    if type(model).forward is nn.Module.forward:
+        lacking.append("forward")
+    if lacking:
+        kind = type(model).__name__
+        raise ModelError(f"{who}: returned {kind} without {lacking[0]}, see ImageTokenModel")
+    return model
 
 
 class RewardFn(Protocol):

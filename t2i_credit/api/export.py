@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import RunError, UserError
+from ..errors import RunError, UserError, one_line
 from ..heatmap.files import write_heatmaps
 from ..run_folder.atomic import write_atomic, write_folder_atomic
 from ..run_folder.checkpoint import list_checkpoints
@@ -36,8 +36,11 @@ def export(run: str, out: Path, *, push: str | None = None) -> Path:
 
     Raises:
         RunError: no such run or checkpoint, or `out` exists.
+        UserError: `push` is no hub id.
         ModelError: the run's model cannot be loaded.
     """
+    if push is not None:
+        _check_push(push)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: exists; name another folder, or delete it")
     path, step = split_step(run)
@@ -50,10 +53,11 @@ def export(run: str, out: Path, *, push: str | None = None) -> Path:
     if adapter_layers(model):
         merge_adapter(model)
         cast_parameters(model, torch.float32)  # one format for all; see there
+    scores = _scores(reader)
     with write_folder_atomic(out, replace=False) as draft:
         model.save_pretrained(draft)
         pictured = _credit_sheet(reader, draft)
-        text = card(config, _scores(reader), step=steps[0], pictured=pictured)
+        text = card(config, scores, step=steps[0], pictured=pictured)
         write_atomic(draft / CARD, text.encode())
     if push is not None:
         _push(out, push)
@@ -133,6 +137,17 @@ def _credit_sheet(reader: RunReader, folder: Path) -> bool:
     finally:
         shutil.rmtree(drawn, ignore_errors=True)
     return True
+
+
+def _check_push(name: str) -> None:
+    """Raises UserError for what no repository can be called."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"--push {name}: {one_line(error)}; nothing was written") from error
 
 
 def _push(folder: Path, name: str) -> None:

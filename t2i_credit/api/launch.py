@@ -26,22 +26,20 @@ Report = Callable[[int, Mapping[str, float]], None]
 def run_folder(
     accelerator: Any, config: Config | TextConfig, path: Path, resume: bool
 ) -> Iterator[Any]:
-    """The run folder, which the first process writes; the others know where it is."""
+    """The run folder, which the first process writes once it has begun; the others know where it is."""
     from ..run_folder.writer import RunWriter
     from ..training.processes import Follower
 
     if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
         yield Follower(path, resume=resume)
         return
-    with RunWriter.create(
+    with RunWriter.planned(
         path,
         config=to_yaml(config),
         environment=environment(config),
         total=config.train.steps,
         resume=resume,
     ) as run:
-        accelerator.wait_for_everyone()
         yield run
 
 
@@ -52,7 +50,8 @@ def changes(path: Path, config: Config | TextConfig) -> dict[str, str]:
     from ..config.files import dotted
     from ..run_folder.reader import RunReader
 
-    before, now = dotted(RunReader(path).config()), dotted(yaml.safe_load(to_yaml(config)))
+    reader = RunReader(path, strict=False)
+    before, now = dotted(reader.config()), dotted(yaml.safe_load(to_yaml(config)))
     return {
         key: f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now"
         for key in dict.fromkeys([*before, *now])
@@ -64,7 +63,7 @@ def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
     """Says where a resumed run goes on, if steps that it has made are made again."""
     from ..run_folder.reader import RunReader
 
-    reader = RunReader(path)
+    reader = RunReader(path, strict=False)
     start = max(reader.checkpoints(), default=0)
     made = max((int(row["step"]) for row in reader.metrics(strict=False)), default=0)
     if made > start:
@@ -81,19 +80,18 @@ def slow_format(config: Config, device: str) -> str | None:
 
 
 def check_run_folder(config: Config | TextConfig, *, resume: bool) -> None:
-    """Refuses before any weight is loaded what `RunWriter.create` would refuse later.
+    """Refuses before any weight is loaded what `RunWriter.planned` would refuse later.
 
     Raises:
-        RunError: the run exists (without `resume`), or does not (with it).
+        RunError: the run exists (without `resume`); or it does not, or cannot go on (with it).
     """
-    from ..run_folder.reader import RunReader
-    from ..run_folder.writer import check_new
+    from ..run_folder.start import check_new, check_resumable
     from ..training.processes import rank
 
     if rank() > 0:
         return  # the first process may have made it already
     if resume:
-        RunReader(run_path(config)).status()
+        check_resumable(run_path(config), config.train.steps)
     else:
         check_new(run_path(config))
 
@@ -184,6 +182,7 @@ def train(
 
     Raises:
         UserError: whatever is wrong with the configuration, its files, the run folder, or the run itself.
+        Stopped: SIGTERM or Ctrl-C, a KeyboardInterrupt that says where `resume` goes on.
     """
     if isinstance(config, (str, os.PathLike)):
         config = load_config(config, overrides)
@@ -202,6 +201,7 @@ def run_training(
     from accelerate.state import AcceleratorState
 
     from ..training.gold import References
+    from ..training.stopping import Stop
     from ..training.trainer import Trainer
     from .objects import describe_as_rewarded
 
@@ -221,9 +221,10 @@ def run_training(
         for line in changes(path, config).values():  # the new values hold from here on
             warn(line)
         warn_of_repeats(path, warn)
+    stop = Stop(path)
     with (
         run_folder(accelerator, config, path, resume) as run,
-        trackers(accelerator, config),
+        stop.heeded(),
         out_of_memory("; then continue at the last checkpoint with --resume"),
     ):
         trainer = Trainer(
@@ -240,6 +241,10 @@ def run_training(
             describe=describe_as_rewarded(config, parts.reward),
             report=report,
             warn=warn,
+            stop=stop,
         )
-        trainer.train()
+        accelerator.wait_for_everyone()  # all is loaded and fits: nothing was written before
+        run.begin()
+        with trackers(accelerator, config):
+            trainer.train()
     return path

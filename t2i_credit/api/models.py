@@ -9,6 +9,7 @@ from typing import Any
 from ..config.plugins import PLUGIN, find_plugin
 from ..config.schema import Config, parse_config
 from ..errors import RunError
+from ..interfaces import require_model
 
 CFG_SCALE = 2.0  # guidance of models that say nothing else, as in the embedded world's recipes
 
@@ -35,7 +36,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
     if run := run_of(name):
         model = _load_run(*run)
     elif PLUGIN.fullmatch(name):
-        model = find_plugin(name, {}, "model.name")()
+        model = require_model(find_plugin(name, {}, "model.name")(), f"model {name}")
     else:
         model = load_pretrained(name)
     return model.to(device or local_device()).eval()
@@ -105,13 +106,13 @@ def check_model(name: str) -> None:
 
     Raises:
         ModelError: `load_model` knows no such model, or not its architecture.
-        RunError: the run has no such checkpoint.
+        RunError: the run has no such checkpoint, or a damaged one.
     """
     from ..models import check_pretrained
-    from ..run_folder.checkpoint import find_checkpoint
+    from ..run_folder.checkpoint import check_checkpoint
 
     if run := run_of(name):
-        find_checkpoint(run[0] / "checkpoints", run[1])
+        check_checkpoint(run[0] / "checkpoints", run[1])
     elif not PLUGIN.fullmatch(name):
         check_pretrained(name)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config.plugins import check_params, find_plugin
@@ -112,7 +111,6 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    from ..advantages import ADVANTAGES
     from ..training.processes import process_count, refuse_foreign_sharding, require_enough_prompts
 
     prompts = load_prompt_set(config)  # before anything large is loaded
@@ -120,9 +118,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
         raise ConfigError(
             f"prompts.per_step: {config.prompts.per_step} is not allowed; the set has {len(prompts)} prompts"
         )
-    found = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
-    advantage = partial(found, **config.advantage.params)
-    entry = config.credit.entry
+    advantage, entry = config.advantage.function, config.credit.entry
     _require_trackers(config)
     refuse_foreign_sharding()
     require_enough_prompts(config.prompts.per_step, process_count())

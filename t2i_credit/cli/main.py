@@ -48,9 +48,12 @@ def main() -> Any:
                 _end(OUT_OF_MEMORY)
         raise
     except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
-            print("stopped; a training run continues with --resume", file=sys.stderr)
-        raise
+        cause = end.__context__ and end.__context__.__cause__
+        if not isinstance(cause, KeyboardInterrupt):  # which typer makes exit code 130 of
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(str(cause) or "stopped", file=sys.stderr)
+        sys.exit(getattr(cause, "code", 130))
 
 
 def _end(line: str) -> None:

@@ -32,7 +32,7 @@ def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
     kind, config = load_recipe(str(config_file))
     path = launch.run_path(config)
     begun = path.exists()
-    if not (begun and RunReader(path).status().state == "finished"):
+    if not (begun and RunReader(path, strict=False).status(strict=False).state == "finished"):
         with console.training(config) as progress:
             kind.train(config, resume=begun, report=progress.report, warn=progress.warn)
     if evaluation is None:
@@ -44,13 +44,16 @@ def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 2 and one line for a user's error."""
+    """Exit code 2 and one line for a user's error; a line where it was stopped, too."""
     quiet_libraries()
     try:
         finish(Path(arguments[0]), json.loads(arguments[1]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "stopped", file=sys.stderr)
+        return int(getattr(stopped, "code", 130))
     return 0
 
 

@@ -20,6 +20,8 @@ from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
 from .values import Float, OpenSection, knob
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..credit.entry import CreditEntry
 
 PLUGIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -207,6 +209,22 @@ class AdvantageConfig(PluginSection):
 
         plugin(torch.tensor([0.0, 1.0]), 2, **params)
 
+    @property
+    def function(self) -> Callable[[Tensor, int], Tensor]:
+        """Rewards (B,) and group size to advantages (B,); what a user's own function returns is checked."""
+        from ..interfaces import plugin_values
+
+        found = find_plugin(self.name, self.table(), "advantage.name")
+
+        def advantage(rewards: Tensor, group_size: int) -> Tensor:
+            values = found(rewards, group_size, **self.params)
+            if self.name in self.table():
+                return values
+            who = f"advantage {self.name}"
+            return plugin_values(values, tuple(rewards.shape), who).to(rewards.device)
+
+        return advantage
+
 
 class CreditConfig(PluginSection):
     """From one number per image to one number per token."""
@@ -225,10 +243,11 @@ class CreditConfig(PluginSection):
 
     @property
     def entry(self) -> CreditEntry:
-        """What the method declares; of a user's own function what `as_entry` makes of it."""
-        from ..credit.entry import as_entry
+        """What the method declares; of a user's own function what `as_entry` makes of it, checked at every call."""
+        from ..credit.entry import as_entry, checked
 
-        return as_entry(find_plugin(self.name, self.table(), "credit.name"))
+        found = as_entry(find_plugin(self.name, self.table(), "credit.name"))
+        return found if self.name in self.table() else checked(found, f"credit {self.name}")
 
     @classmethod
     def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:

@@ -5,12 +5,19 @@ Shapes: B samples, T image tokens; mask (B, T) bool, True = counts in the loss.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..errors import T2ICreditWarning
+from ..interfaces import plugin_values
+
+MEAN_ERROR = 1e-3  # by which a mean weight may miss 1 before the user is warned
 
 
 @torch.no_grad()
@@ -85,3 +92,49 @@ def as_entry(plugin: Any) -> CreditEntry:
         paper="",
         needs=frozenset({"logprobs", "negative_logprobs", "entropy"}),
     )
+
+
+def checked(entry: CreditEntry, who: str) -> CreditEntry:
+    """A user's entry, whose credit is taken as tensor, array or list, refused where it is none, and doubted once.
+
+    Args:
+        entry: returns (B, T).
+        who: what to call it, such as "credit my_credit:surprise".
+
+    Returns:
+        An entry that raises TrainingError for another type or shape, or a value that is not finite, and warns of a
+        negative weight and of a row mean over the mask other than 1.
+    """
+    told: set[str] = set()
+
+    @functools.wraps(entry.assign)
+    def assign(
+        fields: Mapping[str, Tensor], mask: Tensor, advantages: Tensor, **parameters: Any
+    ) -> Tensor:
+        found = entry.assign(fields, mask, advantages, **parameters)
+        credit = plugin_values(found, tuple(mask.shape), who, mask=mask).to(mask.device)
+        for doubt, line in _doubts(credit, mask).items():
+            if doubt not in told:
+                told.add(doubt)
+                warnings.warn(f"{who}: {line}", T2ICreditWarning, stacklevel=2)
+        return credit
+
+    return replace(entry, assign=assign)
+
+
+def _doubts(credit: Tensor, mask: Tensor) -> dict[str, str]:
+    """{what is unusual about credit (B, T): a line}."""
+    found = {}
+    if bool((credit < 0).any()):
+        lowest = float(credit.min())
+        found["negative"] = (
+            f"a token has weight {lowest:.3g}; below 0 its advantage is turned round"
+        )
+    counted = mask.sum(1)
+    means = (credit.sum(1) / counted.clamp(min=1))[counted > 0]
+    if len(means) and float(off := (means - 1).abs().max()) > MEAN_ERROR:
+        mean = float(means[(means - 1).abs() == off][0])
+        found["mean"] = (
+            f"the mean weight of a sample's tokens is {mean:.3g}, not 1; the learning rate is scaled by it"
+        )
+    return found

@@ -28,6 +28,7 @@ from .layout import numbered_folders, step_name
 FORMAT = 1
 MODEL, MODEL_FOLDER = "model.safetensors", "model"
 TENSORS, STATE = "state.safetensors", "state.json"
+TREES = ("optimizer", "scheduler", "extra")  # of a state
 ELSE = "delete the checkpoint's folder to resume from an older one"
 
 
@@ -120,6 +121,30 @@ def load_checkpoint(folder: Path | str, step: int | None = None) -> Checkpoint:
         RunError: there is none, or a file of it is missing, truncated or of a newer format; names
             the file.
     """
+    step, state = check_checkpoint(folder, step)
+    path = Path(folder) / step_name(step)
+    tensors = _load(path / TENSORS)
+    saved_itself = MODEL not in state["files"]
+    try:
+        trees = {name: _unpack(state[name], tensors) for name in TREES}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path / STATE}: damaged, not the state of a checkpoint; {ELSE}") from error
+    return Checkpoint(
+        path=path,
+        step=step,
+        model_state=None if saved_itself else _load(path / MODEL),
+        model_folder=path / MODEL_FOLDER if saved_itself else None,
+        **trees,
+    )
+
+
+def check_checkpoint(folder: Path | str, step: int | None = None) -> tuple[int, dict[str, Any]]:
+    """The step of a checkpoint (None = the latest) and what its state.json holds, once every file of it is there and has
+    its size. Loads no tensor.
+
+    Raises:
+        RunError: see `load_checkpoint`.
+    """
     step = find_checkpoint(folder, step)
     path = Path(folder) / step_name(step)
     state = _read_state(path / STATE)
@@ -128,17 +153,7 @@ def load_checkpoint(folder: Path | str, step: int | None = None) -> Checkpoint:
         found = file.stat().st_size if file.is_file() else "no"
         if found != size:
             raise RunError(f"{file}: {found} bytes instead of {size}; {ELSE}")
-    tensors = _load(path / TENSORS)
-    saved_itself = MODEL not in state["files"]
-    return Checkpoint(
-        path=path,
-        step=step,
-        model_state=None if saved_itself else _load(path / MODEL),
-        model_folder=path / MODEL_FOLDER if saved_itself else None,
-        optimizer=_unpack(state["optimizer"], tensors),
-        scheduler=_unpack(state["scheduler"], tensors),
-        extra=_unpack(state["extra"], tensors),
-    )
+    return step, state
 
 
 def find_checkpoint(folder: Path | str, step: int | None = None) -> int:
@@ -244,15 +259,18 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
+    damaged = f"{path}: damaged, not the state of a checkpoint; {ELSE}"
     try:
-        state = json.loads(path.read_bytes())
+        state: dict[str, Any] = json.loads(path.read_bytes())
         found = state["format"]
     except OSError as error:
         raise cannot("read", path, error) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: damaged, not the state of a checkpoint") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(damaged) from error
     if found != FORMAT:
         raise RunError(
             f"{path}: checkpoint format {found!r}; this t2i-credit reads {FORMAT}: update it"
         )
+    if not isinstance(state.get("files"), dict):
+        raise RunError(damaged)
     return state

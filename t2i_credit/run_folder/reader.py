@@ -65,14 +65,23 @@ class RunReader:
         path: the run folder.
         within: a folder that no file may be read from outside of, symbolic links followed; None =
             no such limit.
+        strict: whether environment.json must be there and whole; without it config.yaml is enough.
     """
 
-    def __init__(self, path: Path | str, *, within: Path | str | None = None) -> None:
+    def __init__(
+        self, path: Path | str, *, within: Path | str | None = None, strict: bool = True
+    ) -> None:
         self.path = Path(path)
         self.within = None if within is None else Path(within).resolve()
-        if not (self.path / "environment.json").is_file():
+        told = (self.path / "environment.json").is_file()
+        if not told and (strict or not (self.path / "config.yaml").is_file()):
             raise RunError(f"{self.path}: not a run folder (no environment.json in it)")
-        found = self.environment().get("format")
+        found: Any = FORMAT
+        try:
+            found = self.environment().get("format", None if strict else FORMAT)
+        except RunError:
+            if strict:
+                raise
         if not isinstance(found, int) or not 1 <= found <= FORMAT:
             raise RunError(
                 f"{self.path}: run folder format {found!r}; this version reads {FORMAT}: update it"
@@ -86,13 +95,20 @@ class RunReader:
         """The resolved configuration."""
         return self._read(self.path / "config.yaml", lambda text: dict(yaml.safe_load(text) or {}))
 
-    def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
-        """How the run stands; `stale_after` seconds of silence mean that it was killed."""
+    def status(self, *, stale_after: float = STALE_AFTER, strict: bool = True) -> RunStatus:
+        """How the run stands; `stale_after` seconds of silence mean that it was killed. With `strict`, a
+        status.json that is missing or damaged raises RunError, without it the run is `unreadable`."""
         path = self.path / "status.json"
         try:
-            return run_status(self.path, self._json(path), stale_after)
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{path}: not a run status: {error}") from error
+            known = self._json(path)
+            try:
+                return run_status(self.path, known, stale_after)
+            except (KeyError, TypeError) as error:
+                raise RunError(f"{path}: not a run status: {error}") from error
+        except RunError as error:
+            if strict:
+                raise
+            return RunStatus(self.path, "unreadable", message=str(error))
 
     def metrics(self, *, strict: bool = True) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far; one that is still being written is left out. With

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -40,8 +38,9 @@ from .atomic import (
     write_json,
     write_png,
 )
-from .layout import FORMAT, encode_mask, evaluation_path, numbered_folders, step_name
+from .layout import encode_mask, evaluation_path, step_name
 from .reader import RunReader
+from .start import Start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,8 +53,8 @@ EndState = Literal["finished", "failed", "stopped"]
 
 class RunWriter:
     """Writes into one run folder. `RunWriter(path)` opens an existing run, to add an evaluation to
-    it; training uses `with RunWriter.create(...) as run:`, which keeps status.json true to the end,
-    errors included.
+    it; training uses `with RunWriter.planned(...) as run:` and `run.begin()`, which keeps status.json
+    true to the end, errors included.
 
     Attributes:
         path: the run folder.
@@ -63,14 +62,14 @@ class RunWriter:
         resume_step: the checkpoint to continue from; 0 = start from the beginning.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = RunReader(path).path
+    def __init__(self, path: Path | str, start: Start | None = None) -> None:
+        self.path = RunReader(path).path if start is None else Path(path)
         self.checkpoints = self.path / "checkpoints"
-        self.resume_step = 0
+        self._start, self.resume_step = start, start.check(self.path) if start else 0
         self._status: dict[str, Any] = {}
 
     @classmethod
-    def create(
+    def planned(
         cls,
         path: Path | str,
         *,
@@ -79,7 +78,8 @@ class RunWriter:
         total: int,
         resume: bool = False,
     ) -> RunWriter:
-        """Makes a new run folder, or takes up an old one at its latest checkpoint.
+        """A run folder to be made, or an old one to be taken up at its latest checkpoint: checks that it can be, and
+        changes nothing before `begin`.
 
         Args:
             path: the run folder.
@@ -90,34 +90,27 @@ class RunWriter:
             resume: continue: what was written after the latest checkpoint is cut away.
 
         Raises:
-            RunError: the run exists (without `resume`), is missing (with it), is being written by
-                another process, or the disk refuses.
+            RunError: the run exists (without `resume`), is missing (with it), has had more steps than `total`, or is
+                being written by another process.
         """
-        path = Path(path)
         text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
-        if not resume:
-            check_new(path)
-            with write_folder_atomic(path, replace=False) as folder:
-                write_atomic(folder / "config.yaml", text.encode())
-                write_json(folder / "environment.json", {**environment, "format": FORMAT})
-                write_json(folder / "status.json", _status(0, total))
-            run = cls(path)
-        else:
-            status = RunReader(path).status()
-            run = cls(path)
-            if status.state == "running" and status.here and status.pid != os.getpid():
-                raise RunError(
-                    f"{path}: process {status.pid} is writing this run: stop it before resuming"
-                )
-            run.resume_step = max(numbered_folders(run.checkpoints), default=0)
-            run._cut_back()
-            old = RunReader(path).environment()
-            again = [*old.get("resumed", []), {"step": run.resume_step, **environment}]
-            write_json(path / "environment.json", {**old, "resumed": again})
-            write_atomic(path / "config.yaml", text.encode())
-        run._status = _status(run.resume_step, total)
-        write_json(path / "status.json", run._status)
+        return cls(path, Start(text, environment, total, resume))
+
+    @classmethod
+    def create(cls, path: Path | str, **planned: Any) -> RunWriter:
+        """`planned` and begun."""
+        run = cls.planned(path, **planned)
+        run.begin()
         return run
+
+    def begin(self) -> None:
+        """Makes the folder, or cuts it back to the checkpoint; from here on status.json says how the run stands.
+
+        Raises:
+            RunError: see `planned`, whose checks are made again; or the disk refuses.
+        """
+        assert self._start is not None, self.path
+        self._status = self._start.write(self.path)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -142,8 +135,8 @@ class RunWriter:
         write_json(self.path / "status.json", self._status)
 
     def finish(self, state: EndState, message: str = "") -> None:
-        """The last word in status.json; once said, a second one is ignored."""
-        if self._status["state"] == "running":
+        """The last word in status.json; once said, or before the run has begun, it is ignored."""
+        if self._status.get("state") == "running":
             self._status.update(state=state, message=message, heartbeat=time.time())
             write_json(self.path / "status.json", self._status)
 
@@ -268,27 +261,6 @@ class RunWriter:
         """Writes evaluations/<name>.jsonl and <name>.json; see the function of this name."""
         return write_evaluation(self.path / "evaluations", name, result, images)
 
-    def _cut_back(self) -> None:
-        """Drops what was written after the checkpoint to resume from, and what a killed process
-        left unfinished."""
-        kept = [
-            line
-            for line in RunReader(self.path).metrics(strict=False)
-            if line["step"] <= self.resume_step
-        ]
-        write_atomic(
-            self.path / "metrics.jsonl", b"".join(json_bytes(line) + b"\n" for line in kept)
-        )
-        try:
-            for folder in (self.path / "steps", self.path / "heatmaps"):
-                for step in numbered_folders(folder):
-                    if step > self.resume_step:
-                        shutil.rmtree(folder / step_name(step))
-            for left in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-        except OSError as error:
-            raise cannot("cut back", self.path, error) from error
-
 
 def write_evaluation(
     folder: Path, name: str, result: Mapping[str, Any], records: Iterable[Mapping[str, Any]]
@@ -301,26 +273,6 @@ def write_evaluation(
     write_atomic(folder / f"{name}.jsonl", b"".join(lines))
     write_json(path, result)
     return path
-
-
-def check_new(path: Path) -> None:
-    """Raises RunError unless a new run folder can be made there: nothing, or an empty folder."""
-    try:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            return
-    except OSError as error:
-        raise cannot("written", path, error) from error
-    if (path / "environment.json").exists():
-        raise RunError(
-            f"{path}: this run exists: continue it with --resume, or choose another name"
-        )
-    raise RunError(f"{path}: exists and is not a run folder: choose another name")
-
-
-def _status(step: int, total: int) -> dict[str, Any]:
-    process = {"pid": os.getpid(), "host": socket.gethostname()}
-    times = dict.fromkeys(("started", "heartbeat"), time.time())
-    return {"state": "running", **process, **times, "step": step, "total": total}
 
 
 def _object(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerCallback, TrainerState
 
-from ..errors import ConfigError, RunError
-from ..run_folder.checkpoint import Checkpoint, load_checkpoint, prune, save_checkpoint
-from .arguments import updates_per_step
+from ..errors import ConfigError, RunError, one_line
+from ..run_folder.checkpoint import ELSE, Checkpoint, load_checkpoint, prune, save_checkpoint
+from ..training.stopping import Stop
+from .arguments import answers_per_step, updates_per_step
 from .trainer import CreditGRPOTrainer
 
 TRAINER_STATE = "trainer_state.json"  # where transformers looks for it
@@ -32,11 +35,17 @@ class ResumableTrainer(CreditGRPOTrainer):
     first epoch and a reference that moves. A frozen reference needs no saving: it is made of the model that training
     begins with, before a checkpoint is loaded.
 
+    Args:
+        stop: what signals ask of the run; left out = nothing.
+
+    Attributes:
+        samples: answers sampled since the start.
+
     Raises:
         ConfigError: the weights are in parts on several devices.
     """
 
-    def __init__(self, *args: Any, **others: Any) -> None:
+    def __init__(self, *args: Any, stop: Stop | None = None, **others: Any) -> None:
         super().__init__(*args, **others)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ConfigError(
@@ -45,50 +54,84 @@ class ResumableTrainer(CreditGRPOTrainer):
             )
         self.saved: Checkpoint | None = None
         self.updates = updates_per_step(self.args)
+        self.samples, self.stop = 0, stop or Stop()
 
-    def train_from(self, step: int, *, folder: Path, keep: int) -> None:
-        """Trains what is left.
+    def load(self, step: int, folder: Path) -> None:
+        """Reads the checkpoint to go on from; writes nothing.
 
         Args:
-            step: the checkpoint to go on from; 0 = from the beginning.
-            folder: where checkpoints are and go.
-            keep: how many of the newest to keep.
+            step: which one; 0 = none, from the beginning.
+            folder: where checkpoints are.
 
         Raises:
-            RunError: the checkpoint is damaged, or was written by another number of processes.
+            RunError: it is damaged, was written by another number of processes, or does not fit the model.
+        """
+        if not step:
+            return
+        saved, now = load_checkpoint(folder, step), self.accelerator.num_processes
+        try:
+            if (wrote := len(saved.extra["random"])) != now:
+                raise RunError(f"{saved.path}: {wrote} processes wrote it; {now} cannot go on")
+            self.samples = saved.extra.get("samples", step * answers_per_step(self.args))
+            assert saved.model_folder is not None, saved.path  # text models save themselves
+            TrainerState.load_from_json(str(saved.model_folder / TRAINER_STATE))
+            self._require_same_shapes(saved.model_folder)
+        except RunError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise RunError(f"{saved.path}: damaged: {one_line(error)}; {ELSE}") from error
+        self.saved, self.stop.step = saved, step
+
+    def train_from(self, step: int, *, folder: Path, keep: int) -> None:
+        """Trains what is left, or until a signal ends it.
+
+        Args:
+            step: of the checkpoint that was loaded; 0 = from the beginning.
+            folder: where checkpoints are and go.
+            keep: how many of the newest to keep.
         """
         self.checkpoints, self.keep = folder, keep
-        if step:
-            self.saved = self._checkpoint(step)
+        self.add_callback(_Progress(self))  # the last, once a step is written
+        if step and self.accelerator.is_main_process:
+            # one process killed between saving and pruning leaves one checkpoint too many
+            prune(folder, keep=keep)
         begin = str(self.saved.model_folder) if self.saved else None
-        if step * self.updates < self.args.max_steps:
-            self.train(resume_from_checkpoint=begin)
-            assert self.state.global_step == self.args.max_steps, self.state.global_step
-        else:
+        if step * self.updates >= self.args.max_steps:
             self._load_from_checkpoint(begin)
+            return
+        with self.stop.saved_by(
+            lambda step: self._save_checkpoint(self.model, None), self.accelerator, together=True
+        ):
+            self.train(resume_from_checkpoint=begin)
+        assert self.state.global_step == self.args.max_steps, self.state.global_step
 
-    def _checkpoint(self, step: int) -> Checkpoint:
-        saved = load_checkpoint(self.checkpoints, step)
-        wrote, now = len(saved.extra["random"]), self.accelerator.num_processes
-        if wrote != now:
-            raise RunError(f"{saved.path}: {wrote} processes wrote it; {now} cannot go on")
-        self.accelerator.wait_for_everyone()
-        # one process killed between saving and pruning leaves one checkpoint too many
-        if self.accelerator.is_main_process:
-            prune(self.checkpoints, keep=self.keep)
-        return saved
+    def _require_same_shapes(self, folder: Path) -> None:
+        """Raises ValueError unless the weights in the folder are those of the model, as far as it saves them."""
+        known = self.accelerator.unwrap_model(self.model).state_dict()
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118, no mapping
+                    shape = tensors.get_slice(name).get_shape()
+                    if name not in known or list(known[name].shape) != shape:
+                        raise ValueError(f"{name} does not fit the model of this run")
 
     def write_model(self, folder: Path) -> None:
         """Writes model and tokenizer as transformers loads them."""
         for part in (self.accelerator.unwrap_model(self.model), self.processing_class):
             part.save_pretrained(folder)
 
+    def finish_step(self) -> None:
+        """All updates of a rollout are made and logged; what a step given up would change is noted."""
+        adaptive = {name: getattr(self, name) for name in _ADAPTIVE}
+        self._state = {"random": random_state(), "adaptive": adaptive}
+        self.stop.finished(self.state.global_step // self.updates)
+
     # What transformers calls
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step, off = divmod(self.state.global_step, self.updates)
         assert off == 0, (self.state.global_step, self.updates)  # no rollout is half used
-        states = gather_object([random_state()])
+        states = gather_object([self._state["random"]])
         if not self.accelerator.is_main_process:
             return
 
@@ -105,7 +148,8 @@ class ResumableTrainer(CreditGRPOTrainer):
             extra={
                 "random": states,
                 "epochs": int(self.state.epoch),
-                "adaptive": {name: getattr(self, name) for name in _ADAPTIVE},
+                "adaptive": self._state["adaptive"],
+                "samples": self.samples,
                 "reference": dict(self._moving_reference().state_dict()),
             },
             keep=self.keep,
@@ -135,6 +179,24 @@ class ResumableTrainer(CreditGRPOTrainer):
         if self.ref_model is None or not self.args.sync_ref_model:
             return torch.nn.Module()
         return self.accelerator.unwrap_model(self.ref_model)
+
+
+class _Progress(TrainerCallback):
+    """Tells the trainer when weights are about to change, and when a step is whole."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.stop.updating()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % self.trainer.updates == 0:
+            self.trainer.samples += answers_per_step(args)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in logs:  # else they are totals, at the end
+            self.trainer.finish_step()
 
 
 def random_state() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from ..config.text import TextConfig
 from ..credit.gcpo import contrast, shown_kind
-from .arguments import answers_per_step, updates_per_step
+from .arguments import updates_per_step
 
 # trl's name -> ours, where both mean the same
 _NAMES = {
@@ -49,17 +49,23 @@ def renamed(logs: Mapping[str, Any]) -> dict[str, float]:
 
 
 class MetricsCallback(TrainerCallback):
-    """Writes every step's metrics, and reports them."""
+    """Writes every step's metrics, and reports them.
 
-    def __init__(self, run: Any, report: Report) -> None:
-        self.run, self.report = run, report
+    Args:
+        run: a RunWriter, or whatever stands for it in a process that writes nothing.
+        report: called with the step and its metrics.
+        samples: how many answers were sampled since the start.
+    """
+
+    def __init__(self, run: Any, report: Report, samples: Callable[[], int]) -> None:
+        self.run, self.report, self.samples = run, report, samples
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Called by trl after the updates of each step, and once at the end with totals that no step has."""
         if "loss" in logs and state.is_world_process_zero:
             updates = updates_per_step(args)
             step = state.global_step // updates
-            metrics = renamed(logs) | {"samples": step * answers_per_step(args)}
+            metrics = renamed(logs) | {"samples": self.samples()}
             metrics["time/step"] *= updates  # trl's is that of an update
             self.run.append_metrics(step, metrics)
             self.report(step, metrics)

@@ -20,6 +20,7 @@ from ..config.text import TextConfig
 from ..errors import ConfigError
 from ..run_folder.atomic import write_folder_atomic
 from ..training.policy import Passes
+from ..training.stopping import Stop
 from .arguments import grpo_arguments
 from .checkpoint import ResumableTrainer
 from .record import MetricsCallback, Report, StepRecorder
@@ -120,6 +121,7 @@ def run_text(
 
     Raises:
         UserError: the model cannot be loaded, the folder cannot be written, or the run cannot be resumed.
+        Stopped: SIGTERM or Ctrl-C; says where `resume` goes on.
     """
     import torch
     from datasets import Dataset
@@ -128,6 +130,7 @@ def run_text(
     from ..models.text_model import load_text_model
 
     config, path = parts.config, run_path(parts.config)
+    stop = Stop(path)
     if resume:
         _check_changes(path, config, warn)
         warn_of_repeats(path, warn)
@@ -143,12 +146,16 @@ def run_text(
             Dataset.from_list(parts.rows),
             processing_class=tokenizer,
             credit=parts.credit,
+            stop=stop,
         )
-        with run_folder(trainer.accelerator, config, path, resume) as run:
+        with run_folder(trainer.accelerator, config, path, resume) as run, stop.heeded():
             size, updates = args.num_generations, trainer.updates
             trainer.watch = StepRecorder(run, tokenizer, config, group_size=size, updates=updates)
             trainer.remove_callback(PrinterCallback)
-            trainer.add_callback(MetricsCallback(run, report))
+            trainer.add_callback(MetricsCallback(run, report, lambda: trainer.samples))
+            trainer.load(run.resume_step, run.checkpoints)
+            trainer.accelerator.wait_for_everyone()  # all fits: nothing was written before
+            run.begin()
             trainer.train_from(
                 run.resume_step, folder=run.checkpoints, keep=config.train.keep_checkpoints
             )

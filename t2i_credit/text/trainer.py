@@ -92,6 +92,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             check_prompts(first_rows(train_dataset, eval_dataset), self.processing_class)
         check_gold(train_dataset, self.credit, self._tokenizer, self.max_completion_length)
         check_model(self.model, self.credit, images=self._is_vlm)
+        self._entry = self.credit.entry
         self.renews = self.credit.renews
         self.needs = self.credit.needs  # and what signed_contrast is made of
         if self.credit.needs_negative:
@@ -212,9 +213,9 @@ class CreditGRPOTrainer(GRPOTrainer):
     def _assign(self, inputs: Mapping[str, Any], fields: Mapping[str, Tensor]) -> Tensor:
         """(B, T) credit."""
         needed = {name: fields[name] for name in self.credit.needs}
-        assign, params = self.credit.entry.assign, self.credit.section.params
         mask = inputs["completion_mask"].bool()
-        credit: Tensor = assign(needed, mask, inputs["advantages"], **params)
+        params = self.credit.section.params
+        credit: Tensor = self._entry.assign(needed, mask, inputs["advantages"], **params)
         return credit
 
     def _measure(

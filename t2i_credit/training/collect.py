@@ -160,13 +160,19 @@ class GroupCollector:
         target, normalized = self.mixture(parts, rollout.group_size, learn=learn)
         return Scored(rollout, rewards, parts, normalized, target)
 
+    def asked(self, step: int) -> int:
+        """Prompts asked for in the steps up to this one: the position in the prompts."""
+        return step * self.batches.per_step + self.refills
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold for the next step to be the same."""
-        return {"refills": self.refills, "mixture": self.mixture.state()}
+        per_step = self.batches.per_step
+        return {"refills": self.refills, "per_step": per_step, "mixture": self.mixture.state()}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Takes up the state of a checkpoint."""
-        self.refills = state["refills"]
+    def load(self, state: Mapping[str, Any], step: int = 0) -> None:
+        """Takes up the state of a checkpoint of a step; with another `per_step` the prompts go on where they were."""
+        per_step = self.batches.per_step
+        self.refills = state["refills"] + step * (state.get("per_step", per_step) - per_step)
         self.mixture.load(state["mixture"])
 
 
@@ -192,7 +198,7 @@ class StepGroups:
         """
         collector, settings = self.collector, self.collector.config.rollout
         per_step = collector.batches.per_step
-        first = (self.step - 1) * per_step + collector.refills
+        first = collector.asked(self.step - 1)
         asked = 0
         for turn in range(settings.max_rounds if settings.dynamic else 1):
             self._key = (collector.config.train.seed, self.step, *([turn] if turn else []))

@@ -164,7 +164,7 @@ class Follower:
     def append_metrics(self, *args: Any, **fields: Any) -> None:
         """Left to the first process."""
 
-    write_step = write_text_step = append_metrics
+    begin = write_step = write_text_step = append_metrics
 
 
 def refuse_foreign_sharding() -> None:
@@ -267,8 +267,16 @@ def part_like(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def optimizer_parts(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's whole state_dict with this process's parts of what belongs to parameters in parts."""
+    """An optimizer's whole state_dict with this process's parts of what belongs to parameters in parts.
+
+    Raises:
+        ValueError: it belongs to parameters of other shapes.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[i].shape:
+                raise ValueError(f"{name} of parameter {i} has shape {tuple(value.shape)}")
     found = {
         i: {
             name: part_like(value, parameters[i])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config.schema import Config
 from ..credit.entry import CreditEntry
-from ..errors import RunError
+from ..errors import RunError, one_line
 from ..interfaces import Prompt
 from ..prompts.batches import PromptBatches
 from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
@@ -26,6 +26,7 @@ from .gold import ReferenceImage, go_gold
 from .metrics import StepClock
 from .processes import distribute, optimizer_parts, whole
 from .recorder import Describe, StepRecorder
+from .stopping import Stop
 from .tune import MovingAverage, load_trained
 from .update import PolicyUpdate, learning_rate
 
@@ -41,13 +42,17 @@ class Trainer:
         advantage: rewards (B,), group size to advantages (B,).
         credit: the entry of the credit table.
         prompts: what to train on.
-        run: where everything is written.
+        run: where everything is written, once it has begun.
         accelerator: device, precision, trackers.
         reference_image: where golden references come from, if the configuration asks for them.
         describe: rollout to the known objects of each sample, for the run folder; None = unknown.
         report: called after each step with its number (from 1) and metrics.
         warn: called with a line that the user should read.
         clock: takes the time of a step's parts; left out = Python's, which a device may lag behind.
+        stop: what signals ask of the run; left out = nothing.
+
+    Raises:
+        RunError: the checkpoint that the run goes on from does not fit; nothing is written then.
     """
 
     def __init__(
@@ -67,10 +72,11 @@ class Trainer:
         report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
         warn: Callable[[str], None] = print,
         clock: StepClock | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.config, self.run, self.accelerator = config, run, accelerator
         self.advantage, self.report = advantage, report
-        self.clock = clock or StepClock()
+        self.clock, self.stop = clock or StepClock(), stop or Stop()
         self.model = distribute(model, reference, accelerator, config.train.sharding)
         optimizer = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
@@ -79,6 +85,7 @@ class Trainer:
             eps=config.optim.eps,
             weight_decay=config.optim.weight_decay,
         )
+        optimizer.register_step_pre_hook(self.stop.updating)
         self.optimizer = accelerator.prepare(optimizer)
         self.sampler = accelerator.unwrap_model(self.model)
         self.update = PolicyUpdate(
@@ -121,15 +128,22 @@ class Trainer:
             describe=describe,
             warn=warn,
         )
-        self.start = self._restore() if run.resume_step else 0
+        self.samples = 0  # images sampled since the start
+        self.start = self.stop.step = self._restore() if run.resume_step else 0
+        self.state = self._state()
 
     def train(self) -> None:
-        """Runs the steps that are left."""
-        total = self.config.train.steps
-        for step in range(self.start + 1, total + 1):
-            self.report(step, self.step(step))
-            if step % self.config.train.checkpoint_every == 0 or step == total:
-                self._save(step)
+        """Runs the steps that are left, or until a signal ends them."""
+        settings, together = self.config.train, self.config.train.sharding == "full"
+        if self.start and self.accelerator.is_main_process:
+            # one process killed between saving and pruning leaves one checkpoint too many
+            prune(self.run.checkpoints, keep=settings.keep_checkpoints)
+        with self.stop.saved_by(self._save, self.accelerator, together=together):
+            for step in range(self.start + 1, settings.steps + 1):
+                self.report(step, self.step(step))
+                self.stop.finished(step)
+                if step % settings.checkpoint_every == 0 or step == settings.steps:
+                    self._save(step)
 
     def step(self, step: int) -> dict[str, float]:
         """One step, counted from 1; returns its metrics, which are also written."""
@@ -151,16 +165,17 @@ class Trainer:
                 metrics |= self.update(step, trained.rollout, advantages)
             if self.average is not None:
                 self.average.update(self._trained())
-        metrics |= {"lr": learning_rate(self.config, step), **self._counted(step, sampled)}
+        self.samples += len(sampled.rollout)
+        metrics |= {"lr": learning_rate(self.config, step), **self._counted(sampled)}
         self.record.metrics(step, metrics, trained)
+        self.state = self._state()
         return metrics
 
-    def _counted(self, step: int, sampled: Scored) -> dict[str, float]:
+    def _counted(self, sampled: Scored) -> dict[str, float]:
         """Images sampled since the start, and what the step took."""
-        prompts = step * self.config.prompts.per_step + self.collect.refills
         seconds = self.clock.seconds
         return {
-            "samples": prompts * self.config.rollout.group_size,
+            "samples": self.samples,
             **{f"time/{name}": spent for name, spent in seconds.items()},
             "time/tokens_per_second": sampled.rollout.tokens.numel() / seconds["step"],
         }
@@ -169,6 +184,15 @@ class Trainer:
 
     def _trained(self) -> dict[str, Tensor]:
         return {n: p for n, p in self.sampler.named_parameters() if p.requires_grad}
+
+    def _state(self) -> dict[str, Any]:
+        """What of the last finished step is neither weights nor optimizer; a step given up changes it no more."""
+        return {
+            "samples": self.samples,
+            "collect": self.collect.state(),
+            "watch": self.record.watch.state(),
+            "silent": self.record.silent,
+        }
 
     def _save(self, step: int) -> None:
         main = self.accelerator.is_main_process
@@ -182,32 +206,48 @@ class Trainer:
             step,
             model_state=trained,
             optimizer=optimizer,
-            extra={"collect": self.collect.state(), "watch": self.record.watch.state(), **averaged},
+            extra={**self.state, **averaged},
             keep=self.config.train.keep_checkpoints,
         )
 
     def _restore(self) -> int:
         saved = load_checkpoint(self.run.checkpoints, self.run.resume_step)
-        assert saved.model_state is not None
-        if absent := sorted(set(self._trained()) - set(saved.model_state)):
+        here, there = self._trained(), saved.model_state or {}
+        if absent := sorted(here.keys() - there.keys()):
             raise RunError(f"{saved.path}: {absent[0]} is not in this checkpoint; same config?")
-        load_trained(self.sampler, saved.model_state, str(saved.path))
-        if self.average is not None:  # one that was switched on since then begins with the weights
-            self.average.load(saved.extra.get("ema", saved.model_state))
+        load_trained(self.sampler, there, str(saved.path))
+        for name, tensor in there.items():
+            if name not in here:
+                raise RunError(f"{saved.path}: {name} was trained and is not now; same config?")
+            if tensor.dtype != (now := here[name].dtype):
+                was = f"{name} was {tensor.dtype} and is {now} now"
+                raise RunError(f"{saved.path}: {was}; same model.dtype?")
+        extra = saved.extra
+        if "collect" not in extra:
+            raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
+        try:
+            if (
+                self.average is not None
+            ):  # one that was switched on since then begins with the weights
+                self.average.load(extra.get("ema", there))
+            self._restore_optimizer(saved.optimizer or {})
+            self.collect.load(extra["collect"], saved.step)
+            if "watch" in extra:
+                self.record.watch.load(extra["watch"])
+            self.record.silent = extra.get("silent", 0)
+            # checkpoints that did not count yet: as many as today's configuration takes
+            size = self.config.rollout.group_size
+            self.samples = extra.get("samples", self.collect.asked(saved.step) * size)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise RunError(f"{saved.path}: does not fit this run: {one_line(error)}") from error
+        return saved.step
+
+    def _restore_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Moments of the checkpoint, settings as the configuration says now, which may have been edited."""
         settings = [
             {k: v for k, v in group.items() if k != "params"}
             for group in self.optimizer.param_groups
         ]
-        assert saved.optimizer is not None
-        self.optimizer.load_state_dict(optimizer_parts(saved.optimizer, self.optimizer))
+        self.optimizer.load_state_dict(optimizer_parts(state, self.optimizer))
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(chosen)  # as the configuration says now, which may have been edited
-        if "collect" not in saved.extra:
-            raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
-        self.collect.load(saved.extra["collect"])
-        self.record.watch.load(saved.extra["watch"])
-        self.accelerator.wait_for_everyone()
-        # one process killed between saving and pruning leaves one checkpoint too many
-        if self.accelerator.is_main_process:
-            prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
-        return saved.step
+            group.update(chosen)

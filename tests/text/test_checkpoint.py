@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import pytest
 
 pytest.importorskip("trl", reason="needs the pip extra text")
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_texts import write_checkpoint
 
 from t2i_credit.config.text import load_text_config
 from t2i_credit.errors import ConfigError, RunError
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.text.run import prepare_text, run_text
+from t2i_credit.training.stopping import Stopped
 
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = pytest.mark.filterwarnings(
@@ -40,8 +43,12 @@ def train(
     *more: str,
     resume: bool = False,
     stop_after: int | None = None,
+    signal_at: tuple[int, int] = (0, 0),
 ) -> RunReader:
-    """Six steps with a checkpoint after each third; an epoch has two of them."""
+    """Six steps with a checkpoint after each third; an epoch has two of them.
+
+    `signal_at`: the call of the reward function, counted from 1, in which the signal comes.
+    """
     given = [
         f"model.name={model}",
         f"train.out={folder}",
@@ -63,8 +70,17 @@ def train(
         if step == stop_after:
             raise Stop
 
+    parts, calls = prepare_text(*found), []
+
+    def reward(*args: Any, **more: Any) -> list[float]:
+        calls.append(None)
+        if len(calls) == signal_at[0]:
+            signal.raise_signal(signal_at[1])
+        return parts.reward(*args, **more)
+
+    reward.__name__ = parts.reward.__name__  # of its metric
     try:
-        run_text(prepare_text(*found), resume=resume, report=report, warn=told.append)
+        run_text(replace(parts, reward=reward), resume=resume, report=report, warn=told.append)
     except Stop:
         assert stop_after is not None
     return RunReader(folder / "run")
@@ -166,3 +182,61 @@ def test_rollouts_that_no_number_of_updates_fits_are_refused(model: Path, tmp_pa
     odd = ["grpo.gradient_accumulation_steps=3", "grpo.steps_per_generation=2"]
     with pytest.raises(ConfigError, match="value 3 is not allowed with rollouts of 2 micro-batch"):
         train(model, tmp_path, "arithmetic/grpo", *odd)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_of_the_last_step_and_the_run_goes_on_undisturbed(
+    model: Path, tmp_path: Path, number: int
+) -> None:
+    keep = "train.keep_checkpoints=1"
+    whole = train(model, tmp_path / "whole", "arithmetic/gcpo", keep)
+    with pytest.raises(Stopped) as caught:
+        train(model, tmp_path / "parts", "arithmetic/gcpo", keep, signal_at=(5, number))
+    name = signal.Signals(number).name
+    goes_on = "--resume goes on after step 4, the newest checkpoint"
+    assert (str(caught.value), caught.value.code) == (f"stopped by {name}; {goes_on}", 128 + number)
+    left = RunReader(tmp_path / "parts" / "run")
+    assert left.checkpoints() == [4] and len(left.metrics()) == 4
+    train(model, tmp_path / "parts", "arithmetic/gcpo", keep, resume=True)
+    assert without_times(left.metrics()) == without_times(whole.metrics())
+    # 8 answers a step
+    assert [row["samples"] for row in left.metrics()] == [8, 16, 24, 32, 40, 48]
+    ours, theirs = (load_file(r.path / "model/model.safetensors") for r in (left, whole))
+    assert all(ours[key].equal(theirs[key]) for key in theirs)
+
+
+def test_a_refused_resume_changes_no_byte(model: Path, tmp_path: Path) -> None:
+    run = train(model, tmp_path, "arithmetic/grpo", "train.steps=3").path
+    checkpoint = run / "checkpoints" / "000003"
+
+    def refuses(kind: type[Exception], said: str, *more: str) -> None:
+        before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+        with pytest.raises(kind, match=said):
+            train(model, tmp_path, "arithmetic/grpo", "train.steps=4", *more, resume=True)
+        assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+    refuses(RunError, r"^train.steps: 2 is not allowed; .*checkpoint of step 3", "train.steps=2")
+    refuses(ConfigError, "^--resume: train.seed was", "train.seed=3")
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["files"] = {}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    trainer_state = checkpoint / "model" / "trainer_state.json"
+    kept = trainer_state.read_text()
+    trainer_state.write_text("{")
+    refuses(RunError, "000003: damaged: .*; delete the checkpoint's folder")
+    trainer_state.write_text(kept)
+    weights = checkpoint / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name][:1].clone()}, weights)
+    refuses(RunError, f"damaged: {name} does not fit the model of this run")
+
+
+@pytest.mark.parametrize("name", ["status.json", "environment.json"])
+def test_a_run_on_text_goes_on_without_its_status_or_environment(
+    model: Path, tmp_path: Path, name: str
+) -> None:
+    run = train(model, tmp_path, "arithmetic/grpo", "train.steps=1")
+    (run.path / name).unlink()
+    train(model, tmp_path, "arithmetic/grpo", "train.steps=2", resume=True)
+    assert run.status().state == "finished" and len(run.metrics()) == 2

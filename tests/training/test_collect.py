@@ -170,3 +170,14 @@ def test_probes_are_normalised_and_teach_the_running_statistics_nothing() -> Non
     assert collect.state() == before
     assert torch.equal(scored.target, scored.normalized["part"])
     assert torch.equal(scored.rewards, torch.tensor([0.0, 1.0]))
+
+
+# 2 steps of 2 prompts, then of 3: places 0 to 3, then 4 to 6
+def test_another_number_of_prompts_a_step_goes_on_in_the_order_where_it_was() -> None:
+    order = [p.text for p in batches().at(0, 7)]
+    first = collector(settings(), uneven_on(RED))
+    assert [t for step in (1, 2) for t in texts_of(first(step)[0].rollout)] == order[:4]
+    more = PromptBatches(PROMPTS, per_step=3, seed=1)
+    later = collector(settings(), uneven_on(RED), more)
+    later.load(first.state(), 2)
+    assert texts_of(later(3)[0].rollout) == order[4:]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,15 +82,25 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-def two_processes(launcher: str, *arguments: str) -> Any:
-    """What two processes of t2i-credit leave, on gloo."""
+def two_processes(launcher: str, *arguments: str, stop_after: int = 0) -> Any:
+    """What two processes of t2i-credit leave, on gloo; the launcher gets a SIGTERM when as many steps are written."""
     command = [sys.executable, "-m", *launcher.split(), "-m", "t2i_credit.cli", *arguments]
     environment = os.environ | {
         "PYTHONPATH": str(SUPPORT),
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, env=environment, text=True, **pipes)
+    if stop_after:
+        metrics = Path(arguments[1]).parent / "runs" / "run" / "metrics.jsonl"
+        while process.poll() is None and (
+            not metrics.exists() or metrics.read_text().count("\n") < stop_after
+        ):
+            time.sleep(0.05)
+        process.terminate()
+    out, err = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 # one worker starts the two processes of a run
@@ -148,6 +159,23 @@ def test_a_run_of_two_processes_goes_on_in_one(runs: Path) -> None:
     config["train"]["steps"] = 4
     run = t2i_credit.train(config, resume=True)
     assert [row["step"] for row in RunReader(run).metrics()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_that_are_stopped_agree_on_the_step(tmp_path: Path, sharding: str) -> None:
+    train = {"steps": 10_000, "checkpoint_every": 10_000, "sharding": sharding}
+    config = recipe(tmp_path, **SECTIONS, train=train)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    done = two_processes(LAUNCHERS["full"], "train", str(tmp_path / "run.yaml"), stop_after=2)
+    assert done.returncode != 0
+    run = RunReader(tmp_path / "runs" / "run")
+    (step,) = run.checkpoints()
+    assert run.status().state == "stopped" and len(run.metrics()) == step
+    line = f"stopped by SIGTERM; --resume goes on after step {step}, the newest checkpoint"
+    assert done.stderr.splitlines().count(line) == 1
+    config["train"] |= {"steps": step + 1, "sharding": "none"}
+    t2i_credit.train(config, resume=True)
+    assert [row["step"] for row in run.metrics()] == list(range(1, step + 2))
 
 
 def test_of_two_processes_one_prints_the_plan(tmp_path: Path) -> None:

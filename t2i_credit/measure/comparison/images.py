@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...api.launch import run_training
+from ...api.models import check_model
 from ...api.parts import build_reward, load_prompt_set, prepare
 from ...config.schema import Config
 from ...config.values import with_section
@@ -133,6 +134,7 @@ class Images:
 
     def check(self, config: Config, evaluation: EvaluationPlan) -> None:
         assert isinstance(evaluation, ImagePlan)
+        check_model(config.model.name)
         prompts = load_prompt_set(config)
         asked = evaluation.prompts_of(SPLITS[0]) if evaluation.source else prompts
         if evaluation.source:

@@ -134,15 +134,19 @@ class Run:
         return Path(self.config.train.out) / "logs" / f"{self.config.train.name}.log"
 
     def state(self) -> str:
-        """missing, or as the run's status says: finished, running, killed, stopped, failed."""
-        return RunReader(self.path).status().state if self.path.exists() else "missing"
+        """missing, or as the run's status says: finished, running, killed, stopped, failed; unreadable if it says
+        nothing."""
+        if not self.path.exists():
+            return "missing"
+        return RunReader(self.path, strict=False).status(strict=False).state
 
     def steps_left(self) -> int:
         """Steps that are still to be trained."""
         state = self.state()
         if state in ("missing", "finished"):
             return self.config.train.steps if state == "missing" else 0
-        return self.config.train.steps - max(RunReader(self.path).checkpoints(), default=0)
+        checkpoints = RunReader(self.path, strict=False).checkpoints()
+        return self.config.train.steps - max(checkpoints, default=0)
 
 
 def curve(run: Run) -> tuple[list[float], list[float]]:

@@ -137,7 +137,7 @@ def check_runs(runs: Sequence[Run], ignored: str | None = None) -> None:
     for run in runs:
         if not run.path.exists():
             continue
-        reader = RunReader(run.path)
+        reader = RunReader(run.path, strict=False)
         theirs, ours = dotted(reader.config()), dotted(run.config.model_dump(mode="json"))
         for key in ours:
             if key != ignored and key in theirs and theirs[key] != ours[key]:
@@ -145,7 +145,7 @@ def check_runs(runs: Sequence[Run], ignored: str | None = None) -> None:
                     f"{run.path}: {key} was {theirs[key]!r} when this run began and is {ours[key]!r} now; "
                     "take another --out"
                 )
-        status = reader.status()
+        status = reader.status(strict=False)
         if status.state == "running":
             raise RunError(f"{run.path}: process {status.pid} is writing this run; wait or stop it")
 
@@ -229,15 +229,19 @@ class _Processes:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Makes a termination signal an exception, so that the runs going on are stopped too."""
+    """Makes signals that end this process exceptions, so that the runs going on are stopped too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    before = {
+        number: signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, take in before.items():
+            signal.signal(number, take)
 
 
 def _finish(run: Run, evaluation: EvaluationPlan | None, processes: _Processes) -> bool:
@@ -251,6 +255,7 @@ def _finish(run: Run, evaluation: EvaluationPlan | None, processes: _Processes) 
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C of the terminal comes here, and goes on to each once
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": found},
         )
     if code:

@@ -5,15 +5,12 @@ and, of text, of text.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...advantages import ADVANTAGES
 from ...api.models import measured_policy, run_of
 from ...api.objects import find_finder, require_objects
 from ...api.parts import build_reward, load_prompt_set
-from ...config.plugins import find_plugin
 from ...config.schema import Config, load_config
 from ...config.values import with_section
 from ...errors import ConfigError, ModelError
@@ -96,12 +93,11 @@ def truth_of(
     make_folder(out)
     compared = any(one.entry.needs_reference for one in assigners)
     policy, reference = measured_policy(config, compared=compared)
-    advantage = find_plugin(config.advantage.name, ADVANTAGES, "advantage.name")
     found = Measurement(
         config,
         Policy.of(config, policy, reference),
         reward=reward,
-        advantage=partial(advantage, **config.advantage.params),
+        advantage=config.advantage.function,
         prompts=prompts,
         describe=finder.describe if finder else lambda rollout: [],
         assigners=assigners,

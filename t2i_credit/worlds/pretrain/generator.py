@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import RunError, one_line
 from ...prompts.records import TASKS
 from ...rollout.images import from_uint8
 from ...run_folder.atomic import write_folder_atomic
@@ -101,16 +102,28 @@ def resumable(
 ) -> Iterator[int]:
     """The steps that are left; restores the latest checkpoint first and saves one every so often and at the end.
 
-    `plan.checkpoint_every` says how often; `counters` is a tensor of the caller's that belongs to the state."""
+    `plan.checkpoint_every` says how often; `counters` is a tensor of the caller's that belongs to the state.
+
+    Raises:
+        RunError: the checkpoint does not fit, or is of a longer training.
+    """
     start = 0
     if latest_checkpoint(folder):
         saved = load_checkpoint(folder)
-        assert saved.model_state is not None and saved.optimizer is not None, folder
-        module.load_state_dict(saved.model_state)
-        optimizer.load_state_dict(saved.optimizer)
         start = saved.step
-        if counters is not None:
-            counters.copy_(saved.extra["counters"])
+        if start > steps:
+            raise RunError(
+                f"{saved.path}: of a training of more than {steps} steps; name another --work, or the --scale of before"
+            )
+        try:
+            module.load_state_dict(saved.model_state or {})
+            optimizer.load_state_dict(saved.optimizer or {})
+            if counters is not None:
+                counters.copy_(saved.extra["counters"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{saved.path}: does not fit: {one_line(error)}; name another --work"
+            ) from error
     for step in range(start, steps):
         yield step
         if (step + 1) % plan.checkpoint_every == 0 or step + 1 == steps:

@@ -318,3 +318,16 @@ def test_the_plan_has_every_run_with_the_time_of_a_step(tmp_path: Path) -> None:
     assert [row["steps left"] for row in rows] == ["0", "2", "2", "2"]
     assert 0 < hours < 1
     assert not runs[1].path.exists()
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = recipes(tmp_path)
+    out = tmp_path / "out"
+    words = [*files, "--seeds", "2", "--out", str(out), "--base", str(tmp_path / "none")]
+    monkeypatch.setattr("sys.argv", ["t2i-credit", "compare", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and "none': no such folder" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,10 +1,12 @@
 """Pretraining of the embedded generator: what it optimises, and that a stop changes nothing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from t2i_credit.errors import ModelError
+from t2i_credit.errors import ModelError, RunError
 from t2i_credit.measure.cards.generator import _words, make_world
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.prompts.records import TASKS
@@ -14,6 +16,7 @@ from t2i_credit.worlds.pretrain.generator import (
     build_corpus,
     fresh_scenes,
     pretrain,
+    resumable,
     rng_for,
 )
 from t2i_credit.worlds.shapes import grammar
@@ -104,3 +107,20 @@ def test_an_unknown_world_and_an_existing_folder_are_refused_in_one_line(tmp_pat
         with pytest.raises(ModelError, match=words) as error:
             make_world(world, out, rewards_out=out, progress=lambda stage, done, of, values: None)
         assert "\n" not in str(error.value)
+
+
+def test_a_work_folder_of_another_training_is_refused_and_left_as_it_is(tmp_path):
+    def train(steps, width=2):
+        module = torch.nn.Linear(width, 1)
+        optimizer = torch.optim.AdamW(module.parameters())
+        plan = SimpleNamespace(checkpoint_every=2)
+        return list(resumable(module, optimizer, tmp_path, steps, plan))
+
+    assert train(4) == [0, 1, 2, 3]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(RunError, match="000004: of a training of more than 3 steps"):
+        train(3)
+    with pytest.raises(RunError, match=r"000004: does not fit: .*; name another --work"):
+        train(4, width=3)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert train(4) == []
