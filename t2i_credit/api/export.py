@@ -18,6 +18,7 @@ from ..run_folder.atomic import write_atomic, write_folder_atomic
 from ..run_folder.checkpoint import list_checkpoints
 from ..run_folder.reader import RunReader
 from ..training.tune import adapter_layers, cast_parameters, merge_adapter
+from ..yaml_text import write_yaml
 from .models import load_model, split_step
 
 CARD, SHEET = "README.md", "credit.png"
@@ -75,8 +76,6 @@ def card(
         step: of the checkpoint.
         pictured: whether credit.png lies beside it.
     """
-    from ..config.schema import parse_config, to_yaml
-
     base = config["model"]["name"]
     lines = [
         "---",
@@ -109,7 +108,7 @@ def card(
         lines.append("")
     if pictured:
         lines += ["## Credit", "", f"![Images and the credit of their tokens]({SHEET})", ""]
-    recipe = to_yaml(parse_config(config)).rstrip()
+    recipe = write_yaml(dict(config)).rstrip()
     return "\n".join([*lines, "## Recipe", "", "```yaml", recipe, "```", ""])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config.plugins import PLUGIN, find_plugin
 from ..config.schema import Config, parse_config
-from ..errors import RunError
+from ..errors import ModelError, RunError
 
 CFG_SCALE = 2.0  # guidance of models that say nothing else, as in the embedded world's recipes
 
@@ -184,7 +184,11 @@ def _begun(path: Path) -> Any:
         {section: config.get(section) or {} for section in ("model", "tune")},
         where=str(path / "config.yaml"),
     )
-    model = load_model(name, device="cpu")  # which may be a run again
+    try:
+        model = load_model(name, device="cpu")  # which may be a run again
+    except ModelError as error:
+        looked = "" if os.path.isabs(name) or os.path.exists(name) else f" (looked in {Path.cwd()})"
+        raise ModelError(f"{path / 'config.yaml'}: model.name: {error}{looked}") from None
     _tune(model, kept, seed=0)
     return model
 

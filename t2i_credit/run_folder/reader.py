@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
+from ..yaml_text import parse_yaml
 from .atomic import cannot
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
 
-# What reading says of a bad file, YAML, JSON and safetensors; KeyError: numbers that numpy lacks
-_BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError, SafetensorError)
+# What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
+_BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class RunReader:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return self._read(self.path / "config.yaml", lambda text: dict(yaml.safe_load(text) or {}))
+        path = self.path / "config.yaml"
+        return self._read(path, lambda content: dict(parse_yaml(content, path.name) or {}))
 
     def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
         """How the run stands; `stale_after` seconds of silence mean that it was killed."""

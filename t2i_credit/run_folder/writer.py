@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import yaml
 from PIL import Image
 from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from ..rollout.images import to_uint8
+from ..yaml_text import write_yaml
 from .atomic import (
     cannot,
     json_bytes,
@@ -94,7 +94,7 @@ class RunWriter:
                 another process, or the disk refuses.
         """
         path = Path(path)
-        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
+        text = config if isinstance(config, str) else write_yaml(dict(config))
         if not resume:
             check_new(path)
             with write_folder_atomic(path, replace=False) as folder:

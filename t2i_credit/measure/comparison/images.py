@@ -21,7 +21,7 @@ from ..evaluation.evaluate import check_prompts
 from ..evaluation.protocol import Protocol
 from .kind import SPLITS, EvaluationPlan, Report, Say
 
-_PROMPTS = ("source", "split", "tasks", "negative", "per_step", "balance")
+_PROMPTS = ("source", "column", "split", "tasks", "negative", "per_step", "balance")
 
 
 @dataclass(frozen=True, kw_only=True)
