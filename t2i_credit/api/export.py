@@ -77,16 +77,18 @@ def card(
         pictured: whether credit.png lies beside it.
     """
     base = config["model"]["name"]
+    local = Path(base).exists()
+    shown = Path(base).name if Path(base).is_absolute() else base  # of nobody else's machine
     lines = [
         "---",
         "library_name: t2i-credit",
         "pipeline_tag: text-to-image",
-        *([f"base_model: {base}"] if "/" in base and not Path(base).exists() else []),
+        *([f"base_model: {base}"] if "/" in base and base == shown and not local else []),
         "tags: [reinforcement-learning, credit-assignment]",
         "---",
         f"# {Path(base).name}, fine-tuned with {config['credit']['name']}",
         "",
-        f"`{base}` after {step} steps of reinforcement learning with t2i-credit, a credit for every image token "
+        f"`{shown}` after {step} steps of reinforcement learning with t2i-credit, a credit for every image token "
         f"({config['credit']['name']}), rewarded by {', '.join(config['reward'])}.",
         "",
         "## Scores",
