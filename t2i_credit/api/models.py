@@ -125,7 +125,8 @@ def split_step(name: str) -> tuple[str, int | None]:
 def run_of(name: str) -> tuple[Path, int | None] | None:
     """The run folder that a name means, and the step it asks for; None if it is no run."""
     path, step = split_step(name)
-    return (Path(path), step) if (Path(path) / "config.yaml").is_file() else None
+    marks = (Path(path) / name for name in ("config.yaml", "environment.json"))
+    return (Path(path), step) if any(mark.is_file() for mark in marks) else None
 
 
 def usual_cfg_scale(name: str) -> float:

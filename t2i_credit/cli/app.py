@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option, Typer
+from typer import Argument, CallbackParam, Option, Typer
 
+from ..errors import UserError
 from ..paths import expanded
 
 app = Typer(
@@ -33,13 +34,17 @@ def options(
     # main.py has read it: libraries are told before they are imported
 
 
-def local(given: Any) -> Any:
+def local(param: CallbackParam, given: Any) -> Any:
     """The callback of what may be a path: `~` and variables, which a shell leaves alone behind a "=" and in quotes."""
     if isinstance(given, list):
-        return [local(each) for each in given]
-    if isinstance(given, os.PathLike):
-        return Path(expanded(os.fspath(given)))
-    return given and expanded(given)
+        return [local(param, each) for each in given]
+    try:
+        if isinstance(given, os.PathLike):
+            return Path(expanded(os.fspath(given)))
+        return given and expanded(given)
+    except UserError as error:
+        name = param.opts[-1]
+        raise UserError(f"{name if name.startswith('-') else name.upper()}: {error}") from None
 
 
 def path_option(meaning: str) -> Any:

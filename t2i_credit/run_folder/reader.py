@@ -85,7 +85,10 @@ class RunReader:
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
         path = self.path / "config.yaml"
-        return self._read(path, lambda content: dict(parse_yaml(content, path.name) or {}))
+        found = self._read(path, lambda content: parse_yaml(content, "damaged")) or {}
+        if not isinstance(found, dict):
+            raise RunError(f"{path}: holds {found!r:.60}, not sections (model: ...)")
+        return found
 
     def status(self, *, stale_after: float = STALE_AFTER) -> RunStatus:
         """How the run stands; `stale_after` seconds of silence mean that it was killed."""

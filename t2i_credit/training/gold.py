@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError, PromptError, one_line
 from ..interfaces import Prompt, Rollout
 from ..rollout.images import from_uint8
 from ..rollout.logprobs import STATISTICS
@@ -138,7 +138,6 @@ def _read(prompt: Prompt) -> NDArray[np.uint8]:
         with Image.open(str(prompt.reference)) as file:
             return np.asarray(file.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
         raise PromptError(
-            f"{prompt.reference}: reference of prompt {prompt.text!r}: cannot be read as an image ({reason})"
+            f"{prompt.reference}: reference of prompt {prompt.text!r}: cannot be read as an image ({one_line(error)})"
         ) from None
