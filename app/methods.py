@@ -59,9 +59,11 @@ def methods_of(readers: Sequence[RunReader]) -> list[Method]:
     for reader in readers:
         try:
             settings = dotted(reader.config())
-        except (UserError, RecursionError):  # a mapping of YAML may hold itself
+        except UserError:
             settings = {"": reader.path.name}
-        key = repr(sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS))
+        key = repr(
+            sorted((k, v) for k, v in settings.items() if k not in SEED_KEYS and v is not None)
+        )
         if seed_of(reader) in groups.get(key, {}):  # the same run again is no further seed
             key += reader.path.name
         groups.setdefault(key, {})[seed_of(reader)] = reader

@@ -27,6 +27,7 @@ PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 LFS_POINTER = b"version https://git-lfs"
+TORCH = (b"PK", b"\x80")  # how a file of torch.save begins, a zip or a pickle
 Part = TypeVar("Part")
 
 
@@ -82,17 +83,25 @@ def require_whole(path: Path) -> None:
     """Reads the beginning of a file of weights, not the weights.
 
     Raises:
-        ModelError: it is a git-lfs pointer, or a .safetensors file that is damaged or cut off.
+        ModelError: it is empty, a git-lfs pointer, a .safetensors file that is damaged or cut off, or no file of weights.
     """
     try:
         with path.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise ModelError(
-                    f"{path}: a git-lfs pointer in place of the weights; git lfs pull fetches them"
-                )
+            begins = file.read(len(LFS_POINTER))
+        if begins == LFS_POINTER:
+            raise ModelError(
+                f"{path}: a git-lfs pointer in place of the weights; git lfs pull fetches them"
+            )
+        if not begins:
+            raise ModelError(f"{path}: empty; copy or download it again")
         if path.suffix == ".safetensors":
             with safe_open(path, "pt"):
                 pass
+        elif not begins.startswith(TORCH):
+            raise ModelError(
+                f"{path}: no file of weights, it begins with {begins[:8]!r}; .safetensors files are read, and tensors "
+                "that torch.save wrote"
+            )
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: damaged: {one_line(error)}") from None
 

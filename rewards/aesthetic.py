@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..config.values import Place
 from ..errors import ModelError, T2ICreditWarning
 from ..interfaces import Prompt
 from ..models.files import require_whole_files
@@ -161,9 +162,9 @@ class AestheticReward:
 
 def aesthetic(
     *,
-    head: str = "embedded",
-    model: str = "embedded",
-    pretrained: str | None = None,
+    head: Place = "embedded",
+    model: Place = "embedded",
+    pretrained: Place | None = None,
     batch_size: BatchSize = 64,
     device: str | None = None,
     dtype: Dtype = "float32",

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..config.values import Place
 from ..errors import PromptError
 from ..interfaces import Prompt
 from ..prompts.limits import prompts_cut
@@ -68,8 +69,8 @@ class ClipReward:
 
 def clip(
     *,
-    model: str = "embedded",
-    pretrained: str | None = None,
+    model: Place = "embedded",
+    pretrained: Place | None = None,
     scale: Scale = "cosine",
     batch_size: BatchSize = 64,
     device: str | None = None,

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ModelError, one_line
+from ..errors import ModelError, UserError, one_line
 from ..models.files import require_whole_files
 from .clip_input import ClipInput
 
@@ -323,6 +323,8 @@ def one_line_errors(reward: str, what: str, hint: str = "") -> Iterator[None]:
     logging.disable(logging.ERROR)
     try:
         yield
+    except UserError as error:
+        raise ModelError(f"{reward}: {error}") from None
     except (
         OSError,
         RuntimeError,

@@ -11,8 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..config.messages import one_line
-from ..errors import ModelError, UserError
+from ..errors import ModelError, UserError, one_line
 from ..geneval import Detection
 from ..models.files import require_whole_files
 

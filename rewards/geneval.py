@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..config.plugins import find_plugin
+from ..config.values import Place
 from ..errors import PromptError, UnknownClassError
 from ..geneval import Detection, judge, keep
 from ..interfaces import Prompt
@@ -146,14 +147,14 @@ def _record(prompt: Prompt) -> dict[str, Any]:
 def geneval(
     *,
     detector: str = "shapes",
-    model: str | None = None,
+    model: Place | None = None,
     partial: bool = False,
     threshold: Share = 0.3,
     counting_threshold: Share = 0.9,
     max_objects: Annotated[int, Field(ge=1)] = 16,
     nms_threshold: Share | None = None,
-    color_model: str = "ViT-L-14",
-    color_pretrained: str = "openai",
+    color_model: Place = "ViT-L-14",
+    color_pretrained: Place = "openai",
     device: str | None = None,
     batch_size: Annotated[int, Field(ge=1)] = 16,
 ) -> GenevalReward:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..config.values import Place
 from ..errors import ModelError
 from .clip import BatchSize, ClipReward
 from .clip_tower import Dtype, open_clip_tower, transformers_tower
@@ -11,8 +12,8 @@ from .clip_tower import Dtype, open_clip_tower, transformers_tower
 
 def pickscore(
     *,
-    model: str = "yuvalkirstain/PickScore_v1",
-    processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    model: Place = "yuvalkirstain/PickScore_v1",
+    processor: Place = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
     batch_size: BatchSize = 32,
     device: str | None = None,
     dtype: Dtype = "float32",
@@ -36,7 +37,7 @@ def pickscore(
 
 def hpsv2(
     *,
-    weights: str,
+    weights: Place,
     model: str = "ViT-H-14",
     batch_size: BatchSize = 32,
     device: str | None = None,

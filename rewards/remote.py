@@ -16,8 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..config.messages import one_line
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, one_line
 from ..interfaces import Prompt
 from .wire import (
     CheckAnswer,

@@ -19,8 +19,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from torch import Tensor
 
-from ..config.messages import explain, one_line
-from ..errors import ConfigError, UserError
+from ..config.messages import explain
+from ..errors import ConfigError, UserError, one_line
 from ..interfaces import Prompt
 from ..prompts.records import validate_spec
 from ..rollout.images import from_uint8, to_uint8

@@ -18,6 +18,7 @@ from ..run_folder.atomic import write_atomic, write_folder_atomic
 from ..run_folder.checkpoint import list_checkpoints
 from ..run_folder.reader import RunReader
 from ..training.tune import adapter_layers, cast_parameters, merge_adapter
+from ..yaml_text import write_yaml
 from .models import load_model, split_step
 
 CARD, SHEET = "README.md", "credit.png"
@@ -79,19 +80,19 @@ def card(
         step: of the checkpoint.
         pictured: whether credit.png lies beside it.
     """
-    from ..config.schema import parse_config, to_yaml
-
     base = config["model"]["name"]
+    local = Path(base).exists()
+    shown = Path(base).name if Path(base).is_absolute() else base  # of nobody else's machine
     lines = [
         "---",
         "library_name: t2i-credit",
         "pipeline_tag: text-to-image",
-        *([f"base_model: {base}"] if "/" in base and not Path(base).exists() else []),
+        *([f"base_model: {base}"] if "/" in base and base == shown and not local else []),
         "tags: [reinforcement-learning, credit-assignment]",
         "---",
         f"# {Path(base).name}, fine-tuned with {config['credit']['name']}",
         "",
-        f"`{base}` after {step} steps of reinforcement learning with t2i-credit, a credit for every image token "
+        f"`{shown}` after {step} steps of reinforcement learning with t2i-credit, a credit for every image token "
         f"({config['credit']['name']}), rewarded by {', '.join(config['reward'])}.",
         "",
         "## Scores",
@@ -113,7 +114,7 @@ def card(
         lines.append("")
     if pictured:
         lines += ["## Credit", "", f"![Images and the credit of their tokens]({SHEET})", ""]
-    recipe = to_yaml(parse_config(config)).rstrip()
+    recipe = write_yaml(dict(config)).rstrip()
     return "\n".join([*lines, "## Recipe", "", "```yaml", recipe, "```", ""])
 
 

@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..config.places import anchored
 from ..config.schema import Config, load_config, parse_config, to_yaml
 from ..config.text import TextConfig
 from ..errors import RunError
+from ..yaml_text import write_yaml
 from .memory import out_of_memory
 from .parts import Parts, prepare
 
@@ -35,7 +37,7 @@ def run_folder(
         return
     with RunWriter.planned(
         path,
-        config=to_yaml(config),
+        config=write_yaml(anchored(config.model_dump(mode="json"))),
         environment=environment(config),
         total=config.train.steps,
         resume=resume,
@@ -45,13 +47,12 @@ def run_folder(
 
 def changes(path: Path, config: Config | TextConfig) -> dict[str, str]:
     """{key: a line} of the values that a resumed run was started with otherwise."""
-    import yaml
-
     from ..config.files import dotted
     from ..run_folder.reader import RunReader
 
     reader = RunReader(path, strict=False)
-    before, now = dotted(reader.config()), dotted(yaml.safe_load(to_yaml(config)))
+    both = reader.config(), config.model_dump(mode="json")
+    before, now = (dotted(anchored(tree)) for tree in both)
     return {
         key: f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now"
         for key in dict.fromkeys([*before, *now])

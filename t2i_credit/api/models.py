@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config.plugins import PLUGIN, find_plugin
 from ..config.schema import Config, parse_config
-from ..errors import RunError
+from ..errors import ModelError, RunError
 from ..interfaces import require_model
 
 CFG_SCALE = 2.0  # guidance of models that say nothing else, as in the embedded world's recipes
@@ -126,7 +126,8 @@ def split_step(name: str) -> tuple[str, int | None]:
 def run_of(name: str) -> tuple[Path, int | None] | None:
     """The run folder that a name means, and the step it asks for; None if it is no run."""
     path, step = split_step(name)
-    return (Path(path), step) if (Path(path) / "config.yaml").is_file() else None
+    marks = (Path(path) / name for name in ("config.yaml", "environment.json"))
+    return (Path(path), step) if any(mark.is_file() for mark in marks) else None
 
 
 def usual_cfg_scale(name: str) -> float:
@@ -185,7 +186,11 @@ def _begun(path: Path) -> Any:
         {section: config.get(section) or {} for section in ("model", "tune")},
         where=str(path / "config.yaml"),
     )
-    model = load_model(name, device="cpu")  # which may be a run again
+    try:
+        model = load_model(name, device="cpu")  # which may be a run again
+    except ModelError as error:
+        looked = "" if os.path.isabs(name) or os.path.exists(name) else f" (looked in {Path.cwd()})"
+        raise ModelError(f"{path / 'config.yaml'}: model.name: {error}{looked}") from None
     _tune(model, kept, seed=0)
     return model
 

@@ -34,7 +34,7 @@ def load_prompt_set(config: Config) -> list[Prompt]:
 
         found = prompt_set(settings.split, settings.tasks)
     else:
-        found = load_prompts(settings.source)
+        found = load_prompts(settings.source, column=settings.column)
         if settings.tasks is not None:
             found = [p for p in found if p.spec is not None and p.spec["tag"] in settings.tasks]
     if not found:

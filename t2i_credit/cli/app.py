@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
-from typer import Argument, Option, Typer
+from typer import Argument, CallbackParam, Option, Typer
+
+from ..errors import UserError
+from ..paths import expanded
 
 app = Typer(
     name="t2i-credit",
@@ -29,11 +34,33 @@ def options(
     # main.py has read it: libraries are told before they are imported
 
 
+def local(param: CallbackParam, given: Any) -> Any:
+    """The callback of what may be a path: `~` and variables, which a shell leaves alone behind a "=" and in quotes."""
+    if isinstance(given, list):
+        return [local(param, each) for each in given]
+    try:
+        if isinstance(given, os.PathLike):
+            return Path(expanded(os.fspath(given)))
+        return given and expanded(given)
+    except UserError as error:
+        name = param.opts[-1]
+        raise UserError(f"{name if name.startswith('-') else name.upper()}: {error}") from None
+
+
+def path_option(meaning: str) -> Any:
+    """An option whose value may be a path."""
+    return Option(help=meaning, callback=local)
+
+
 ConfigArg = Annotated[str, Argument(metavar="CONFIG", help="a YAML file, or a recipe's name")]
 Overrides = Annotated[
     list[str] | None, Argument(metavar="[KEY=VALUE]...", help="such as optim.lr=3e-4")
 ]
 ModelArg = Annotated[
     str,
-    Argument(metavar="MODEL", help="shapes, a model folder, a hub id, or a run (run@STEP)"),
+    Argument(
+        metavar="MODEL",
+        help="shapes, a model folder, a hub id, or a run (run@STEP)",
+        callback=local,
+    ),
 ]

@@ -7,21 +7,21 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from .app import ConfigArg, Overrides, app
+from .app import ConfigArg, Overrides, app, path_option
 
 
 @app.command()
 def prompts(
-    out: Annotated[Path, Option(help="the prompt file to write")],
+    out: Annotated[Path, path_option("the prompt file to write")],
     per_task: Annotated[int, Option(help="prompts per task, if there are as many", min=1)],
     names: Annotated[
-        Path | None, Option(help="object names, one a line; left out = COCO's 80")
+        Path | None, path_option("object names, one a line; left out = COCO's 80")
     ] = None,
     colors: Annotated[str | None, Option(help="such as red,blue; left out = GenEval's 10")] = None,
     relations: Annotated[str | None, Option(help='such as "left of,above"')] = None,
     tasks: Annotated[str | None, Option(help="such as colors,counting")] = None,
     not_in: Annotated[
-        list[str] | None, Option(help="a prompt file to keep away from, such as the test's")
+        list[str] | None, path_option("a prompt file to keep away from, such as the test's")
     ] = None,
     seed: Annotated[int, Option(help="the same seed, the same prompts", min=0)] = 0,
 ) -> None:
@@ -46,16 +46,16 @@ def prompts(
 @app.command()
 def pretrain(
     world: Annotated[str, Argument(help="shapes or arithmetic")],
-    out: Annotated[Path, Option(help="the folder to write the generator or text model to")] = Path(
+    out: Annotated[Path, path_option("the folder to write the generator or text model to")] = Path(
         "pretrained"
     ),
     rewards_out: Annotated[
         Path | None,
-        Option(help="the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
+        path_option("the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
     ] = None,
     only: Annotated[str | None, Option(help="generator or rewards; left out = both")] = None,
     work: Annotated[
-        Path | None, Option(help="checkpoints, to resume from; left out = OUT.work")
+        Path | None, path_option("checkpoints, to resume from; left out = OUT.work")
     ] = None,
     scale: Annotated[float, Option(help="multiplies the steps of every stage, for a trial")] = 1.0,
     seed: Annotated[int, Option(help="of weights, scenes and captions", min=0)] = 0,

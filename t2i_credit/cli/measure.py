@@ -8,27 +8,32 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from ..errors import UserError
-from .app import ModelArg, Overrides, app
+from .app import ModelArg, Overrides, app, local, path_option
 
 
 @app.command()
 def evaluate(
     model: Annotated[
         str | None,
-        Argument(help="shapes, arithmetic, a folder, a hub id, or a run (run@STEP)"),
+        Argument(
+            help="shapes, arithmetic, a folder, a hub id, or a run (run@STEP)", callback=local
+        ),
     ] = None,
     images: Annotated[
-        Path | None, Option(help="judge a folder of images instead of a model")
+        Path | None, path_option("judge a folder of images instead of a model")
     ] = None,
     against: Annotated[
         str | None,
-        Option(help="what to compare with: a model, a folder of images, a .json, a results .jsonl"),
+        path_option("what to compare with: a model, a folder of images, a .json, a results .jsonl"),
     ] = None,
     results: Annotated[
-        Path | None, Option(help="sum up a file of GenEval's own results (.jsonl) instead")
+        Path | None, path_option("sum up a file of GenEval's own results (.jsonl) instead")
     ] = None,
     prompts: Annotated[
-        str | None, Option(help="GenEval records: a file, or hf://datasets/owner/name/file")
+        str | None, path_option("GenEval records: a file, or hf://datasets/owner/name/file")
+    ] = None,
+    prompt_column: Annotated[
+        str | None, Option(help="its column or key of prompts; left out = prompt, caption or text")
     ] = None,
     split: Annotated[
         str, Option(help="of the embedded world: train (held-in) or heldout")
@@ -52,7 +57,7 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        Option(help="folder; left out = evaluations/ of the run, else evaluations/MODEL/"),
+        path_option("folder; left out = evaluations/ of the run, else evaluations/MODEL/"),
     ] = None,
 ) -> None:
     """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image. Of text, exact answers.
@@ -68,6 +73,7 @@ def evaluate(
     if model is not None and is_text_model(model):
         asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
         of_images: dict[str, Any] = {"--images": images, "--prompts": prompts, "--results": results}
+        of_images |= {"--prompt-column": prompt_column}
         of_images |= {"--cfg-scale": cfg_scale, "--detector": detector, "--protocol": protocol}
         unused = [name for name, value in of_images.items() if value is not None]
         _evaluate_text(model, against, out, asked, unused)
@@ -82,6 +88,7 @@ def evaluate(
             against,
             results=results,
             source=prompts,
+            column=prompt_column,
             split=split,
             per_task=per_task or 50,
             out=out,
@@ -119,13 +126,13 @@ def bench(
     ] = None,
     model: Annotated[
         str,
-        Option(
-            help="shapes, a folder, or with --random-init janus-small, janus-pro-1b, janus-pro-7b"
+        path_option(
+            "shapes, a folder, or with --random-init janus-small, janus-pro-1b, janus-pro-7b"
         ),
     ] = "shapes",
     random_init: Annotated[bool, Option(help="random weights, no download")] = False,
     repeats: Annotated[int, Option(help="interleaved repeats", min=3)] = 15,
-    json: Annotated[Path | None, Option(help="file to save every number in")] = None,
+    json: Annotated[Path | None, path_option("file to save every number in")] = None,
 ) -> None:
     """Measures speed and memory, each variant beside its rival in the same run; some minutes.
 
@@ -157,8 +164,8 @@ def compare(
     ],
     seeds: Annotated[int, Option(help="runs of each recipe, at least 2")] = 5,
     first_seed: Annotated[int, Option(help="the seeds count up from here", min=0)] = 0,
-    out: Annotated[Path, Option(help="folder of all runs and results")] = Path("comparison"),
-    base: Annotated[str | None, Option(help="the model that all begin from")] = None,
+    out: Annotated[Path, path_option("folder of all runs and results")] = Path("comparison"),
+    base: Annotated[str | None, path_option("the model that all begin from")] = None,
     baseline: Annotated[
         str | None, Option(help="method that sets the target; left out = grpo")
     ] = None,
@@ -176,7 +183,7 @@ def compare(
     ] = None,
     evaluate_on: Annotated[
         str | None,
-        Option(help="evaluation: GenEval records, a file or hf://...; left out = shapes"),
+        path_option("evaluation: GenEval records, a file or hf://...; left out = shapes"),
     ] = None,
     detector: Annotated[
         str | None, Option(help="evaluation: who finds objects; left out = shapes")
@@ -267,8 +274,7 @@ def truth(
         float | None, Option(help="confidence of an object; left out = the verdict's")
     ] = None,
     like: Annotated[
-        str | None,
-        Option(help="recipe of sampling, reward and loss; left out = the run's own"),
+        str | None, path_option("recipe of sampling, reward and loss; left out = the run's own")
     ] = None,
     prompts: Annotated[int, Option(help="prompts per task; of text, problems in all", min=1)] = 8,
     images: Annotated[int, Option(help="images per prompt, or answers", min=1)] = 4,
@@ -279,7 +285,7 @@ def truth(
         float, Option(help="share of a cell that puts its token on an object")
     ] = 0.25,
     seed: Annotated[int, Option(help="of prompts and noise", min=0)] = 0,
-    out: Annotated[Path, Option(help="folder of truth.json, .md and .png")] = Path("truth"),
+    out: Annotated[Path, path_option("folder of truth.json, .md and .png")] = Path("truth"),
 ) -> None:
     """Measures whether credit is right: where it lies, what it decides, and whether it cleans the gradient.
 

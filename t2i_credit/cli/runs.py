@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from ..app.server import PORT
-from .app import ConfigArg, ModelArg, Overrides, app
+from .app import ConfigArg, ModelArg, Overrides, app, local, path_option
 
 
 @app.command()
@@ -76,15 +76,19 @@ def sample(
     ] = None,
     temperature: Annotated[float, Option(help="above 0")] = 1.0,
     seed: Annotated[int, Option(help="the same seed, the same images", min=0)] = 0,
-    out: Annotated[Path, Option(help="folder for the pictures")] = Path("samples"),
+    out: Annotated[Path, path_option("folder for the pictures")] = Path("samples"),
 ) -> None:
     """Samples images and shows where the two prompts disagree.
 
     Example: t2i-credit sample shapes "a photo of a red circle and a blue square" --count 4
     """
     from ..api.sample import sample_to_folder
+    from ..errors import UserError
+    from ..yaml_text import is_null_word
     from . import console
 
+    if is_null_word(negative):
+        raise UserError(f"--negative: {negative!r} is a text; leave it out for the null prompt")
     files = sample_to_folder(
         model,
         prompt,
@@ -100,9 +104,9 @@ def sample(
 
 @app.command()
 def heatmap(
-    run: Annotated[Path, Argument(help="a run folder")],
+    run: Annotated[Path, Argument(help="a run folder", callback=local)],
     step: Annotated[int | None, Option(help="which step; left out = the newest")] = None,
-    out: Annotated[Path | None, Option(help="left out = heatmaps/ of the run")] = None,
+    out: Annotated[Path | None, path_option("left out = heatmaps/ of the run")] = None,
 ) -> None:
     """Draws the credit of a step: a panel per sample, a contact sheet, a film of one prompt; of text, a page.
 
@@ -128,9 +132,9 @@ def heatmap(
 
 @app.command("app")
 def serve_app(
-    runs: Annotated[Path, Argument(metavar="[RUNS]", help="a folder of runs, or one run")] = (
-        Path("runs")
-    ),
+    runs: Annotated[
+        Path, Argument(metavar="[RUNS]", help="a folder of runs, or one run", callback=local)
+    ] = (Path("runs")),
     host: Annotated[str, Option(help="any but a loopback address demands --login")] = "127.0.0.1",
     port: Annotated[int, Option(help="0 = any that is free", min=0, max=65535)] = PORT,
     login: Annotated[
@@ -152,8 +156,8 @@ def serve_app(
 
 @app.command()
 def export(
-    run: Annotated[str, Argument(metavar="RUN", help="a run folder (run@STEP)")],
-    out: Annotated[Path, Argument(metavar="OUT", help="the model folder to write")],
+    run: Annotated[str, Argument(metavar="RUN", help="a run folder (run@STEP)", callback=local)],
+    out: Annotated[Path, Argument(metavar="OUT", help="the model folder to write", callback=local)],
     push: Annotated[str | None, Option(help="hub id to upload it to, too")] = None,
 ) -> None:
     """Writes a run's model as a folder that others load: adapter merged, with a model card.
@@ -168,7 +172,7 @@ def export(
 
 @app.command()
 def demo(
-    out: Annotated[Path, Option(help="folder of the run")] = Path("runs"),
+    out: Annotated[Path, path_option("folder of the run")] = Path("runs"),
     steps: Annotated[int | None, Option(help="fewer, for a quick look")] = None,
 ) -> None:
     """Evaluates the embedded generator, fine-tunes it with GCPO, evaluates again, draws the credit.

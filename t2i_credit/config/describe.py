@@ -8,8 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-import yaml
-
+from ..yaml_text import write_yaml
 from .messages import fields_of
 from .plugins import PluginSection, function_of, keyword_parameters
 from .schema import Config
@@ -106,9 +105,7 @@ def _documented_arguments(docstring: str) -> dict[str, str]:
 
 def _yaml_text(value: Any) -> str:
     """A value as it is written in a file."""
-    plain = list(value) if isinstance(value, tuple) else value
-    text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000)
-    return text.removesuffix("...\n").strip()
+    return write_yaml(list(value) if isinstance(value, tuple) else value, flow=True)
 
 
 def _type_text(annotation: Any) -> str:

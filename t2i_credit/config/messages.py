@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import ConfigError
+from ..errors import ConfigError, one_line
 
 COMMAND_LINE = "command line"
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -156,8 +156,3 @@ def show(value: Any) -> str:
 def plain(name: str) -> str:
     """A key or path as a part of one line; escaped only if it must be."""
     return name if name and name.isprintable() and len(name) <= 300 else show(name)
-
-
-def one_line(message: object) -> str:
-    line = " ".join(str(message).split())
-    return line if line.isprintable() else repr(line)

@@ -15,9 +15,9 @@ from typing import get_type_hints as _type_hints
 
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
 
-from ..errors import UserError
-from .messages import KeyProblem, did_you_mean, explain, one_line, plain, show
-from .values import Float, OpenSection, knob
+from ..errors import UserError, one_line
+from .messages import KeyProblem, did_you_mean, explain, plain, show
+from .values import Float, OpenSection, knob, refuse_null_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,9 +113,12 @@ def checked(annotation: Any, value: Any, where: str) -> Any:
     """A value of this type, as configurations take it; raises KeyProblem."""
     config = ConfigDict(strict=True, arbitrary_types_allowed=True)
     try:
+        refuse_null_word(value, annotation)
         return TypeAdapter(_lenient(annotation), config=config).validate_python(value)
     except ValidationError as error:
         raise KeyProblem(where, explain(error.errors()[0])) from None
+    except ValueError as error:
+        raise KeyProblem(where, str(error)) from None
 
 
 def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -127,7 +130,8 @@ def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         annotation = parameter.annotation
         if annotation is parameter.empty:
             default = parameter.default
-            annotation = Any if default is None or default is parameter.empty else type(default)
+            annotation = Any if default is parameter.empty else type(default)
+            annotation = Any | None if default is None else annotation
         names = getattr(inspect.unwrap(fn), "__globals__", {})
         holder = types.SimpleNamespace(__annotations__={key: annotation})
         try:
@@ -139,7 +143,7 @@ def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _lenient(annotation: Any) -> Any:
-    """The annotation, with floats as configurations take them (4e-4, no NaN) and tuples given as lists."""
+    """The annotation, with floats as configurations take them (no NaN) and tuples given as lists."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is float:
         return Float

@@ -15,6 +15,7 @@ from .values import (
     Listed,
     NonNegative,
     OpenSection,
+    Place,
     Positive,
     PositiveFraction,
     Section,
@@ -32,7 +33,7 @@ from .values import (
 class ModelConfig(Section):
     """The generator."""
 
-    name: Text = knob(
+    name: Place = knob(
         "shapes",
         "the generator: an embedded one's name, a folder, a hub id, a run, or package.module:function",
     )
@@ -42,7 +43,14 @@ class ModelConfig(Section):
 class PromptsConfig(Section):
     """What is asked of the generator."""
 
-    source: Text = knob("shapes", "a world's name, a JSONL file, or hf://datasets/owner/name/file")
+    source: Place = knob(
+        "shapes",
+        "a world's name, a file (.jsonl, .json, .txt, .csv, .tsv), or hf://datasets/owner/name/file",
+    )
+    column: Text | None = knob(
+        None,
+        "the column or key that holds the prompts; null = the one called prompt, prompts, caption or text",
+    )
     split: Literal["train", "heldout"] = knob(
         "train", "which prompts of a world; heldout ones occur in no training data"
     )
@@ -231,7 +239,7 @@ class TrainConfig(Section):
     )
     checkpoint_every: Count = knob(50, "steps between checkpoints")
     keep_checkpoints: Count = knob(2, "newest checkpoints that are kept")
-    out: Text = knob("runs", "folder of all run folders")
+    out: Place = knob("runs", "folder of all run folders")
     name: str | None = knob(None, "name of the run folder; left out = made from the recipe's name")
 
     _distinct = field_validator("trackers")(lambda value: distinct(value))

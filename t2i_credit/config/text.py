@@ -14,13 +14,13 @@ from pydantic import Field, field_validator
 from .files import read_tree
 from .messages import parse
 from .plugins import CreditConfig
-from .values import Count, Float, Section, Seed, Text, folder_name, knob
+from .values import Count, Float, Place, Section, Seed, folder_name, knob
 
 
 class TextModelConfig(Section):
     """The language model."""
 
-    name: Text = knob("arithmetic", "an embedded one's name, or a folder")
+    name: Place = knob("arithmetic", "an embedded one's name, or a folder")
 
 
 class TextPromptsConfig(Section):
@@ -55,7 +55,7 @@ class TextTrainConfig(Section):
     threads: Count | None = knob(None, "CPU threads; null = torch's own choice")
     checkpoint_every: Count = knob(50, "steps between checkpoints")
     keep_checkpoints: Count = knob(2, "newest checkpoints that are kept")
-    out: Text = knob("runs", "folder of all run folders")
+    out: Place = knob("runs", "folder of all run folders")
     name: str | None = knob(None, "name of the run folder; left out = made from the recipe's name")
 
     _is_a_folder_name = field_validator("name")(folder_name)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+)
 
+from ..paths import expanded
+from ..yaml_text import is_null_word
 from .messages import KeyProblem, show
 
-SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", re.ASCII)
 LARGEST_SEED = 2**63 - 1
-
-
-def _from_scientific(value: Any) -> Any:
-    """YAML 1.1 reads 4e-4 as a text, because it has no decimal point."""
-    if isinstance(value, str) and SCIENTIFIC.fullmatch(value):
-        return float(value)
-    return value
-
-
-Float = Annotated[float, BeforeValidator(_from_scientific), Field(allow_inf_nan=False)]
+Float = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
@@ -30,6 +30,7 @@ Fraction = Annotated[Float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[Float, Field(gt=0, le=1)]
 Decay = Annotated[Float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[Text, AfterValidator(expanded)]  # a path, or a name that stands in its place
 Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
 Tracker = Literal[
     "tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"
@@ -44,10 +45,30 @@ def knob(default: Any, meaning: str) -> Any:
     return Field(default=default, description=meaning)
 
 
+def refuse_null_word(value: Any, annotation: Any) -> Any:
+    """The value, unless it is a text such as None where null is allowed: nobody means the word.
+
+    Raises:
+        ValueError: it is.
+    """
+    allowed = get_args(
+        get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    )
+    literal = any(value in get_args(kind) for kind in allowed)
+    if type(None) in allowed and is_null_word(value) and not literal:
+        raise ValueError(f"value {show(value)} is not allowed; did you mean null?")
+    return value
+
+
 class Section(BaseModel):
-    """Frozen, no unknown keys, no silent conversion (a text is never taken for a number)."""
+    """Frozen, no unknown keys, no silent conversion (a text is never taken for a number, or for null)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_null_word(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_null_word(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 class OpenSection(BaseModel):

@@ -1,11 +1,12 @@
-"""Prompt sets: JSONL files in and out, checked line by line. It makes up no prompts and judges no image.
+"""Prompt sets: files in and out, checked line by line. It makes up no prompts and judges no image.
 
-One line is one JSON object:
+Texts alone may come in other formats (formats.py); what else belongs to a prompt has one JSON object a line:
     {"text": "a red circle", "negative": "blurry", "spec": {"tag": ..., "include": [...]}, "reference": "gold/0.png"}
 or an official GenEval record, which is its own spec:
     {"tag": "counting", "include": [{"class": "clock", "count": 2}], "prompt": "a photo of two clocks"}
-Only the text is required. An empty negative is a text; null is the model's own null prompt. A relative reference is
-looked up beside the file. Other keys are ignored, unless they look like a misspelt one of these.
+Only the text is required, and its key may be prompt, prompts, caption or text in any case. An empty negative is a text; null
+is the model's own null prompt. A relative reference is looked up beside the file. Other keys are ignored, unless they
+look like a misspelt one of these.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PromptError
+from ..errors import PromptError, UserError, one_line
+from ..paths import expanded
+from ..yaml_text import is_null_word
+from .formats import PROMPT_KEYS, SUFFIXES, Row, read_row, read_rows
 from .records import validate_spec
 
 if TYPE_CHECKING:
@@ -32,13 +36,16 @@ def load_prompts(
     *,
     classes: Collection[str] | None = None,
     negative: str | None = None,
+    column: str | None = None,
 ) -> list[Prompt]:
-    """The prompts of a JSONL file, in its order; blank lines are skipped.
+    """The prompts of a file, in its order; blank lines are skipped.
 
     Args:
         path: the file, or one in a data set of the Hugging Face hub: "hf://datasets/owner/name/folder/file.jsonl".
+            Its name says which format it has, see formats.py.
         classes: the object classes that a spec may name; None = any.
         negative: the negative prompt of lines that have no `negative` of their own (null counts as one).
+        column: the column or key that holds the prompts; None = the one called prompt, prompts, caption or text.
 
     Raises:
         PromptError: one line that names the file and, where there is one, the line.
@@ -46,25 +53,24 @@ def load_prompts(
     name = _shown(os.fspath(path))
     if os.fspath(path).startswith(HUB):
         path = _from_hub(os.fspath(path))
+    kinds = ", ".join(SUFFIXES)
     if os.path.isdir(path):
-        raise PromptError(f"{name}: is a folder, not a prompt file (JSONL)")
+        raise PromptError(f"{name}: is a folder, not a prompt file ({kinds})")
     if not os.path.exists(path):
-        raise PromptError(f"{name}: no such prompt file")
+        looked = "" if os.path.isabs(path) else f" in {_shown(os.getcwd())}"
+        raise PromptError(f"{name}: no such prompt file{looked}")
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise PromptError(f"{name}: is not a text file (UTF-8), one JSON object per line") from None
+        text = "\0"
     except OSError as error:
         raise PromptError(f"{name}: cannot be read ({error.strerror})") from None
-    folder = os.path.dirname(path)
-    # Only "\n" ends a line: str.splitlines would also cut at a U+2028 inside a JSON text.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise PromptError(f"{name}: holds no prompt; one JSON object per line is expected")
-    return [
-        _prompt(_parse(line, where), where, folder, classes, negative)
-        for where, line in ((f"{name}:{number}", line) for number, line in lines)
-    ]
+    if "\0" in text:
+        raise PromptError(f"{name}: is not a text file (UTF-8); prompt files are {kinds}")
+    rows = read_rows(text, Path(path).suffix.lower(), name, column)
+    if not rows:
+        raise PromptError(f"{name}: holds no prompt")
+    return [_prompt(row, os.path.dirname(path), classes, negative) for row in rows]
 
 
 def parse_prompt(text: str, where: str, folder: str) -> Prompt:
@@ -77,7 +83,7 @@ def parse_prompt(text: str, where: str, folder: str) -> Prompt:
     Raises:
         PromptError: as of a line of a prompt file.
     """
-    return _prompt(_parse(text, where), where, folder, None, None)
+    return _prompt(read_row(text, where), folder, None, None)
 
 
 def save_prompts(prompts: Iterable[Prompt], path: str | os.PathLike[str]) -> None:
@@ -127,44 +133,11 @@ def _from_hub(source: str) -> str:
     try:
         return hf_hub_download(f"{owner}/{name}", file, repo_type="dataset")
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise PromptError(f"{source}: cannot be downloaded ({reason:.160})") from None
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
-    """One line as a JSON object whose keys occur once."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            twice = next(key for key in record if sum(key == k for k, _ in pairs) > 1)
-            raise PromptError(f"{where}: key {twice!r} is given twice")
-        return record
-
-    def constant(value: str) -> None:
-        raise PromptError(f"{where}: {value} is not a JSON number")
-
-    try:
-        record = json.loads(line, object_pairs_hook=unique, parse_constant=constant)
-    except PromptError:
-        raise
-    except json.JSONDecodeError as error:
-        raise PromptError(
-            f"{where}: is not JSON ({error.msg}, column {error.colno}); one object a line is, such as "
-            '{"text": "a red circle"}'
-        ) from None
-    except RecursionError:
-        raise PromptError(f"{where}: is nested too deeply") from None
-    except ValueError:  # Python's own limit on the digits of an integer
-        raise PromptError(f"{where}: holds a number with too many digits") from None
-    if not isinstance(record, dict):
-        raise PromptError(f"{where}: must be a JSON object like {{'text': ...}}, got {line[:40]!r}")
-    return record
+        raise PromptError(f"{source}: cannot be downloaded ({one_line(error):.160})") from None
 
 
 def _prompt(
-    record: dict[str, Any],
-    where: str,
+    row: Row,
     folder: str,
     classes: Collection[str] | None,
     default_negative: str | None,
@@ -172,14 +145,21 @@ def _prompt(
     # Imported here because the contracts need torch, and reading prompts should not wait for it.
     from ..interfaces import Prompt
 
+    where, text_key, record = row
     for key in record:
+        known = key in KEYS or key == text_key or key.strip().casefold() in PROMPT_KEYS
         near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
-        if key not in KEYS and near:
+        if near and not known:
             raise PromptError(f"{where}: unknown key {key!r}; did you mean {near[0]!r}?")
-    text = _text_of(record, where)
+    text = record[text_key]
+    _check_text(text, text_key, where)
+    if not text.strip():
+        raise PromptError(f"{where}: {text_key} is empty; a prompt needs words")
     negative = default_negative
     if "negative" in record and (negative := record["negative"]) is not None:
         _check_text(negative, "negative", where)
+        if is_null_word(negative):
+            raise PromptError(f"{where}: negative is the text {negative!r}; did you mean null?")
     spec = _spec_of(record, where)
     if spec is not None:
         validate_spec(spec, classes=classes, where=where)
@@ -189,24 +169,14 @@ def _prompt(
             raise PromptError(
                 f"{where}: reference must be the path of an image, got {reference!r:.60}"
             )
-        path = os.path.normpath(os.path.join(folder, reference))
+        try:
+            path = os.path.normpath(os.path.join(folder, expanded(reference)))
+        except UserError as error:
+            raise PromptError(f"{where}: reference: {error}") from None
         if not os.path.isfile(path):
             raise PromptError(f"{where}: reference {reference!r}: no such file ({_shown(path)})")
         reference = path
     return Prompt(text=text, negative=negative, spec=spec, reference=reference)
-
-
-def _text_of(record: dict[str, Any], where: str) -> str:
-    given = [key for key in ("text", "prompt") if key in record]
-    if not given:
-        raise PromptError(f"{where}: lacks the prompt; give 'text' (or the official 'prompt')")
-    if len(given) == 2 and record["text"] != record["prompt"]:
-        raise PromptError(f"{where}: 'text' and 'prompt' differ; give one of them")
-    text = record[given[0]]
-    _check_text(text, given[0], where)
-    if not text.strip():
-        raise PromptError(f"{where}: {given[0]} is empty; a prompt needs words")
-    return str(text)
 
 
 def _spec_of(record: dict[str, Any], where: str) -> dict[str, Any] | None:

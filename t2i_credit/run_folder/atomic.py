@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 
-from ..errors import RunError
+from ..errors import RunError, one_line
 
 
 def write_atomic(path: Path | str, content: bytes) -> None:
@@ -107,8 +107,16 @@ def json_bytes(value: Any, indent: int | None = None) -> bytes:
 
 def cannot(done: str, path: Path, error: Exception) -> RunError:
     """`raise cannot("written", path, error) from error`: one line with the path and the reason."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return RunError(f"{path}: cannot be {done}: {' '.join(reason.split())}")
+    reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"damaged, not JSON ({error.msg}, line {error.lineno}, column {error.colno})"
+    elif isinstance(error, UnicodeDecodeError):
+        reason = "damaged, not a text (UTF-8)"
+    elif isinstance(error, SafetensorError):
+        reason = f"damaged, not a whole .safetensors file ({reason})"
+    elif isinstance(error, UnidentifiedImageError):
+        reason = "damaged, not an image"
+    return RunError(f"{path}: cannot be {done}: {one_line(reason)}")
 
 
 def _temporary(path: Path) -> Path:

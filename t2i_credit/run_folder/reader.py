@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
+from ..yaml_text import parse_yaml
 from .atomic import cannot
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
 
-# What reading says of a bad file, YAML, JSON and safetensors; KeyError: numbers that numpy lacks
-_BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError, SafetensorError)
+# What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
+_BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,11 @@ class RunReader:
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return self._read(self.path / "config.yaml", lambda text: dict(yaml.safe_load(text) or {}))
+        path = self.path / "config.yaml"
+        found = self._read(path, lambda content: parse_yaml(content, "damaged")) or {}
+        if not isinstance(found, dict):
+            raise RunError(f"{path}: holds {found!r:.60}, not sections (model: ...)")
+        return found
 
     def status(self, *, stale_after: float = STALE_AFTER, strict: bool = True) -> RunStatus:
         """How the run stands; `stale_after` seconds of silence mean that it was killed. With `strict`, a

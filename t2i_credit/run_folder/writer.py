@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import yaml
 from PIL import Image
 from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from ..rollout.images import to_uint8
+from ..yaml_text import write_yaml
 from .atomic import (
     cannot,
     json_bytes,
@@ -93,7 +93,7 @@ class RunWriter:
             RunError: the run exists (without `resume`), is missing (with it), has had more steps than `total`, or is
                 being written by another process.
         """
-        text = config if isinstance(config, str) else yaml.safe_dump(dict(config), sort_keys=False)
+        text = config if isinstance(config, str) else write_yaml(dict(config))
         return cls(path, Start(text, environment, total, resume))
 
     @classmethod

@@ -12,10 +12,10 @@ from typing import Any, get_type_hints
 
 from packaging.specifiers import SpecifierSet
 
-from ..config.messages import KeyProblem, did_you_mean, one_line, plain, show
+from ..config.messages import KeyProblem, did_you_mean, plain, show
 from ..config.plugins import checked
 from ..config.text import TextConfig
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 TESTED_TRL = ">=1.16,<1.17"  # as in pyproject.toml, extra text
 

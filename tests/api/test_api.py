@@ -15,7 +15,6 @@ from toys import PROMPTS, recipe
 import t2i_credit
 from t2i_credit import api, errors
 from t2i_credit.cli.main import main
-from t2i_credit.config.files import write_yaml
 from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, ModelError, PromptError, RunError, UserError
 from t2i_credit.interfaces import Prompt
@@ -23,6 +22,7 @@ from t2i_credit.measure.bench.plan import plan as plan_of
 from t2i_credit.prompts.files import save_prompts
 from t2i_credit.run_folder.checkpoint import load_checkpoint
 from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.yaml_text import write_yaml
 
 PLUGIN = '''
 import torch

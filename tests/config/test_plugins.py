@@ -32,7 +32,7 @@ def toy_plugin(
 
 
 def test_parameters_are_checked_against_the_keyword_only_signature() -> None:
-    checked = check_params(toy_plugin, {"needed": "x", "scale": "1e-4", "pair": [1, 2]}, "reward.t")
+    checked = check_params(toy_plugin, {"needed": "x", "scale": 1e-4, "pair": [1, 2]}, "reward.t")
     assert checked == {
         "scale": 1e-4,
         "pair": (1.0, 2.0),

@@ -27,7 +27,7 @@ from t2i_credit.config.schema import load_config
         ("optim: !!python/object:os.x {}\n", "x.yaml: line 1: tags (!) are not supported"),
         ("a: b: c\n", "x.yaml: line 1: mapping values are not allowed here"),
         ("[" * 9000, "x.yaml: is nested too deeply"),
-        ("train: {seed: 0x_}", "x.yaml: holds a malformed number"),
+        ("train: {seed: " + "9" * 5000 + "}", "x.yaml: holds a number with too many digits"),
         ("optim: {1: 2}", "x.yaml: optim.1: a key must be a text, not a value"),
         ("optim: {lr: .nan}", "x.yaml: optim.lr: nan is not allowed; must be finite"),
         ("reward: {a: {b: [-.inf]}}", "x.yaml: reward.a.b: -inf is not allowed; must be finite"),
@@ -88,13 +88,29 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_the_allowed_ones(
         ("rollout.group_size=true", "value True is not allowed; must be a whole number"),
         ("optim.lr='12'", "value '12' is not allowed; must be a number"),
         ("optim.lr=true", "value True is not allowed; must be a number"),
-        ("optim.lr=9e999", "value '9e999' is not allowed; must be finite"),
+        ("optim.lr=9e999", "inf is not allowed; must be finite"),
+        ("optim.lr='1e-4'", "value '1e-4' is not allowed; must be a number"),
+        ("train.seed=0x_", "value '0x_' is not allowed; must be a whole number"),
+        ("train.seed=1_000", "value '1_000' is not allowed; must be a whole number"),
+        ("train.steps=12:30", "value '12:30' is not allowed; must be a whole number"),
         ("optim.lr=0", "value 0 is not allowed; must be greater than 0"),
         ("optim.betas=[0.9, 1]", "value 1 is not allowed; must be less than 1"),
         ("rollout.cfg_scale=0.5", "value 0.5 is not allowed; must be greater than or equal to 1"),
         ("rollout.top_p=0", "value 0 is not allowed; must be greater than 0"),
         ("rollout.temperature=0", "value 0 is not allowed; must be greater than 0"),
-        ("credit.refresh=yes", "value 'yes' is not allowed; must be true or false"),
+        *(
+            (f"credit.refresh={word}", f"value '{word}' is not allowed; must be true or false")
+            for word in ("yes", "No", "on", "OFF", "y")
+        ),
+        *(
+            (f"prompts.negative={word}", f"value '{word}' is not allowed; did you mean null?")
+            for word in ("None", "none", "NONE", "Nil", "nULL")
+        ),
+        ("prompts.negative='null'", "value 'null' is not allowed; did you mean null?"),
+        ("prompts.tasks=None", "value 'None' is not allowed; did you mean null?"),
+        ("train.name=None", "value 'None' is not allowed; did you mean null?"),
+        ("rollout.batch_size=none", "value 'none' is not allowed; did you mean null?"),
+        ("train.out=None ${T2I_NOWHERE}/x", "'None ${T2I_NOWHERE}/x': the variable T2I_NOWHERE is"),
         ("train.seed=-1", "value -1 is not allowed; must be greater than or equal to 0"),
         ("prompts.negative=3", "value 3 is not allowed; must be a text (put it in quotes)"),
         ("prompts.tasks=[]", "value [] is not allowed; null keeps all tasks"),

@@ -30,7 +30,7 @@ def test_a_file_holds_only_differences_from_the_defaults(write: Any) -> None:
     assert loaded.train.trackers == ()
 
 
-def test_floats_take_whole_numbers_and_yaml_texts_such_as_4e_4(write: Any) -> None:
+def test_floats_take_whole_numbers(write: Any) -> None:
     loaded = load_config(write("optim: {lr: 4e-4, weight_decay: 1, eps: 1.0e-9}\n"))
     assert (loaded.optim.lr, loaded.optim.weight_decay, loaded.optim.eps) == (4e-4, 1.0, 1e-9)
     assert isinstance(loaded.optim.weight_decay, float)

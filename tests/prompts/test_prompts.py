@@ -105,14 +105,18 @@ def test_a_set_that_cannot_be_written_is_refused_in_one_line(write: Any) -> None
         ("9" * 5000, "holds a number with too many digits"),
         ('{"text": "a", "id": NaN}', "NaN is not a JSON number"),
         ('{"text": "a", "text": "b"}', "key 'text' is given twice"),
-        ('"a red circle"', "must be a JSON object like {'text': ...}, got '\"a red circle\"'"),
-        ({"spec": SPEC}, "lacks the prompt; give 'text' (or the official 'prompt')"),
+        ('"a red circle"', "must be a JSON object like {'text': ...}, got 'a red circle'"),
+        (
+            {"spec": SPEC},
+            "lacks the prompt, no key is prompt, prompts, caption, text (its keys: 's",
+        ),
         ({"text": "a", "prompt": "b"}, "'text' and 'prompt' differ; give one of them"),
         ({"text": 3}, "text must be a text, got 3"),
         ({"text": " "}, "text is empty; a prompt needs words"),
         ({"prompt": ""}, "prompt is empty; a prompt needs words"),
         ({"text": "\ud800"}, "text holds half of a surrogate pair, which is no text"),
         ({"text": "a", "negative": 0}, "negative must be a text, got 0"),
+        ({"text": "a", "negative": "None"}, "negative is the text 'None'; did you mean null?"),
         ({"text": "a", "negatives": "b"}, "unknown key 'negatives'; did you mean 'negative'?"),
         ({"text": "a", "reference": 1}, "reference must be the path of an image, got 1"),
         ({"text": "a", "reference": ""}, "reference must be the path of an image, got ''"),
@@ -138,13 +142,16 @@ def test_a_class_that_the_world_does_not_have_is_refused_by_file_and_line_number
 
 
 def test_a_file_without_prompts_is_refused(write: Any) -> None:
-    assert refusal("gone.jsonl") == "gone.jsonl: no such prompt file"
+    here = Path.cwd()
+    assert refusal("gone.jsonl") == f"gone.jsonl: no such prompt file in {here}"
+    assert refusal(f"{here}/gone.jsonl") == f"{here}/gone.jsonl: no such prompt file"
     assert refusal(write("", "  ")).startswith("p.jsonl: holds no prompt")
     Path("folder").mkdir()
-    assert refusal("folder") == "folder: is a folder, not a prompt file (JSONL)"
+    kinds = ".jsonl, .json, .txt, .csv, .tsv"
+    assert refusal("folder") == f"folder: is a folder, not a prompt file ({kinds})"
     Path("b.jsonl").write_bytes(b"\x89PNG\xff")
     assert refusal("b.jsonl").startswith("b.jsonl: is not a text file (UTF-8)")
-    assert refusal("a\nb") == r"'a\nb': no such prompt file"
+    assert refusal("a\nb").startswith(r"'a\nb': no such prompt file")
 
 
 def test_the_official_list_loads() -> None:

@@ -236,9 +236,24 @@ def test_weights_of_another_architecture_are_refused_in_one_line(tiny, tmp_path)
 
 
 def test_a_file_that_holds_no_weights_is_refused_in_one_line(tiny):
-    with pytest.raises(ModelError, match=r"test_clip.py: cannot be loaded") as error:
+    with pytest.raises(
+        ModelError, match=r"test_clip.py: no file of weights, it begins with b"
+    ) as error:
         clip(model=ARCHITECTURE, pretrained=__file__)
     assert "\n" not in str(error.value)
+
+
+def test_tensors_of_another_model_are_named_by_the_first_and_counted(tiny, tmp_path):
+    state = tiny[0].state_dict()
+    torch.save({"other": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(ModelError) as error:
+        clip(model=ARCHITECTURE, pretrained=str(tmp_path / "other.pt"))
+    lacking = f"missing are positional_embedding and {len(state) - 1} more"
+    assert str(error.value).endswith(f"its tensors are not those of a CLIP: {lacking}")
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(ModelError) as error:
+        clip(model=ARCHITECTURE, pretrained=str(tmp_path / "empty.pt"))
+    assert str(error.value) == f"clip: {tmp_path}/empty.pt: empty; copy or download it again"
 
 
 def test_a_folder_without_weights_is_refused(world, tmp_path):

@@ -19,7 +19,6 @@ from remote_rewards import CLIENT, MEAN, PROMPTS, eight_bit, serving
 from toys import command_line, recipe
 
 from t2i_credit import api
-from t2i_credit.config.files import write_yaml
 from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ConfigError, TrainingError
 from t2i_credit.interfaces import Prompt
@@ -28,6 +27,7 @@ from t2i_credit.rewards.server import listen
 from t2i_credit.rewards.wire import TOKEN_VARIABLE, pack_prompts, unpack_prompts
 from t2i_credit.rollout.images import from_uint8, to_uint8
 from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.yaml_text import write_yaml
 
 
 @pytest.fixture(autouse=True)

@@ -104,6 +104,41 @@ def test_a_file_name_that_no_system_takes_is_one_line(tmp_path, within):
         record.image(0)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"",
+            "environment.json: cannot be read: damaged, not JSON (Expecting value, line 1, column 1)",
+        ),
+        (b"\xff", "environment.json: cannot be read: damaged, not a text (UTF-8)"),
+        (b"[1]", "environment.json: holds a list, not an object"),
+    ],
+)
+def test_a_damaged_file_is_called_so(tmp_path, content, said):
+    path = write_toy_run(tmp_path / "one", steps=())
+    (path / "environment.json").write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        RunReader(path)
+    assert str(caught.value) == f"{path}/{said}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: [", "cannot be read: damaged: line 1: while parsing a flow node"),
+        (b"some words", "holds 'some words', not sections (model: ...)"),
+        (b"\xff", "cannot be read: damaged: is not a text file (UTF-8)"),
+    ],
+)
+def test_a_damaged_configuration_is_called_so(tmp_path, content, said):
+    path = write_toy_run(tmp_path / "one", steps=())
+    (path / "config.yaml").write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        RunReader(path).config()
+    assert str(caught.value).startswith(f"{path}/config.yaml: {said}")
+
+
 def test_checkpoints_that_lead_out_of_the_folder_are_refused(tmp_path):
     path = write_toy_run(tmp_path / "runs" / "one", steps=())
     (tmp_path / "secret").mkdir()

@@ -18,10 +18,10 @@ from toys import command_line, recipe
 from training_runs import EVERYTHING, assert_same_run, silent, trained
 
 from t2i_credit import api
-from t2i_credit.config.files import write_yaml
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.checkpoint import load_checkpoint
 from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.yaml_text import write_yaml
 
 # Killing ----------------------------------------------------------------------------------------------------------
 

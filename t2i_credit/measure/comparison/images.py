@@ -24,7 +24,7 @@ from ..evaluation.protocol import Protocol
 from ..evaluation.scores import usual_size
 from .kind import SPLITS, EvaluationPlan, Report, Say
 
-_PROMPTS = ("source", "split", "tasks", "negative", "per_step", "balance")
+_PROMPTS = ("source", "column", "split", "tasks", "negative", "per_step", "balance")
 
 
 @dataclass(frozen=True, kw_only=True)

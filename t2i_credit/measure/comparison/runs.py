@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...config.files import dotted
+from ...config.places import anchored
 from ...config.schema import load_config, to_yaml
 from ...config.text import load_text_config
 from ...config.values import folder_name, with_section
@@ -138,7 +139,8 @@ def check_runs(runs: Sequence[Run], ignored: str | None = None) -> None:
         if not run.path.exists():
             continue
         reader = RunReader(run.path, strict=False)
-        theirs, ours = dotted(reader.config()), dotted(run.config.model_dump(mode="json"))
+        both = reader.config(), run.config.model_dump(mode="json")
+        theirs, ours = (dotted(anchored(tree)) for tree in both)
         for key in ours:
             if key != ignored and key in theirs and theirs[key] != ours[key]:
                 raise RunError(

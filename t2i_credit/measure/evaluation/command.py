@@ -54,6 +54,7 @@ def evaluate_model(
     *,
     split: str = "train",
     source: str | None = None,
+    column: str | None = None,
     per_task: int = 50,
     out: Path | None = None,
     progress: Progress = lambda done, of: None,
@@ -67,7 +68,7 @@ def evaluate_model(
         against: what counts as "before": another model, evaluated on the same prompts and noise, a folder of
             images, the .json of an evaluation, or GenEval's own results (.jsonl).
         split: train (held-in compositions) or heldout, of the embedded world.
-        source: a prompt file with GenEval records (see `load_prompts`), instead of the split.
+        source, column: a prompt file with GenEval records (see `load_prompts`), instead of the split.
         per_task: how many prompts of each task of the split.
         out: the folder to write; None = evaluations/ of `model` if it is a run folder, else evaluations/MODEL/.
         progress: (images done, of) over both models.
@@ -82,7 +83,8 @@ def evaluate_model(
     usual |= {"batch_size": usual_batch_size(model, Protocol.batch_size)}
     protocol = Protocol(**{**usual, **settings})
     detect, check = find_detector(protocol)
-    prompts = load_prompts(source) if source else evaluation_prompts(split, per_task)
+    given = load_prompts(source, column=column) if source else None
+    prompts = given or evaluation_prompts(split, per_task)
     check_prompts(prompts)
     check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
@@ -107,6 +109,7 @@ def evaluate_folder(
     against: str | None = None,
     *,
     source: str | None = None,
+    column: str | None = None,
     out: Path | None = None,
     progress: Progress = lambda done, of: None,
     warn: Say = lambda line: None,
@@ -118,7 +121,7 @@ def evaluate_folder(
     Args:
         images: the folder.
         against: another such folder, the .json of an evaluation, or GenEval's own results (.jsonl).
-        source: the prompt file that the images belong to: then a prompt without a folder counts as wrong.
+        source, column: the prompt file that the images belong to: then a prompt without a folder counts as wrong.
         out: the folder to write; None = evaluations/.
         images_per_prompt: how many there should be; None = as many as of the other prompts.
         progress, warn: see `evaluate_model`.
@@ -129,7 +132,7 @@ def evaluate_folder(
     """
     if wrong := [key for key in settings if key in SAMPLING]:
         raise UserError(f"{wrong[0]}: decides how images are sampled, and {images} holds images")
-    prompts = load_prompts(source) if source else None
+    prompts = load_prompts(source, column=column) if source else None
     look = partial(read_folder, prompts=prompts, images_per_prompt=images_per_prompt)
     folder = look(images)
     folder, protocol, about = origin_of(folder, settings)

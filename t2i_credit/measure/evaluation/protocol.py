@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-import yaml
-
 from ...config.files import key_value
 from ...errors import UserError
+from ...yaml_text import parse_yaml
 
 SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p", "template", "seed")
 JUDGING = (
@@ -150,10 +149,9 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(known)}"
             raise UserError(f"--protocol {text!r}: not a setting of the protocol=value{hint}")
-        try:
-            found[key] = value if key == "template" else yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--protocol {text!r}: {value!r} is not a value") from None
+        where = f"--protocol {text!r}"
+        template = key == "template"
+        found[key] = value if template else parse_yaml(value.encode(), where, lines=False)
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...config.files import key_value, parse_yaml
+from ...config.files import key_value
 from ...config.schema import parse_config
 from ...credit.entry import CreditEntry
 from ...credit.fields import GROUP_FIELDS, UPDATE_FIELDS, rollout_fields
@@ -23,6 +23,7 @@ from ...credit.table import CREDIT
 from ...errors import ConfigError
 from ...interfaces import Rollout
 from ...training.policy import Policy
+from ...yaml_text import parse_yaml
 
 BASELINES = ("uniform", "random", "entropy", "centre")
 _KEPT = frozenset(f.name for f in fields(Rollout))
@@ -70,7 +71,7 @@ def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
         key, value = key_value(part)
         if value is None:
             raise ConfigError(f"{where}: {part!r}: write key=value, such as kind=gain")
-        section[key] = parse_yaml(value.encode(), where)
+        section[key] = parse_yaml(value.encode(), where, lines=False)
     credit = parse_config({"credit": section}, where=where).credit
     assigner = Assigner(text, credit.entry, credit.params)
     if problem := _unmeasurable(assigner, has_left):

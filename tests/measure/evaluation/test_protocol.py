@@ -59,6 +59,11 @@ def test_protocols_differ_by_what_decides_about_scores_and_is_known() -> None:
     assert ours.difference(other) == "nms_threshold is None before and 0.5 after"
 
 
+def test_numbers_of_settings_are_those_of_yaml_1_2() -> None:
+    found = parse_settings(["seed=010", "threshold=1e-1", "max_objects=12:30"])
+    assert found == {"seed": 10, "threshold": 0.1, "max_objects": "12:30"}
+
+
 def test_settings_are_read_from_text() -> None:
     found = parse_settings(["threshold=0.5", "nms_threshold=null", "template=see: {prompt}"])
     assert found == {"threshold": 0.5, "nms_threshold": None, "template": "see: {prompt}"}
@@ -71,7 +76,8 @@ def test_settings_are_read_from_text() -> None:
         ("treshold=0.5", "did you mean 'threshold'"),
         ("threshold", "not a setting of the protocol=value"),
         ("xyz=1", "allowed are images_per_prompt"),
-        ("seed=[", "'\\[' is not a value"),
+        ("seed=[", r"--protocol 'seed=\[': while parsing a flow node"),
+        ("seed=&a 1", r"--protocol 'seed=&a 1': & and \* are not supported"),
     ],
 )
 def test_settings_that_are_none_are_refused_in_one_line(text: str, named: str) -> None:
