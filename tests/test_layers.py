@@ -22,7 +22,6 @@ worlds heatmap config
 geneval run_folder models credit
 prompts rollout advantages losses
 interfaces
-yaml_text paths
 errors"""
 HEIGHT = {name: -i for i, line in enumerate(FLOORS.split("\n")) for name in line.split()}
 

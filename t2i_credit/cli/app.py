@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, CallbackParam, Option, Typer
 
 from ..errors import UserError
-from ..paths import expanded
+from ..prompts.written import expanded
 
 app = Typer(
     name="t2i-credit",

@@ -84,7 +84,7 @@ def sample(
     """
     from ..api.sample import sample_to_folder
     from ..errors import UserError
-    from ..yaml_text import is_null_word
+    from ..prompts.written import is_null_word
     from . import console
 
     if is_null_word(negative):

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, UserError
-from ..paths import expanded
-from ..yaml_text import parse_yaml
+from ..prompts.written import expanded
+from ..run_folder.yaml_text import parse_yaml
 from .messages import COMMAND_LINE, did_you_mean, plain, show
 from .plugins import AdvantageConfig, CreditConfig, PluginSection
 

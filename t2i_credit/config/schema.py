@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..errors import ConfigError
-from ..yaml_text import write_yaml
+from ..run_folder.yaml_text import write_yaml
 from .files import read_tree
 from .messages import KeyProblem, parse, show
 from .plugins import PLUGIN, AdvantageConfig, CreditConfig

@@ -15,8 +15,7 @@ from pydantic import (
     field_validator,
 )
 
-from ..paths import expanded
-from ..yaml_text import is_null_word
+from ..prompts.written import expanded, is_null_word
 from .messages import KeyProblem, show
 
 LARGEST_SEED = 2**63 - 1

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PromptError, UserError, one_line
-from ..paths import expanded
-from ..yaml_text import is_null_word
 from .formats import PROMPT_KEYS, SUFFIXES, Row, read_row, read_rows
 from .records import validate_spec
+from .written import expanded, is_null_word
 
 if TYPE_CHECKING:
     from ..interfaces import Prompt

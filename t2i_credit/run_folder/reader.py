@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
-from ..yaml_text import parse_yaml
 from .atomic import cannot
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
+from .yaml_text import parse_yaml
 
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
 _BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)

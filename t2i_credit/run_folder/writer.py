@@ -28,7 +28,6 @@ from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from ..rollout.images import to_uint8
-from ..yaml_text import write_yaml
 from .atomic import (
     cannot,
     json_bytes,
@@ -41,6 +40,7 @@ from .atomic import (
 from .layout import encode_mask, evaluation_path, step_name
 from .reader import RunReader
 from .start import Start
+from .yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...config.files import key_value
 from ...errors import UserError
-from ...yaml_text import parse_yaml
+from ...run_folder.yaml_text import parse_yaml
 
 SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p", "template", "seed")
 JUDGING = (

@@ -167,7 +167,7 @@ def test_a_run_that_fails_is_told_in_one_line_with_its_log(
         main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and message.count("\n") == 1
-    assert "grpo-seed0: step 1: reward toys:broken: not finite" in message
+    assert "grpo-seed0: step 1: reward toys:broken: returned a value that is not finite" in message
     assert not (out / "comparison.json").exists()
     late = out / "logs" / "late-seed0.log"
     assert not late.exists() or not late.read_text()  # no other was begun

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .errors import ConfigError, one_line
+from ..errors import ConfigError, one_line
 
 _TAG = "tag:yaml.org,2002:"
 # (tag, pattern, first letters) of the core schema, YAML 1.2.2, section 10.3.2
@@ -25,12 +25,6 @@ _CORE = (
         list("-+.0123456789"),
     ),
 )
-_NULL_WORDS = ("none", "null", "nil")  # what languages call null, in any case
-
-
-def is_null_word(value: Any) -> bool:
-    """Whether a value is a text such as "None", which nobody means where null is allowed."""
-    return isinstance(value, str) and value.strip().casefold() in _NULL_WORDS
 
 
 def parse_yaml(content: bytes, where: str, *, lines: bool = True) -> Any:

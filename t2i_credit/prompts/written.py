@@ -1,12 +1,15 @@
-"""Paths as people write them: `~` and variables stand for what a shell would put there. Opens no file."""
+"""What people write: `~` and variables in a path, which stand for what a shell would put there, and words for null. Opens no
+file."""
 
 from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
-from .errors import UserError
+from ..errors import UserError
 
+_NULL_WORDS = ("none", "null", "nil")  # what languages call null, in any case
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 
@@ -25,3 +28,8 @@ def expanded(path: str) -> str:
     if found.startswith("~"):
         raise UserError(f"{path!r}: there is no user {found[1:].split('/')[0]!r}")
     return found
+
+
+def is_null_word(value: Any) -> bool:
+    """Whether a value is a text such as "None", which nobody means where null is allowed."""
+    return isinstance(value, str) and value.strip().casefold() in _NULL_WORDS

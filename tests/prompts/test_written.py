@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from t2i_credit.errors import UserError
-from t2i_credit.paths import expanded
+from t2i_credit.prompts.written import expanded
 
 
 @pytest.fixture(autouse=True)
