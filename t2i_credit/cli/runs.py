@@ -31,6 +31,7 @@ def train(
     from ..config.text import load_text_config
     from ..measure.bench.plan import plan
     from ..training.processes import rank
+    from ..training.stopping import Stop
     from . import console
 
     text = load_text_config(config, overrides or [])
@@ -38,12 +39,13 @@ def train(
     if dry_run and rank() > 0:  # of several processes the first one speaks
         return
     launch.check_run_folder(settings, resume=resume)
-    if text:
-        from ..text.run import plan_text, prepare_text, run_text
+    with Stop(launch.run_path(settings)).heeded():  # while models load; then the run does
+        if text:
+            from ..text.run import plan_text, prepare_text, run_text
 
-        kind: Any = (prepare_text(*text), plan_text, run_text)
-    else:
-        kind = (prepare(settings), plan, launch.run_training)
+            kind: Any = (prepare_text(*text), plan_text, run_text)
+        else:
+            kind = (prepare(settings), plan, launch.run_training)
     parts, plan_of, run = kind
     if dry_run:
         console.table("Plan", plan_of(parts))
