@@ -17,16 +17,15 @@ pytest_plugins = ["library_warnings"]
 pytest.register_assert_rewrite("config_files", "scripted_texts", "training_runs", "updates")
 
 
-def pytest_configure() -> None:
-    """Sets what libraries read when they are imported; child processes inherit it."""
-    os.environ.update(
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
-        GRADIO_ANALYTICS_ENABLED="False",
-        TOKENIZERS_PARALLELISM="false",
-        MPLBACKEND="Agg",
-    )
+# What libraries read when they are imported, which the conftest.py of a folder below may do; child processes inherit it.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    GRADIO_ANALYTICS_ENABLED="False",
+    TOKENIZERS_PARALLELISM="false",
+    MPLBACKEND="Agg",
+)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

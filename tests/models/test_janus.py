@@ -210,7 +210,7 @@ def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:
     [
         (lambda whole: b"nonsense", "damaged: "),
         (lambda whole: whole[:-7], "damaged: "),  # a download that broke off
-        (lambda whole: b"", "damaged: "),
+        (lambda whole: b"", "empty; copy or download it again"),
         (
             lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n",
             "a git-lfs pointer in place of the weights; git lfs pull fetches them",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ... import __version__
 from ...api.models import load_model, run_of
-from ...api.parts import load_prompt_set
+from ...api.parts import load_prompt_set, unread_by, warn_of
 from ...config.schema import parse_config
 from ...errors import UserError
 from ...interfaces import Prompt
@@ -137,6 +137,9 @@ class Work:
     ) -> Evaluation:
         """Samples and judges; images and journal go into `folder`."""
         model = load_model(name)
+        template = self.protocol.template or "{prompt}"
+        read = [replace(p, text=template.replace("{prompt}", p.text)) for p in self.prompts]
+        warn_of(unread_by(model, read))
         journal = self._journal(folder, about, self.protocol)
         if not journal.found:
             clear_images(folder)
