@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,7 @@ DEEP = GREY.astype(np.uint16) * 257  # 16 bits: 255 is 65535
 
 
 def written(image: Image.Image, path: Path, **how: Any) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # mode I as PNG
-        image.save(path, **how)
+    image.save(path, **how)
     return path
 
 
@@ -31,7 +28,6 @@ def written(image: Image.Image, path: Path, **how: Any) -> Path:
         ("I;16.png", Image.fromarray(DEEP), {}),
         ("I;16 of 8.png", Image.fromarray(DEEP & 0xFF00), {}),  # the lower bits say nothing
         ("I;16B.tif", Image.fromarray(DEEP.astype(">u2")), {}),
-        ("I.png", Image.fromarray(DEEP.astype(np.int32)), {}),
         ("I.tif", Image.fromarray(DEEP.astype(np.int32)), {}),
         ("F to 1.tif", Image.fromarray(GREY.astype(np.float32) / 255), {}),
         ("F to 255.tif", Image.fromarray(GREY.astype(np.float32)), {}),
