@@ -16,8 +16,8 @@ from toys import recipe
 from training_runs import EVERY_REWARD, EVERYTHING, assert_same_run, silent, trained
 
 from t2i_credit import api
-from t2i_credit.config.files import write_yaml
 from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.yaml_text import write_yaml
 from t2i_credit.training import collect, stopping, trainer
 from t2i_credit.training.stopping import Stop, Stopped
 

@@ -9,6 +9,7 @@ import torch
 from t2i_credit.errors import ModelError
 from t2i_credit.measure.cards.generator import make_world
 from t2i_credit.measure.cards.text import card_text
+from t2i_credit.measure.intervals import with_interval
 from t2i_credit.models.text_model import build_text_model, build_tokenizer, load_text_model
 from t2i_credit.text.sampling import complete
 from t2i_credit.worlds.arithmetic.chains import judge
@@ -114,8 +115,7 @@ def test_the_command_writes_a_model_with_card_and_figures(tmp_path):
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "t2i-credit pretrain arithmetic --seed 0" in card and "2 steps of 64" in card
     for name, row in scores["heldout"]["by_steps"].items():
-        mean, low, high = row["correct"]
-        assert f"| {name} |" in card and f"{mean:.3f} [{low:.3f}, {high:.3f}]" in card
+        assert f"| {name} |" in card and with_interval(*row["correct"]) in card
     assert card == card_text(
         scores, card.split("## How it was made\n\n")[1].split("\n\n## ")[0], model
     )
