@@ -14,7 +14,9 @@ from repository import ROOT
 
 pytest_plugins = ["library_warnings"]
 # their assertions tell what was compared, as those of the tests do
-pytest.register_assert_rewrite("config_files", "scripted_texts", "training_runs", "updates")
+pytest.register_assert_rewrite(
+    "config_files", "prompt_refusals", "scripted_texts", "training_runs", "updates"
+)
 
 
 # What libraries read when they are imported, which the conftest.py of a folder below may do; child processes inherit it.

@@ -10,7 +10,7 @@ import itertools
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -98,7 +98,7 @@ def _length(pieces: Sequence[tuple[str, Path]], size: int) -> float:
     return sum(_font(path, size).getlength(piece) for piece, path in pieces)
 
 
-@cache
+@lru_cache(1024)  # wrapping asks for every beginning of a line
 def _pieces(text: str, bold: bool) -> list[tuple[str, Path]]:
     """A line in pieces, each with the file of a font that has its letters."""
     text = text.encode("utf-8", "replace").decode()  # halves of characters are question marks

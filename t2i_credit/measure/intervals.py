@@ -8,7 +8,7 @@ Shapes: P prompts, G samples of each, B = P*G samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -43,20 +43,23 @@ def per_prompt(values: NDArray[Any], group_size: int, used: ArrayLike = True) ->
 def mean_interval(values: Numbers) -> Interval:
     """The mean over prompts (P,), nan left out, and its 95% t-interval; no interval of fewer than two, or of equal
     values, whose spread says nothing about other prompts."""
-    known = values[np.isfinite(values)]
-    return [*_around(known, 1 / math.sqrt(len(known)))] if len(known) else [math.nan] * 3
+    return _of_known(lambda known: _around(known, 1 / math.sqrt(len(known))), values)
 
 
 def share_interval(shares: Numbers) -> Interval:
     """The mean of shares in [0, 1] over prompts (P,), nan left out, and its interval; see `task_intervals`."""
-    known = shares[np.isfinite(shares)]
-    return [*_share([known])] if len(known) else [math.nan] * 3
+    return _of_known(lambda known: _share([known]), shares)
 
 
 def change_interval(changes: Numbers) -> Interval:
     """The mean of changes in [-1, 1] over prompts (P,), nan left out, and its interval; see `change_intervals`."""
-    known = changes[np.isfinite(changes)]
-    return [*_change([known])] if len(known) else [math.nan] * 3
+    return _of_known(lambda known: _change([known]), changes)
+
+
+def _of_known(interval: Callable[[Numbers], Iterable[float]], values: Numbers) -> Interval:
+    """The interval of the values (P,) that are not nan."""
+    known = values[np.isfinite(values)]
+    return [*interval(known)] if len(known) else [math.nan] * 3
 
 
 def ratio_interval(above: Numbers, below: Numbers) -> Interval:
@@ -104,8 +107,7 @@ def task_intervals(values: Mapping[str, Numbers]) -> dict[str, tuple[float, floa
     Returns:
         low and high are nan where a task has a single prompt.
     """
-    strata = {task: [numbers] for task, numbers in values.items()} | {"overall": [*values.values()]}
-    return {task: _share(parts) for task, parts in strata.items()}
+    return {task: _share(parts) for task, parts in _strata(values).items()}
 
 
 def change_intervals(changes: Mapping[str, Numbers]) -> dict[str, tuple[float, float, float]]:
@@ -120,9 +122,12 @@ def change_intervals(changes: Mapping[str, Numbers]) -> dict[str, tuple[float, f
     Returns:
         low and high are nan where a task has a single prompt.
     """
-    strata = {task: [numbers] for task, numbers in changes.items()}
-    strata |= {"overall": [*changes.values()]}
-    return {task: _change(parts) for task, parts in strata.items()}
+    return {task: _change(parts) for task, parts in _strata(changes).items()}
+
+
+def _strata(values: Mapping[str, Numbers]) -> dict[str, list[Numbers]]:
+    """What each task and "overall" are the means of: the task's prompts, and those of every task."""
+    return {task: [numbers] for task, numbers in values.items()} | {"overall": [*values.values()]}
 
 
 def _share(strata: Sequence[Numbers]) -> tuple[float, float, float]:

@@ -226,9 +226,8 @@ class Trainer:
         if "collect" not in extra:
             raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
         try:
-            if (
-                self.average is not None
-            ):  # one that was switched on since then begins with the weights
+            if self.average is not None:
+                # one that was switched on since then begins with the weights
                 self.average.load(extra.get("ema", there))
             self._restore_optimizer(saved.optimizer or {})
             self.collect.load(extra["collect"], saved.step)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prompt_refusals import refusal
 
-from t2i_credit.errors import PromptError
 from t2i_credit.prompts.files import load_prompts
 
 CHOOSE = "--prompt-column of a command, prompts.column of a recipe"
@@ -28,14 +28,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def texts(name: str, **options: Any) -> list[str]:
     return [prompt.text for prompt in load_prompts(name, **options)]
-
-
-def refusal(name: str, **options: Any) -> str:
-    with pytest.raises(PromptError) as caught:
-        load_prompts(name, **options)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def test_a_text_file_has_one_prompt_a_line(write: Any) -> None:

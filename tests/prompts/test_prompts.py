@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prompt_refusals import refusal
 
 from t2i_credit.errors import PromptError, UserError
 from t2i_credit.interfaces import Prompt
@@ -34,14 +35,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return name
 
     return _write
-
-
-def refusal(name: str, **options: Any) -> str:
-    with pytest.raises(PromptError) as caught:
-        load_prompts(name, **options)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def some(count: int) -> list[Prompt]:

@@ -53,7 +53,7 @@ def read_folder(
     asked = _asked(path, found, prompts)
     keys = {n: _key(prompt) for n, prompt in asked.items()}
     lines = list(prompts or asked.values())
-    of_key = {_key(line): n for n, line in reversed(list(enumerate(lines)))}  # its first line
+    of_key = _first_lines(lines)
     has = Counter(dict.fromkeys(of_key, 0))
     for n, key in keys.items():
         has[key] += len(images[n])
@@ -130,8 +130,7 @@ def _asked(
                 " file says what they asked for; give it with --prompts"
             )
         return {n: replace(_read(path / name), negative=None) for n, name in found.items()}
-    keys = [_key(prompt) for prompt in prompts]
-    first = {key: n for n, key in reversed(list(enumerate(keys)))}
+    keys, first = [_key(prompt) for prompt in prompts], _first_lines(prompts)
     asked = {}
     for n, name in found.items():
         file, line = path / name / "metadata.jsonl", n
@@ -203,6 +202,11 @@ def _stem(name: str) -> str:
 
 def _key(prompt: Prompt) -> str:
     return record_key(prompt.spec or {}, prompt.text)
+
+
+def _first_lines(prompts: Sequence[Prompt]) -> dict[str, int]:
+    """{record: the first line that asks for it}, in the order of the lines from behind."""
+    return {_key(prompt): n for n, prompt in reversed(list(enumerate(prompts)))}
 
 
 def _listed(folder: Path) -> str:
