@@ -157,19 +157,26 @@ class Trainer:
                 groups.add(rollout, rewards, parts)
             sampled, trained = groups.sampled, groups.trained
             advantages = self.advantage(trained.target, trained.rollout.group_size)
-            metrics = self.record.rollout(sampled) | groups.counts
-            metrics |= self.record.samples(step, trained)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, step)
-            with self.clock("update"):  # credit, loss, backward pass, optimizer
-                metrics |= self.update(step, trained.rollout, advantages)
+            with self.clock("update"):
+                credit = self.update.credit(trained.rollout, advantages)
+            located = self.record.samples(step, trained)  # while the policy is the one that sampled
+            rate = self._set_learning_rate(step)
+            with self.clock("update"):  # loss, backward pass, optimizer
+                updated = self.update(step, trained.rollout, advantages, credit)
             if self.average is not None:
                 self.average.update(self._trained())
         self.samples += len(sampled.rollout)
-        metrics |= {"lr": learning_rate(self.config, step), **self._counted(sampled)}
+        metrics = self.record.rollout(sampled) | groups.counts | located | updated | rate
+        metrics |= self._counted(sampled)
         self.record.metrics(step, metrics, trained)
         self.state = self._state()
         return metrics
+
+    def _set_learning_rate(self, step: int) -> dict[str, float]:
+        rate = learning_rate(self.config, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return {"lr": rate}
 
     def _counted(self, sampled: Scored) -> dict[str, float]:
         """Images sampled since the start, and what the step took."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +33,19 @@ from .processes import (
 )
 
 _LARGEST = {"ratio_max"}  # metrics of which a step keeps the largest and not the mean
+
+
+@dataclass(frozen=True)
+class RolloutCredit:
+    """What a rollout alone tells of its credit.
+
+    Attributes:
+        known: {name: (B, T)} of the credit's fields that no update changes.
+        weights: (B, T) credit, None if the method needs the policy of the update for it.
+    """
+
+    known: dict[str, Tensor]
+    weights: Tensor | None
 
 
 class PolicyUpdate:
@@ -75,8 +89,25 @@ class PolicyUpdate:
         self.apart = {n: s for n, s in fresh.items() if self.policy.takes_another_branch(s)}
         self.in_pass = {n: s for n, s in fresh.items() if n not in self.apart}
 
-    def __call__(self, step: int, rollout: Rollout, advantages: Tensor) -> dict[str, float]:
+    @torch.no_grad()
+    def credit(self, rollout: Rollout, advantages: Tensor) -> RolloutCredit:
+        """The credit of a rollout, as far as no pass of the policy is needed for it."""
+        codebook, grid = self.sampler.codebook, self.sampler.grid
+        known = rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
+        if self.needs & UPDATE_FIELDS:
+            return RolloutCredit(known, None)
+        return RolloutCredit(known, self._assign(rollout, known, advantages))
+
+    def __call__(
+        self, step: int, rollout: Rollout, advantages: Tensor, credit: RolloutCredit
+    ) -> dict[str, float]:
         """The optimizer steps on one rollout; returns the means of their metrics.
+
+        Args:
+            step: counted from 1, for messages.
+            rollout: B samples in whole groups.
+            advantages: (B,).
+            credit: what `credit` found.
 
         Raises:
             TrainingError: a loss or gradient is not finite, or sampling and training disagree; the model is as
@@ -88,9 +119,7 @@ class PolicyUpdate:
         old = stored
         if updates > 1 and settings.old == "recompute":
             old = self._recomputed(rollout, stored)
-        known = self._known(rollout, advantages)
-        # credit that the rollout alone decides; None if that takes the policy of the update
-        rolled = None if self.needs & UPDATE_FIELDS else self._assign(rollout, known, advantages)
+        known, rolled = credit.known, credit.weights
         totals: dict[str, float] = {}
         common: dict[str, float] = {}  # known to every process alike
         prompts = len(rollout) // rollout.group_size
@@ -137,23 +166,18 @@ class PolicyUpdate:
     @torch.no_grad()
     def credit_of(self, rollout: Rollout, advantages: Tensor) -> Tensor:
         """(B, T) credit of whole groups under the policy as it is now."""
-        known = self._known(rollout, advantages)
-        if not self.renews:
-            return self._assign(rollout, known, advantages)
+        credit = self.credit(rollout, advantages)
+        if not self.renews and credit.weights is not None:
+            return credit.weights
         asks = "ref_logprobs" in self.needs
         parts = []
         size = self._size(rollout)
         for samples in micro_batches(range(len(rollout)), size, rollout.group_size):
             rows = torch.tensor(samples, device=self.sampler.device)
             found = self.policy.ask(rollout, rows, self.in_pass)
-            parts.append(self._fields(rollout, rows, known, found, reference=asks))
+            parts.append(self._fields(rollout, rows, credit.known, found, reference=asks))
         fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
         return self._assign(rollout, fields, advantages)
-
-    def _known(self, rollout: Rollout, advantages: Tensor) -> dict[str, Tensor]:
-        """{name: (B, T)} of the credit's fields that no update changes."""
-        codebook, grid = self.sampler.codebook, self.sampler.grid
-        return rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
 
     @torch.no_grad()
     def _fields(

@@ -66,6 +66,13 @@ def updater(
     )
 
 
+def run_update(
+    update: PolicyUpdate, rollout: Rollout, advantages: Tensor, *, step: int = 7
+) -> dict[str, float]:
+    """The metrics of an update, with the credit that it found first."""
+    return update(step, rollout, advantages, update.credit(rollout, advantages))
+
+
 def updated(
     config: Config,
     *,
@@ -81,7 +88,7 @@ def updated(
     model = tiny_model()
     rollout = sampled(model, config)
     before(model)
-    metrics = updater(model, config, reference=reference, lr=lr)(7, rollout, advantages)
+    metrics = run_update(updater(model, config, reference=reference, lr=lr), rollout, advantages)
     return model, metrics
 
 

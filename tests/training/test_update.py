@@ -17,6 +17,7 @@ from updates import (
     gradients,
     moved,
     parameters,
+    run_update,
     sampled,
     scored,
     settings,
@@ -85,7 +86,7 @@ def words_with_gradient(config: Config) -> set[str]:
     config = config.model_copy(
         update={"rollout": config.rollout.model_copy(update={"group_size": 4})}
     )
-    updater(model, config)(1, rollout, torch.tensor([1.0, -1.0, 0.5, -0.5]))
+    run_update(updater(model, config), rollout, torch.tensor([1.0, -1.0, 0.5, -0.5]))
     grad = model.language_model.get_input_embeddings().weight.grad
     assert grad is not None
     vocabulary = model.text_tokenizer.get_vocab()

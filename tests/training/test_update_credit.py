@@ -17,6 +17,7 @@ from updates import (
     assert_close,
     gradients,
     moved,
+    run_update,
     sampled,
     scored,
     settings,
@@ -137,7 +138,7 @@ def test_no_gradient_runs_through_the_branch_that_only_the_credit_needs() -> Non
         lambda _, inputs, out: seen.append((inputs[0].numel(), torch.is_grad_enabled()))
     )
     config = settings(loss={"policy": "conditional"}, credit={**CONTRAST, "refresh": True})
-    updater(model, config)(1, rollout, ADVANTAGES)
+    run_update(updater(model, config), rollout, ADVANTAGES)
     assert seen == [(24, True), (24, False)]
 
 

@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 from torch import Tensor
 from toys import tiny_model
-from updates import ADVANTAGES, assert_equal, moved, parameters, sampled, settings, updater
+from updates import (
+    ADVANTAGES,
+    assert_equal,
+    moved,
+    parameters,
+    run_update,
+    sampled,
+    settings,
+    updater,
+)
 
 from t2i_credit.config.schema import Config
 from t2i_credit.errors import TrainingError
@@ -21,7 +30,7 @@ def refuses(config: Config, model: EmbeddedModel, rollout: Rollout, advantages: 
     before = parameters(model)
     update = updater(model, config, lr=0.1)
     with pytest.raises(TrainingError) as caught:
-        update(7, rollout, advantages)
+        run_update(update, rollout, advantages)
     assert_equal(parameters(model), before)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -46,7 +55,9 @@ def test_the_guard_notices_a_single_token_in_the_last_micro_batch() -> None:
     changed = replace(rollout, guided_logprobs=stored)
     assert "by up to 0.01" in refuses(config, model, changed, ADVANTAGES)
     off = settings(loss={"ratio_guard": None})
-    assert updater(model, off)(7, changed, ADVANTAGES)["log_ratio_max"] == pytest.approx(0.01, 1e-2)
+    assert run_update(updater(model, off), changed, ADVANTAGES)["log_ratio_max"] == pytest.approx(
+        0.01, 1e-2
+    )
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
