@@ -15,7 +15,7 @@ from ..errors import RunError, UserError
 from ..heatmap.text import printable
 from ..measure.intervals import verdict
 from ..run_folder.reader import RunReader
-from . import components, words
+from . import components, rewarded, words
 from .figures import task_bars
 from .payload import picture_url, plain
 from .runs import RunShelf, or_in_words
@@ -81,7 +81,13 @@ def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
         return [gr.Dropdown(choices=[], value=None), note, "", _nothing()]
     name = name if name in known else known[-1]
     try:
-        bars, table = scores(reader.evaluation(name), samples)
+        result = reader.evaluation(name)
+        if rewarded.is_rewarded(result):
+            told, records = _told(result), reader.evaluation_images(name)
+            bars = rewarded.curves(result["summary"], records, told) | {"sent": time.time()}
+            table = rewarded.table(result["summary"], result.get("paired"))
+        else:
+            bars, table = scores(result, samples)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
@@ -101,8 +107,18 @@ def scores(result: Mapping[str, Any], samples: str = "images") -> tuple[dict[str
             for task, row in paired.items()
         }
         shown = {"before": before, "after": summary}
+    told = _told(result)
+    figure = task_bars(
+        shown, f"share of correct {samples}, with 95% intervals over prompts · {told}"
+    )
+    figure["title"] = f"Correct {samples} by task"
+    return plain({"figures": [figure], "sent": time.time()}), score_table(summary, paired, samples)
+
+
+def _told(result: Mapping[str, Any]) -> str:
+    """How the samples were made, in a few words."""
     protocol = result.get("protocol", {})
-    told = ", ".join(
+    return ", ".join(
         f"{label} {protocol[key]}"
         for key, label in (
             ("images_per_prompt", "images per prompt"),
@@ -110,13 +126,8 @@ def scores(result: Mapping[str, Any], samples: str = "images") -> tuple[dict[str
             ("temperature", "temperature"),
             ("seed", "seed"),
         )
-        if key in protocol
+        if protocol.get(key) is not None
     )
-    figure = task_bars(
-        shown, f"share of correct {samples}, with 95% intervals over prompts · {told}"
-    )
-    figure["title"] = f"Correct {samples} by task"
-    return plain({"figures": [figure], "sent": time.time()}), score_table(summary, paired, samples)
 
 
 def score_table(
@@ -168,7 +179,7 @@ def page_of(
     records = reader.evaluation_images(str(name))
     for number, record in enumerate(records, start=1):
         try:
-            _ = (record["filename"], record["tag"], record["prompt"], record["correct"])
+            _ = (record["filename"], record["tag"], record["prompt"], _verdict(record))
             boxes(record)
         except (
             KeyError,
@@ -191,7 +202,8 @@ def gallery_page(
         return components.note("No record per image", "This evaluation kept its scores alone.")
     tasks = list(dict.fromkeys(_task(record) for record in records))
     task = asked.get("task") if asked.get("task") in tasks else "all"
-    verdict = asked.get("verdict") if asked.get("verdict") in VERDICTS else "all"
+    judged = any("correct" in record for record in records)
+    verdict = asked.get("verdict") if asked.get("verdict") in VERDICTS and judged else "all"
     found = [
         record
         for record in records
@@ -207,6 +219,7 @@ def gallery_page(
             "tasks": tasks,
             "task": task,
             "verdict": verdict,
+            "verdicts": list(VERDICTS) if judged else [],
             "page": page,
             "pages": pages,
             "total": len(found),
@@ -227,7 +240,7 @@ def gallery_item(
         "size": list(size),
         "prompt": printable(str(record["prompt"])),
         "task": _task(record),
-        "right": bool(record["correct"]),
+        "verdict": _verdict(record),
         "reason": printable(str(record.get("reason") or "")),
         "score": record.get("score"),
         "boxes": boxes(record),
@@ -260,6 +273,9 @@ def _task(record: Mapping[str, Any]) -> str:
 
 
 def _verdict(record: Mapping[str, Any]) -> str:
+    """Right or wrong; where rewards judge, what they gave."""
+    if "rewards" in record:
+        return printable(rewarded.said(record))
     return "right" if record["correct"] else "wrong"
 
 

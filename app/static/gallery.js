@@ -1,6 +1,7 @@
 // The images of an evaluation: filtered by task and verdict, with every detection and the judge's reason.
 (() => {
   const t2i = window.t2i;
+  const MARKS = { right: "✓ ", wrong: "✗ " };
 
   t2i.gallery = (element, props, trigger, watch) => {
     const root = element.querySelector(".t2i-gallery");
@@ -17,7 +18,7 @@
       "div",
       { class: "filters" },
       chips("task", ["all", ...value.tasks], value.task, (task) => ask({ task })),
-      chips("verdict", ["all", "right", "wrong"], value.verdict, (verdict) => ask({ verdict })),
+      value.verdicts.length ? chips("verdict", value.verdicts, value.verdict, (verdict) => ask({ verdict })) : null,
       t2i.el("span", { class: "count" }, `${value.total.toLocaleString("en")} images`),
     );
 
@@ -37,12 +38,12 @@
   const card = (item) =>
     t2i.el(
       "figure",
-      { class: `verdict ${item.right ? "right" : "wrong"}` },
+      { class: "verdict" + (MARKS[item.verdict] ? ` ${item.verdict}` : "") },
       picture(item),
       t2i.el(
         "figcaption",
         {},
-        t2i.el("b", {}, item.right ? "✓ right" : "✗ wrong"),
+        t2i.el("b", {}, (MARKS[item.verdict] ?? "") + item.verdict),
         t2i.el("span", {}, item.prompt),
         item.boxes.length ? t2i.el("small", {}, "found: " + counted(item.boxes)) : null,
         item.reason ? t2i.el("em", {}, item.reason) : null,

@@ -123,7 +123,10 @@ def _scores(reader: RunReader) -> dict[str, dict[str, dict[str, float]]]:
     found = {}
     for name in reader.evaluations():
         value = reader.evaluation(name)
-        plain = {task: {"after": row["correct"]} for task, row in value["summary"].items()}
+        plain = {
+            task: {"after": row.get("correct", row.get("mean"))}
+            for task, row in value["summary"].items()
+        }
         found[name] = value.get("paired") or plain
     return found
 

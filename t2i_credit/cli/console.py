@@ -164,8 +164,31 @@ def change_rows(report: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _reward_rows(report: Any) -> list[dict[str, Any]]:
+    """Every reward with its interval, and what changed where two models were compared."""
+    lines = []
+    for name, row in report.evaluation.summary().items():
+        line = {
+            "reward": name,
+            "mean [95% interval]": with_interval(row["mean"], row["low"], row["high"], ".4g"),
+            "best of k": f"{row['best']:.4g}",
+            "images": row["images"],
+        }
+        if report.changes is not None:
+            change = report.changes.get(name, {})
+            moved, low, high = (change.get(key) for key in ("change", "low", "high"))
+            shown = "unknown" if moved is None else with_interval(moved, low, high, "+.3g")
+            line["change [95% interval]"] = shown
+        lines.append(line)
+    return lines
+
+
 def show_evaluation(report: Any) -> None:
-    """Scores by task with intervals, or before and after where two models were compared."""
+    """Scores by task or reward with intervals, and what changed where two models were compared."""
+    if report.evaluation.protocol.rewards:
+        prompts = len(report.evaluation.rows())
+        _show_scores(report, _reward_rows(report), prompts)
+        return
     summary = report.evaluation.summary()
     lines = change_rows(report) or [
         {
@@ -177,14 +200,24 @@ def show_evaluation(report: Any) -> None:
         }
         for task, row in summary.items()
     ]
+    _show_scores(report, lines, summary["overall"]["prompts"])
+
+
+def _show_scores(report: Any, lines: Sequence[Mapping[str, Any]], prompts: int) -> None:
+    """The table, how it came about, and where it was written."""
     protocol = report.evaluation.protocol.to_dict()
     del protocol["images_per_prompt"]
+    rewards = protocol.pop("rewards", None)
     group = report.evaluation.images_each()
     rows(f"{report.name} (k = {group})", lines)
     settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
-    if protocol["detector"] is None:
+    if rewards:
+        settings = f"{settings}, judged by {', '.join(rewards)}"
+        if protocol["cfg_scale"] is None:
+            settings = f"sampled in an unknown way, judged by {', '.join(rewards)}"
+    elif protocol["detector"] is None:
         settings = "sampled and judged in an unknown way"
-    say(f"protocol: {summary['overall']['prompts']} prompts x {group} images, {settings}")
+    say(f"protocol: {prompts} prompts x {group} images, {settings}")
     if report.path:
         say(f"written: {report.path}")
         say(f"page:    {report.page}")

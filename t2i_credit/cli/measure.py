@@ -29,8 +29,13 @@ def evaluate(
     results: Annotated[
         Path | None, path_option("sum up a file of GenEval's own results (.jsonl) instead")
     ] = None,
+    reward: Annotated[
+        list[str] | None,
+        Option(help="judge by rewards, any texts: NAME, or NAME.PARAMETER=VALUE; several times"),
+    ] = None,
     prompts: Annotated[
-        str | None, path_option("GenEval records: a file, or hf://datasets/owner/name/file")
+        str | None,
+        path_option("GenEval records, or with --reward any texts: a file, or hf://datasets/..."),
     ] = None,
     prompt_column: Annotated[
         str | None, Option(help="its column or key of prompts; left out = prompt, caption or text")
@@ -63,6 +68,7 @@ def evaluate(
     """GenEval's six tasks: scores with 95% intervals, paired differences, a page with every image. Of text, exact answers.
 
     Example: t2i-credit evaluate runs/shapes-gcpo --against shapes
+    Any texts: t2i-credit evaluate MODEL --prompts drawbench.csv --reward pickscore --reward clip
     """
     from ..measure.evaluation.command import evaluate_named
     from ..measure.evaluation.protocol import parse_settings
@@ -73,7 +79,7 @@ def evaluate(
     if model is not None and is_text_model(model):
         asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
         of_images: dict[str, Any] = {"--images": images, "--prompts": prompts, "--results": results}
-        of_images |= {"--prompt-column": prompt_column}
+        of_images |= {"--prompt-column": prompt_column, "--reward": reward}
         of_images |= {"--cfg-scale": cfg_scale, "--detector": detector, "--protocol": protocol}
         unused = [name for name, value in of_images.items() if value is not None]
         _evaluate_text(model, against, out, asked, unused)
@@ -89,6 +95,7 @@ def evaluate(
             results=results,
             source=prompts,
             column=prompt_column,
+            rewards=reward or (),
             split=split,
             per_task=per_task or 50,
             out=out,

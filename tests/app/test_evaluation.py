@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app_toys import HEIGHT, WIDTH
+import pytest
+from app_toys import HEIGHT, SCRIPT, WIDTH, write_rewarded_evaluation
 from PIL import Image
 
 from t2i_credit.app import evaluation
@@ -35,3 +36,23 @@ def test_the_table_says_what_changed(shelf):
     _, bars, table, _ = evaluation.update(shelf, "one", None)
     assert [trace["name"] for trace in bars["figures"][0]["data"]] == ["before", "after"]
     assert "+0.25" in table and "[+0.05, +0.40]" in table
+
+
+def test_an_evaluation_by_rewards_shows_curves_figures_and_what_each_image_got(fresh):
+    write_rewarded_evaluation(fresh.root / "one")
+    _, charts, table, page = evaluation.update(fresh, "one", "list-clip-cfg2")
+    clip, other = charts["figures"]
+    assert clip["data"][0]["y"] == [
+        pytest.approx(0.255),
+        pytest.approx(0.35),
+    ]  # prompts' means, sorted
+    assert other["data"][0]["y"] == [21.5, 21.5]
+    assert "<b>0.3</b>" in table and "[0.2, 0.4]" in table and "[+0.05, +0.15]" in table
+    assert SCRIPT not in table  # a name is text
+    assert [item["verdict"].split(",")[0] for item in page["items"]] == [
+        "clip 0.25",
+        "clip 0.26",
+        "clip 0.35",
+        "missing",
+    ]
+    assert page["verdicts"] == []

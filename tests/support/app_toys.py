@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.run_folder.atomic import write_json
-from t2i_credit.run_folder.writer import RunWriter
+from t2i_credit.run_folder.writer import RunWriter, write_evaluation
 
 H, W, V, G = 3, 5, 16, 4
 HEIGHT, WIDTH = 30, 50  # of the pictures
@@ -172,6 +172,33 @@ def write_toy_evaluation(run: RunWriter, name: str = "train-cfg2") -> None:
         "paired": dict.fromkeys(tasks, change),
     }
     run.write_evaluation(name, result, records)
+
+
+def write_rewarded_evaluation(path: Path, name: str = "list-clip-cfg2") -> None:
+    """Two prompts with two images each, judged by two rewards; an image is missing."""
+    row = {"low": 0.2, "high": 0.4, "best": 0.35, "prompts": 2, "images": 3, "missing": 1}
+    change = {"before": 0.2, "after": 0.3, "change": 0.1, "low": 0.05, "high": 0.15}
+    records = [
+        {
+            "filename": f"0000{p}/samples/000{g}.png",
+            "tag": "text",
+            "prompt": (PROMPT, SCRIPT)[p],
+            "rewards": {} if p == g == 1 else {"clip": 0.25 + p / 10 + g / 100, SCRIPT: 21.5},
+            "metadata": "{}",
+            "fault": "missing" if p == g == 1 else "",
+            "prompt_index": p,
+            "sample_index": g,
+        }
+        for p in range(2)
+        for g in range(2)
+    ]
+    result = {
+        "format": 1,
+        "protocol": {"images_per_prompt": 2, "cfg_scale": 2.0, "seed": 0, "rewards": {"clip": {}}},
+        "summary": {name: {"mean": 0.3, **row} for name in ("clip", SCRIPT)},
+        "paired": {"clip": change},
+    }
+    write_evaluation(path / "evaluations", name, result, records)
 
 
 def forget_numbers(path: Path, step: int = 9) -> Path:

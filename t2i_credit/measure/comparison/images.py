@@ -18,7 +18,7 @@ from ...prompts.files import load_prompts
 from ...prompts.records import distinct
 from ...run_folder.reader import RunReader
 from ...training.policy import passes_needed
-from ..evaluation.command import evaluate_model, evaluation_prompts, find_detector, split_name
+from ..evaluation.command import evaluate_model, evaluation_prompts, find_judges, split_name
 from ..evaluation.evaluate import check_prompts
 from ..evaluation.protocol import Protocol
 from ..evaluation.scores import usual_size
@@ -139,7 +139,7 @@ class Images:
         asked = evaluation.prompts_of(SPLITS[0]) if evaluation.source else prompts
         if evaluation.source:
             check_prompts(asked)
-        _, known = find_detector(evaluation.protocol())
+        known = find_judges(evaluation.protocol()).check
         try:
             known([prompt for prompt in asked if prompt.spec])
         except UserError as error:

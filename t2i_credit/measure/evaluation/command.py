@@ -1,9 +1,9 @@
-"""Evaluation by name: a model or a folder of images, its prompts and its detector. The statistics are scores.py's,
+"""Evaluation by name: a model or a folder of images, its prompts and who judges. The statistics are scores.py's,
 the loop is evaluate.py's, the files are store.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,16 @@ from ...prompts.files import load_prompts
 from ...prompts.records import TASKS
 from ...run_folder.layout import evaluation_path
 from ...worlds.shapes.grammar import prompt_set, records
-from .evaluate import Detect, Progress, check_prompts
+from .evaluate import Progress, check_prompts
 from .find_images import read_folder
 from .image_folder import is_image_folder
-from .protocol import SAMPLING, Protocol
+from .protocol import JUDGING, SAMPLING, Protocol
 from .results import load_results
+from .rewards import load_rewards, parse_rewards
 from .scores import usual_size
 from .store import (
     FILES,
+    Judges,
     Report,
     Say,
     Work,
@@ -56,6 +58,7 @@ def evaluate_model(
     source: str | None = None,
     column: str | None = None,
     per_task: int = 50,
+    rewards: Sequence[str] = (),
     out: Path | None = None,
     progress: Progress = lambda done, of: None,
     warn: Say = lambda line: None,
@@ -68,8 +71,9 @@ def evaluate_model(
         against: what counts as "before": another model, evaluated on the same prompts and noise, a folder of
             images, the .json of an evaluation, or GenEval's own results (.jsonl).
         split: train (held-in compositions) or heldout, of the embedded world.
-        source, column: a prompt file with GenEval records (see `load_prompts`), instead of the split.
+        source, column: a prompt file (see `load_prompts`) instead of the split; a detector needs GenEval records in it.
         per_task: how many prompts of each task of the split.
+        rewards: who judges in place of a detector, see `parse_rewards`.
         out: the folder to write; None = evaluations/ of `model` if it is a run folder, else evaluations/MODEL/.
         progress: (images done, of) over both models.
         warn: called with lines that the user should read.
@@ -81,21 +85,25 @@ def evaluate_model(
     """
     usual = {"cfg_scale": usual_cfg_scale(model)}
     usual |= {"batch_size": usual_batch_size(model, Protocol.batch_size)}
-    protocol = Protocol(**{**usual, **settings})
-    detect, check = find_detector(protocol)
+    protocol = Protocol(**{**usual, **judged_by(rewards, settings)})
+    judges = find_judges(protocol)
     given = load_prompts(source, column=column) if source else None
     prompts = given or evaluation_prompts(split, per_task)
-    check_prompts(prompts)
-    check(prompts)
+    check_prompts(prompts, records=not rewards)
+    unread = judges.check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
     check_model(model)  # before the other model is sampled
     if out is None:
         run, beside = run_of(model), Path("evaluations")
         out = run[0] / beside if run else beside / (Path(model).name or "model")
     group = protocol.images_per_prompt
-    look = partial(read_folder, prompts=prompts, images_per_prompt=group)
+    look = partial(
+        read_folder, prompts=prompts, images_per_prompt=group, records=not protocol.rewards
+    )
     each = usual_size(prompts, [group] * len(prompts))
-    work = Work(prompts, detect, protocol, evaluation_path(out, name), progress, warn, look, each)
+    work = Work(prompts, judges, protocol, evaluation_path(out, name), progress, warn, look, each)
+    for line in unread or ():
+        work.tell(line)
     if line := trained_on(model, prompts):
         work.tell(line)
     about = {"model": model, **identity(model), "prompts": source or split_name(split)}
@@ -110,6 +118,7 @@ def evaluate_folder(
     *,
     source: str | None = None,
     column: str | None = None,
+    rewards: Sequence[str] = (),
     out: Path | None = None,
     progress: Progress = lambda done, of: None,
     warn: Say = lambda line: None,
@@ -121,7 +130,9 @@ def evaluate_folder(
     Args:
         images: the folder.
         against: another such folder, the .json of an evaluation, or GenEval's own results (.jsonl).
-        source, column: the prompt file that the images belong to: then a prompt without a folder counts as wrong.
+        source, column: the prompt file that the images belong to: then a prompt without a folder counts as wrong, or
+            is left out where rewards judge.
+        rewards: who judges in place of a detector, see `parse_rewards`.
         out: the folder to write; None = evaluations/.
         images_per_prompt: how many there should be; None = as many as of the other prompts.
         progress, warn: see `evaluate_model`.
@@ -133,15 +144,21 @@ def evaluate_folder(
     if wrong := [key for key in settings if key in SAMPLING]:
         raise UserError(f"{wrong[0]}: decides how images are sampled, and {images} holds images")
     prompts = load_prompts(source, column=column) if source else None
-    look = partial(read_folder, prompts=prompts, images_per_prompt=images_per_prompt)
+    settings = judged_by(rewards, settings)
+    records = not rewards
+    look = partial(
+        read_folder, prompts=prompts, images_per_prompt=images_per_prompt, records=records
+    )
     folder = look(images)
     folder, protocol, about = origin_of(folder, settings)
-    detect, check = find_detector(protocol)
-    check_prompts(folder.prompts)
-    check(folder.prompts)
+    judges = find_judges(protocol)
+    check_prompts(folder.prompts, records=records)
+    unread = judges.check(folder.prompts)
     about |= {"prompts": source or str(images)}
     path = evaluation_path(out or Path("evaluations"), folder_name(images, protocol))
-    work = Work(folder.prompts, detect, protocol, path, progress, warn, look)
+    work = Work(folder.prompts, judges, protocol, path, progress, warn, look)
+    for line in unread or ():
+        work.tell(line)
     if folder.ignored:
         more = f" and {len(folder.ignored) - 1} more" if len(folder.ignored) > 1 else ""
         why = "no PNG, JPEG or WebP, or beside images whose names are numbers"
@@ -161,6 +178,8 @@ def evaluate_results(
     progress: Progress = lambda done, of: None,
     warn: Say = lambda line: None,
     source: str | None = None,
+    column: str | None = None,
+    rewards: Sequence[str] = (),
     **settings: Any,
 ) -> Report:
     """Scores of results in GenEval's own format, by task with intervals; judges nothing.
@@ -170,12 +189,13 @@ def evaluate_results(
         against: other such results, or the .json of an evaluation.
         out: the folder to write; None = evaluations/.
         progress, warn: see `evaluate_model`.
-        source, settings: refused, for the results are there already.
+        source, column, rewards, settings: refused, for the results are there already.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    if given := ["prompts"] * (source is not None) + list(settings):
+    asked = {"prompts": source, "prompt-column": column, "reward": rewards or None, **settings}
+    if given := [name for name, value in asked.items() if value is not None]:
         raise UserError(f"{given[0]}: decides how images are judged, and {results} holds verdicts")
     if against and not against.endswith(FILES):
         raise UserError(f"--against {against}: of results, a .json or .jsonl is allowed")
@@ -184,7 +204,13 @@ def evaluate_results(
     prompts = [Prompt(record["prompt"], negative, record) for record, negative in found.asked()]
     path = evaluation_path(out or Path("evaluations"), f"{results.stem}-summary")
     work = Work(
-        prompts, lambda pixels, specs: [], found.protocol, path, progress, warn, read_folder
+        prompts,
+        Judges(None, None, lambda every: ()),
+        found.protocol,
+        path,
+        progress,
+        warn,
+        read_folder,
     )
     return work.report(against, lambda part: found, None)
 
@@ -215,12 +241,30 @@ def evaluate_named(
     return evaluate_model(str(model), against, split=split, per_task=per_task, **settings)
 
 
-def find_detector(protocol: Protocol) -> tuple[Detect, Callable[[Sequence[Prompt]], None]]:
-    """Who finds the objects, and what raises UserError for prompts that it cannot judge; see `api.load_detector`.
+def judged_by(rewards: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the rewards if there are some, and then none of a detector.
+
+    Raises:
+        UserError: both are given.
+    """
+    if not rewards:
+        return dict(settings)
+    if wrong := [key for key in settings if key in JUDGING]:
+        raise UserError(f"{wrong[0]}: is a detector's, and --reward judges in its place")
+    return {**settings, **dict.fromkeys(JUDGING), "rewards": parse_rewards(rewards)}
+
+
+def find_judges(protocol: Protocol) -> Judges:
+    """The detector or the rewards of a protocol; see `api.load_detector`.
 
     Raises:
         UserError: an unknown name, or weights that cannot be loaded.
     """
+    if protocol.rewards:
+        given = {name: dict(parameters) for name, parameters in protocol.rewards.items()}
+        score, check = load_rewards(given)
+        return Judges(None, score, check)
     settings = protocol.judging()
     del settings["position_threshold"]
-    return load_detector(str(protocol.detector), **settings)
+    detect, known = load_detector(str(protocol.detector), **settings)
+    return Judges(detect, None, known)

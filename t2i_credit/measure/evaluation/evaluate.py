@@ -1,6 +1,6 @@
-"""GenEval-style evaluation: seeded images of every prompt, or anybody's, and a verdict on each. Trains nothing.
+"""GenEval-style evaluation: seeded images of every prompt, or anybody's, and a verdict or rewards for each. Trains nothing.
 
-Model and detector are passed in. Shapes: P lines of a prompt set or folders of images, G images of each, T image tokens in
+Model and judges are passed in. Shapes: P lines of a prompt set or folders of images, G images of each, T image tokens in
 raster order. Image g of line p is sample p * G + g, and its noise depends on (seed, sample) alone, not on the batch it is
 sampled in. Lines of one prompt are counted together in the end.
 """
@@ -25,15 +25,18 @@ from ...interfaces import ImageTokenModel, Prompt
 from ...prompts.records import validate_spec
 from ...rollout.images import to_uint8
 from ...rollout.sampling import EVALUATION_DOMAIN, derive_seed, sample_rollout
+from ...run_folder.journal import Found, Journal
 from ...training.metrics import token_disagreement
 from .image_folder import ImageFolder, Pixels, image_name, write_images
-from .journal import Found, Journal
 from .protocol import Protocol
+from .rewards import Score, reward_record
 from .scores import Evaluation
 
 Specs = Sequence[Mapping[str, Any]]
 Detect = Callable[[NDArray[np.uint8], Specs], list[dict[str, list[Detection]]]]
 Progress = Callable[[int, int], None]  # done, of
+# names, prompts and pictures (or why there is none) of images to their records
+Judge = Callable[[Sequence[str], Sequence[Prompt], Sequence[Pixels | str]], list[dict[str, Any]]]
 # names and pictures (or why there is none) of the images of n lines, and how much each line's differ (None if unknown)
 Look = tuple[list[str], list[Pixels | str], list[float | None]]
 
@@ -41,9 +44,10 @@ Look = tuple[list[str], list[Pixels | str], list[float | None]]
 def evaluate(
     model: ImageTokenModel,
     prompts: Sequence[Prompt],
-    detect: Detect,
+    detect: Detect | None,
     protocol: Protocol,
     *,
+    score: Score | None = None,
     progress: Progress = lambda done, of: None,
     keep_images: bool = False,
     folder: Path | None = None,
@@ -57,6 +61,7 @@ def evaluate(
         detect: images (N, h, w, 3) uint8 and their records to one {class: detections} per image; classes that a
             record does not name may be left out.
         protocol: how to sample and judge.
+        score: gives rewards; then nothing is detected, and prompts need no record.
         progress: called with the images done and the images in all.
         keep_images: also keep the pixels.
         folder: where to write the images, in GenEval's layout.
@@ -93,7 +98,8 @@ def evaluate(
 
     with _evaluation_mode(model):
         sizes = [group] * len(prompts)
-        found = _judged(prompts, sizes, sampled, detect, protocol, progress, journal)
+        judge = judge_of(detect, score, protocol)
+        found = _judged(prompts, sizes, sampled, judge, protocol, progress, journal)
     if not keep_images:
         return found
     rows = {image_name(*divmod(row, group)): row for row in range(len(found.records))}
@@ -103,17 +109,18 @@ def evaluate(
 
 def evaluate_images(
     images: ImageFolder,
-    detect: Detect,
+    detect: Detect | None,
     protocol: Protocol,
     *,
+    score: Score | None = None,
     progress: Progress = lambda done, of: None,
     journal: Journal | None = None,
 ) -> Evaluation:
-    """Judges the images of a folder; one that is missing or unreadable is wrong, and says so in its record.
+    """Judges the images of a folder; one that is missing or unreadable is wrong, or has no reward, and its record says so.
 
     Args:
         images: P folders, what they asked for and where their images lie.
-        detect, protocol, progress, journal: see `evaluate`; `batch_size` images are judged at a time.
+        detect, protocol, score, progress, journal: see `evaluate`; `batch_size` images are judged at a time.
 
     Raises:
         PromptError: there is no prompt, or one has no usable record.
@@ -125,20 +132,23 @@ def evaluate_images(
         return names, pictures, [None] * len(places)
 
     sizes = [len(names) for names in images.names]
-    return _judged(images.prompts, sizes, loaded, detect, protocol, progress, journal)
+    judge = judge_of(detect, score, protocol)
+    return _judged(images.prompts, sizes, loaded, judge, protocol, progress, journal)
 
 
 # Parts ------------------------------------------------------------------------------------------------------------
 
 
-def check_prompts(prompts: Sequence[Prompt]) -> None:
-    """Raises PromptError unless there are prompts and each has a usable record."""
+def check_prompts(prompts: Sequence[Prompt], *, records: bool = True) -> None:
+    """Raises PromptError unless there are prompts and, with `records`, each has a usable record."""
     if not prompts:
         raise PromptError("prompts: the set is empty, at least one prompt is needed")
-    for prompt in prompts:
+    for prompt in prompts if records else ():
         where = f"prompt {prompt.text!r}"
         if prompt.spec is None:
-            raise PromptError(f"{where}: no spec; an evaluation needs a GenEval record")
+            raise PromptError(
+                f"{where}: no spec; a detector needs a GenEval record (texts alone are judged by --reward)"
+            )
         validate_spec(prompt.spec, where=where)
 
 
@@ -160,14 +170,14 @@ def _judged(
     prompts: Sequence[Prompt],
     sizes: Sequence[int],
     look: Callable[[range], Look],
-    detect: Detect,
+    judge: Judge,
     protocol: Protocol,
     progress: Progress,
     journal: Journal | None,
 ) -> Evaluation:
     """Judges batch by batch what `look` finds of the lines at some places, `sizes` (P) images each, from where the journal
     ends."""
-    check_prompts(prompts)
+    check_prompts(prompts, records=not protocol.rewards)
     per_call = max(
         1, protocol.batch_size // max(sizes)
     )  # sample_rollout splits a group that is too big
@@ -176,9 +186,7 @@ def _judged(
         places = range(first, min(first + per_call, len(prompts)))
         names, pictures, spread = look(places)
         owners = [prompts[p] for p in places for _ in range(sizes[p])]
-        seen = _detected(pictures, [prompt.spec or {} for prompt in owners], detect)
-        every = zip(names, owners, seen, pictures, strict=True)
-        rows = iter([_record(*one, protocol) for one in every])
+        rows = iter(judge(names, owners, pictures))
         new = [Found(list(islice(rows, sizes[p])), d) for p, d in zip(places, spread, strict=True)]
         found += new
         if journal:
@@ -190,21 +198,49 @@ def _judged(
     )
 
 
-def _detected(
-    pictures: Sequence[Pixels | str], specs: Specs, detect: Detect
-) -> list[Mapping[str, Sequence[Detection]]]:
-    """What the detector finds on each picture, those of one size in one call; nothing where there is no picture."""
+def judge_of(detect: Detect | None, score: Score | None, protocol: Protocol) -> Judge:
+    """Names, prompts and pictures of images to their records: by rewards if there are some, else by the objects."""
+
+    def objects(
+        names: Sequence[str], prompts: Sequence[Prompt], pictures: Sequence[Pixels | str]
+    ) -> list[dict[str, Any]]:
+        assert detect is not None
+        specs = [prompt.spec or {} for prompt in prompts]
+        found: list[Mapping[str, Sequence[Detection]]] = [{} for _ in pictures]
+        for places, images in _of_one_size(pictures):
+            seen = detect(images, [specs[i] for i in places])
+            assert len(seen) == len(places), (len(seen), len(places))
+            for i, one in zip(places, seen, strict=True):
+                found[i] = one
+        every = zip(names, prompts, found, pictures, strict=True)
+        return [_record(*one, protocol) for one in every]
+
+    def rewards(
+        names: Sequence[str], prompts: Sequence[Prompt], pictures: Sequence[Pixels | str]
+    ) -> list[dict[str, Any]]:
+        assert score is not None
+        found: list[dict[str, float]] = [{} for _ in pictures]
+        for places, images in _of_one_size(pictures):
+            for name, values in score(images, [prompts[i] for i in places]).items():
+                for i, value in zip(places, values, strict=True):
+                    found[i][name] = value
+        faults = [picture if isinstance(picture, str) else "" for picture in pictures]
+        every = zip(names, prompts, found, faults, strict=True)
+        return [reward_record(*one) for one in every]
+
+    return rewards if score else objects
+
+
+def _of_one_size(
+    pictures: Sequence[Pixels | str],
+) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+    """Places and pixels (n, h, w, 3) of the pictures of each size; those that are not there are left out."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for i, picture in enumerate(pictures):
         if not isinstance(picture, str):
             sizes.setdefault(picture.shape, []).append(i)
-    found: list[Mapping[str, Sequence[Detection]]] = [{} for _ in pictures]
     for places in sizes.values():
-        seen = detect(np.stack([pictures[i] for i in places]), [specs[i] for i in places])
-        assert len(seen) == len(places), (len(seen), len(places))
-        for i, one in zip(places, seen, strict=True):
-            found[i] = one
-    return found
+        yield places, np.stack([pictures[i] for i in places])
 
 
 def _record(

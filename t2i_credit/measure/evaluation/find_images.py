@@ -21,7 +21,11 @@ from .scores import read_text
 
 
 def read_folder(
-    path: Path, *, prompts: Sequence[Prompt] | None = None, images_per_prompt: int | None = None
+    path: Path,
+    *,
+    prompts: Sequence[Prompt] | None = None,
+    images_per_prompt: int | None = None,
+    records: bool = True,
 ) -> ImageFolder:
     """Looks at a folder and says what it should hold: the images themselves are read later, by `load`.
 
@@ -31,6 +35,7 @@ def read_folder(
             without a record belongs to the line of its number, images beside each other to the lines in their order.
         images_per_prompt: how many there should be of each line, without a set of each record; None = as many as there
             are of the others.
+        records: whether what a folder asks for must be a GenEval record; else a text is enough.
 
     Raises:
         UserError: no such folder, or no image in it, a gap that only a prompt set can fill, a record that is
@@ -50,7 +55,7 @@ def read_folder(
         raise UserError(
             f"{path}: no image in samples/ of its {len(found)} folders: {held}; allowed are PNG, JPEG and WebP"
         )
-    asked = _asked(path, found, prompts)
+    asked = _asked(path, found, prompts, records=records)
     keys = {n: _key(prompt) for n, prompt in asked.items()}
     lines = list(prompts or asked.values())
     of_key = _first_lines(lines)
@@ -119,7 +124,7 @@ def _images(folders: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _asked(
-    path: Path, found: Mapping[int, str], prompts: Sequence[Prompt] | None
+    path: Path, found: Mapping[int, str], prompts: Sequence[Prompt] | None, *, records: bool
 ) -> dict[int, Prompt]:
     """{number: the prompt of the folder, by its record}; of a folder without a record, the line of its number."""
     if prompts is None:
@@ -129,13 +134,13 @@ def _asked(
                 f"{path}: {len(gaps)} of {last + 1} prompts have no folder, such as {gaps[0]:05d}, and only a prompt"
                 " file says what they asked for; give it with --prompts"
             )
-        return {n: replace(_read(path / name), negative=None) for n, name in found.items()}
+        return {n: replace(_read(path / name, records), negative=None) for n, name in found.items()}
     keys, first = [_key(prompt) for prompt in prompts], _first_lines(prompts)
     asked = {}
     for n, name in found.items():
         file, line = path / name / "metadata.jsonl", n
         if file.exists():
-            record = _read(path / name)
+            record = _read(path / name, records)
             key = _key(record)
             if keys[n : n + 1] != [key]:
                 line = first.get(key, len(prompts))
@@ -149,7 +154,7 @@ def _asked(
     return asked
 
 
-def _read(folder: Path) -> Prompt:
+def _read(folder: Path, records: bool) -> Prompt:
     """The prompt of a folder's record."""
     path = folder / "metadata.jsonl"
     if not path.exists():
@@ -157,7 +162,7 @@ def _read(folder: Path) -> Prompt:
             f"{path}: no such file; it holds the record of what was asked for, unless --prompts says it"
         )
     found = parse_prompt(read_text(path), str(path), str(folder))
-    if found.spec is None:
+    if found.spec is None and records:
         raise PromptError(f"{path}: must hold one GenEval record with tag and include")
     return found
 

@@ -61,7 +61,7 @@ class Protocol:
     """How an evaluation samples and judges. All but `batch_size` decide about its scores.
 
     Of images that come from elsewhere nobody may know how they were sampled: then all of SAMPLING is None. Of results that do,
-    nobody knows how they were judged: then all of JUDGING is None, too.
+    nobody knows how they were judged: then all of JUDGING is None, too, as it is where rewards judge.
 
     Attributes:
         images_per_prompt: G, the k of pass@k; of most prompts, where they have different numbers.
@@ -72,6 +72,7 @@ class Protocol:
         batch_size: samples per forward pass, and images per call of the detector.
         detector: who finds the objects.
         threshold, counting_threshold, max_objects, nms_threshold, position_threshold: see `geneval.judge`.
+        rewards: {name: parameters} of the rewards that judge in place of a detector.
 
     Raises:
         UserError: a setting out of range.
@@ -91,6 +92,7 @@ class Protocol:
     max_objects: int | None = 16
     nms_threshold: float | None = None
     position_threshold: float | None = 0.1
+    rewards: Mapping[str, Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         unknown = self._unknown()
@@ -113,9 +115,10 @@ class Protocol:
         parts = (SAMPLING, JUDGING)
         return {n for part in parts if all(getattr(self, m) is None for m in part) for n in part}
 
-    def to_dict(self) -> dict[str, int | float | str | None]:
-        """{setting: value}."""
-        return asdict(self)
+    def to_dict(self) -> dict[str, Any]:
+        """{setting: value}; without `rewards` where a detector judges."""
+        found = asdict(self)
+        return found if self.rewards else {k: v for k, v in found.items() if k != "rewards"}
 
     def sampling(self) -> dict[str, Any]:
         """The settings that decide about the images."""
@@ -128,6 +131,9 @@ class Protocol:
     def difference(self, other: Protocol) -> str:
         """The first setting by which scores of the two cannot be compared, as "seed is 0 before and 1 after"; "" if
         there is none. What is unknown of one of them does not count."""
+        if (self.rewards or {}) != (other.rewards or {}):
+            first, second = (p.rewards or "a detector" for p in (self, other))
+            return f"judged by {first} before and {second} after"
         theirs, unknown = other.to_dict(), self._unknown() | other._unknown()
         for name, value in self.to_dict().items():
             if name not in ("batch_size", *unknown) and value != theirs[name]:
@@ -141,7 +147,7 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     Raises:
         UserError: not key=value, or an unknown key.
     """
-    known = [field.name for field in fields(Protocol)]
+    known = [field.name for field in fields(Protocol) if field.name != "rewards"]
     found: dict[str, Any] = {}
     for text in given:
         key, value = key_value(text)

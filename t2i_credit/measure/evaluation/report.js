@@ -27,7 +27,20 @@ for (const group of document.querySelectorAll("[data-filter]")) {
     show();
   });
 }
-document.getElementById("boxes").addEventListener("change", (event) => {
+document.getElementById("boxes")?.addEventListener("change", (event) => {
   document.body.classList.toggle("no-boxes", !event.target.checked);
 });
-show();
+if (document.querySelector("[data-filter]")) show();
+
+// Cards in the order of one of their keys, unknown ones last.
+const order = document.getElementById("order");
+function arrange() {
+  const [key, way] = order.value.split("|");
+  const sign = way === "up" ? 1 : -1;
+  const value = (card) => JSON.parse(card.dataset.order)[key] ?? sign * Infinity;
+  document.querySelector(".cards").append(...cards.toSorted((a, b) => sign * (value(a) - value(b)) || 0));
+}
+if (order) {
+  order.addEventListener("change", arrange);
+  arrange();
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,8 @@ from PIL import Image
 from ...run_folder.atomic import write_atomic
 from ..intervals import verdict
 from .image_folder import load_image
+from .protocol import SAMPLING
+from .rewards import Rows, prompt_rewards
 from .scores import Evaluation, match
 
 THUMBNAIL = 256  # pixels of the longer side; smaller images stay as they are
@@ -58,36 +61,44 @@ def write_report(
     Raises:
         RunError: the disk refuses.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     here = files(__package__)
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(lambda name: (here / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["share"] = lambda value: "unknown" if value is None else f"{value:.3f}"
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
+    environment.filters["figure"] = lambda value: "unknown" if value is None else f"{value:.4g}"
+    environment.filters["moved"] = lambda value: "unknown" if value is None else f"{value:+.3g}"
     environment.filters["percent"] = lambda value: f"{100 * value:.2f}%"
     sign = {1: "up", -1: "down", 0: "even"}
     environment.filters["direction"] = lambda change: sign[verdict(change["low"], change["high"])]
-    template = environment.from_string((here / "report.html").read_text(encoding="utf-8"))
-    summary = evaluation.summary()
-    overall = summary.pop("overall")
-    cards = _cards(evaluation, images, before, before_images)
-    page = template.render(
+    rows, earlier = evaluation.rows(), _earlier(evaluation, before)
+    if evaluation.protocol.rewards:
+        kind = "rewards.html"
+        shown = _reward_parts(evaluation, rows, earlier, images, before_images)
+    else:
+        kind, summary = "report.html", evaluation.summary()
+        cards = _cards(rows, evaluation.negatives, earlier, images, before_images)
+        shown = {"overall": summary.pop("overall"), "tasks": summary}
+        shown |= {"cards": cards, "counts": _counts(cards)}
+    page = environment.get_template(kind).render(
         name=name,
         model=_model(evaluation),
         other=_model(before) if before else None,
         date=str(evaluation.about.get("date", ""))[:10],
-        overall=overall,
         images_each=evaluation.images_each(),
-        tasks=summary,
         changes=changes,
-        cards=cards,
-        counts=_counts(cards),
         protocol=_protocol(evaluation),
         warnings=warnings,
         css=(here / "report.css").read_text(encoding="utf-8"),
         js=(here / "report.js").read_text(encoding="utf-8"),
+        **shown,
     )
     write_atomic(path, page.encode())
     return path
@@ -100,25 +111,27 @@ def _model(evaluation: Evaluation) -> str:
     return f"{model}, step {about['step']}" if about.get("step") and "@" not in model else model
 
 
+def _earlier(evaluation: Evaluation, before: Evaluation | None) -> Rows | None:
+    """(P) what was found before about each prompt's images."""
+    if before is None:
+        return None
+    rows = before.rows()
+    return [rows[place] for place in match(before, evaluation.protocol, evaluation.asked())]
+
+
 def _cards(
-    evaluation: Evaluation,
+    rows: Rows,
+    negatives: Sequence[str | None],
+    earlier: Rows | None,
     images: Path | None,
-    before: Evaluation | None,
     before_images: Path | None,
 ) -> list[dict[str, Any]]:
     """One per prompt, those with the most failures first."""
-    earlier: dict[int, list[dict[str, Any]]] = {}
-    if before:
-        rows = before.rows()
-        places = match(before, evaluation.protocol, evaluation.asked())
-        earlier = {p: rows[place] for p, place in enumerate(places)}
     cards = []
-    for p, (records, negative) in enumerate(
-        zip(evaluation.rows(), evaluation.negatives, strict=True)
-    ):
+    for p, (records, negative) in enumerate(zip(rows, negatives, strict=True)):
         pictures = [_picture(record, images) for record in records]
         # prompts may have different numbers of images
-        for picture, record in zip(pictures, earlier.get(p, []), strict=False):
+        for picture, record in zip(pictures, earlier[p] if earlier else [], strict=False):
             picture["before"] = _picture(record, before_images)
             was = picture["before"]["right"]
             change = {(False, True): "gained", (True, False): "lost"}
@@ -131,12 +144,75 @@ def _cards(
                 "task": record["tag"],
                 "negative": negative,
                 "right": sum(picture["right"] for picture in pictures),
-                "was_right": sum(r["correct"] for r in earlier[p]) if before else None,
+                "was_right": sum(r["correct"] for r in earlier[p]) if earlier else None,
                 "pictures": pictures,
             }
         )
     # failures first, and the set's order among equals
     return sorted(cards, key=lambda c: (c["right"], -sum(bool(x["fault"]) for x in c["pictures"])))
+
+
+def _reward_parts(
+    evaluation: Evaluation,
+    rows: Rows,
+    earlier: Rows | None,
+    images: Path | None,
+    before_images: Path | None,
+) -> dict[str, Any]:
+    """What the page of rewards shows: figures, a strip of all prompts for each reward, and the prompts' images."""
+    rewards = evaluation.summary()
+    of_prompts = {name: prompt_rewards(rows, name).tolist() for name in rewards}
+    of_earlier = {name: prompt_rewards(earlier or [], name).tolist() for name in rewards}
+    cards = []
+    for p, records in enumerate(rows):
+        pictures = [_rewarded(record, images) for record in records]
+        for picture, record in zip(pictures, earlier[p] if earlier else [], strict=False):
+            picture["before"] = _rewarded(record, before_images)
+        means = {name: _finite(values[p]) for name, values in of_prompts.items()}
+        was = {name: _finite(values[p]) for name, values in of_earlier.items() if values}
+        changes: dict[str, float | None] = {}
+        for name, then in was.items():
+            now = means[name]
+            changes[f"change of {name}"] = None if now is None or then is None else now - then
+        cards.append(
+            {
+                "number": p,
+                "text": records[0]["prompt"],
+                "negative": evaluation.negatives[p],
+                "means": means,
+                "earlier": was,
+                "order": {**means, **changes, "number": p},
+                "pictures": pictures,
+            }
+        )
+    strips = {name: _strip(of_prompts[name], of_earlier[name]) for name in rewards}
+    return {"rewards": rewards, "strips": strips, "cards": cards}
+
+
+def _rewarded(record: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """An image with its rewards."""
+    picture = _thumbnail(folder / record["filename"] if folder else None)
+    shown = {"rewards": record["rewards"], "fault": record["fault"], "boxes": [], "before": None}
+    return picture | shown
+
+
+def _strip(after: Sequence[float], before: Sequence[float]) -> dict[str, Any]:
+    """Where each prompt's reward lies between the lowest and the highest of all, in thousandths."""
+    every = [value for value in (*after, *before) if math.isfinite(value)]
+    low, high = min(every), max(every)
+    lines = []
+    for kind, values in (("after", after), ("before", before)):
+        known = [value for value in values if math.isfinite(value)]
+        at = [round(10 + 980 * (value - low) / ((high - low) or 1), 1) for value in known]
+        label = kind if before else "prompts"
+        mean = sum(at) / len(at) if at else None
+        lines.append({"kind": kind, "label": label, "at": at, "mean": mean})
+    return {"low": low, "high": high, "lines": lines if before else lines[:1]}
+
+
+def _finite(value: float) -> float | None:
+    """None in place of nan."""
+    return value if math.isfinite(value) else None
 
 
 def _picture(record: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
@@ -194,20 +270,23 @@ def _counts(cards: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _protocol(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Everything that the scores depend on, as name and value."""
-    about, summary = evaluation.about, evaluation.summary()["overall"]
-    rows = [("prompts", f"{about.get('prompts', 'given')} ({summary['prompts']})")]
-    settings = evaluation.protocol.to_dict()
+    about, settings = evaluation.about, evaluation.protocol.to_dict()
+    rows = [("prompts", f"{about.get('prompts', 'given')} ({len(evaluation.rows())})")]
+    if rewards := settings.pop("rewards", None):
+        settings = {name: settings[name] for name in ("images_per_prompt", *SAMPLING)}
+        rows += [(f"reward {name}", _listed(given)) for name, given in rewards.items()]
     for name, value in {**settings, "images_per_prompt": evaluation.images_each()}.items():
         if name != "batch_size":
             off = name == "nms_threshold" and settings["detector"] is not None
             unknown = "off" if off else "unknown"
             rows.append((_NAMES.get(name, name), unknown if value is None else str(value)))
-    rows.append(
-        (
-            "intervals",
-            "95%, over prompts within tasks: Clopper-Pearson at the effective sample size; changes: t",
-        )
-    )
+    how = "over prompts within tasks: Clopper-Pearson at the effective sample size; changes: t"
+    rows.append(("intervals", "95%, t, over prompts" if rewards else f"95%, {how}"))
     if "t2i_credit" in about:
         rows.append(("t2i-credit", str(about["t2i_credit"])))
     return rows
+
+
+def _listed(parameters: Mapping[str, Any]) -> str:
+    """What a reward was built with."""
+    return ", ".join(f"{key} {value}" for key, value in parameters.items()) or "as it comes"

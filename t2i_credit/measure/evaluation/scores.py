@@ -27,6 +27,7 @@ from ...prompts.records import TASKS, prompt_key, record_key
 from ...run_folder.writer import write_evaluation
 from ..intervals import change_intervals, task_intervals, task_means
 from .protocol import Protocol
+from .rewards import reward_changes, reward_summary
 
 FORMAT = 1
 Record = dict[str, Any]
@@ -48,6 +49,7 @@ class Evaluation:
             that the verdict looked at, as x0, y0, x1, y1, confidence); colors, the colour of each of these; score,
             the share of passed checks (None if unknown); fault, why there is no image ("" if there is);
             prompt_index, the place p of its prompt; sample_index, its place among the prompt's images.
+            Where rewards judge: filename, tag, prompt, metadata, fault, the two places, and rewards, {name: value}.
         about: whatever else is known, such as the model and where the prompts came from.
         images: (N, h, w, 3) uint8 if kept. Not compared, not saved.
     """
@@ -105,7 +107,7 @@ class Evaluation:
         return f"{min(sizes)} to {max(sizes)}" if len(sizes) > 1 else f"{max(sizes)}"
 
     def faults(self) -> list[str]:
-        """The images that are missing or unreadable, and therefore judged as wrong: name and reason."""
+        """The images that are missing or unreadable, and therefore wrong, or without a reward: name and reason."""
         return [f"{r['filename']}: {r['fault']}" for r in self.records if r.get("fault")]
 
     def there(self) -> Evaluation | None:
@@ -126,8 +128,10 @@ class Evaluation:
         correct: mean over prompts of the fraction of correct images, low and high: its 95% interval (see
         `task_intervals`), partial: mean share of passed checks (None if unknown), pass_at_k: fraction of prompts with a
         correct image, disagreement: mean `token_disagreement` (None if unknown), prompts and images: how many,
-        missing: images that are not there.
+        missing: images that are not there. Where rewards judge, see `reward_summary`.
         """
+        if self.protocol.rewards:
+            return reward_summary(self.rows())
         tags, correct = self.tags(), self.means("correct")
         images = Counter(record["tag"] for record in self.records)
         missing = [record["tag"] for record in self.records if record.get("fault")]
@@ -230,12 +234,15 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float |
     Returns:
         for every task and for "overall", the mean over tasks: before and after (fractions of correct images),
         before_low and before_high (95% interval, see `task_intervals`), change = after - before, low and high: its
-        95% interval, see `change_intervals`; None where too little is known.
+        95% interval, see `change_intervals`; None where too little is known. Where rewards judge, see `reward_changes`.
 
     Raises:
         UserError: prompts, seed or protocol (save for the batch size) differ.
     """
     places = match(before, after.protocol, after.asked())
+    if after.protocol.rewards:
+        rows = before.rows()
+        return reward_changes([rows[place] for place in places], after.rows())
     tags, second = after.tags(), after.means("correct")
     first = before.means("correct")[places]
     earlier, later = task_intervals(by_task(tags, first)), task_means(by_task(tags, second))

@@ -18,11 +18,11 @@ from ...config.schema import parse_config
 from ...errors import UserError
 from ...interfaces import Prompt
 from ...prompts.batches import overlap
+from ...run_folder.journal import Journal
 from ...run_folder.reader import RunReader
-from .evaluate import Detect, Progress, evaluate, evaluate_images
+from .evaluate import Detect, Progress, Score, evaluate, evaluate_images
 from .image_folder import ImageFolder, clear_images, is_image_folder, read_protocol, write_protocol
-from .journal import Journal
-from .protocol import SAMPLING, Protocol, defaults
+from .protocol import JUDGING, SAMPLING, Protocol, defaults
 from .report import write_report
 from .results import load_results
 from .scores import Evaluation, digest, load_evaluation, match, paired, usual_size
@@ -52,11 +52,25 @@ class Report:
     warnings: list[str]
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Who judges images, and what is said before about prompts that are not read as they are.
+
+    Attributes:
+        detect, score: see `evaluate`; one of them.
+        check: prompts to lines for the user; raises UserError for those that cannot be judged.
+    """
+
+    detect: Detect | None
+    score: Score | None
+    check: Callable[[Sequence[Prompt]], Sequence[str] | None]
+
+
 class Work:
     """Evaluations of one prompt set under one protocol, with the journals that are deleted when all is saved.
 
     Args:
-        prompts, detect, protocol: see `evaluate`.
+        prompts, judges, protocol: see `evaluate`.
         path: the JSON file to write; images and journals go into the folder beside it.
         progress: (images done, of) over both evaluations.
         warn: called with lines that the user should read.
@@ -67,7 +81,7 @@ class Work:
     def __init__(
         self,
         prompts: Sequence[Prompt],
-        detect: Detect,
+        judges: Judges,
         protocol: Protocol,
         path: Path,
         progress: Progress,
@@ -75,7 +89,7 @@ class Work:
         look: Callable[[Path], ImageFolder],
         each: int | None = None,
     ) -> None:
-        self.prompts, self.detect, self.protocol = prompts, detect, protocol
+        self.prompts, self.judges, self.protocol = prompts, judges, protocol
         self.look, self.each = look, each or protocol.images_per_prompt
         self.path, self.folder = path, path.with_suffix("")
         self.progress, self.warn = progress, warn
@@ -110,12 +124,7 @@ class Work:
             changes = paired(before, after)
             also |= {"paired": changes, "against": before.about}
         if faults := after.faults():
-            told = f"{', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''}"
-            count = f"{len(faults)} of {len(after.records)} images"
-            there = after.there()
-            both = [e.summary()["overall"]["correct"] for e in (after, there) if e]
-            without = f"; overall {both[0]:.3f}, and {both[1]:.3f} without them" if there else ""
-            self.tell(f"missing or unreadable, judged as wrong: {count}: {told}{without}")
+            self.tell(_of_faults(after, faults))
         name = self.path.stem
         after.save(self.path.parent, name, also)
         page = write_report(
@@ -149,8 +158,9 @@ class Work:
         found = evaluate(
             model,
             self.prompts,
-            self.detect,
+            self.judges.detect,
             self.protocol,
+            score=self.judges.score,
             progress=progress,
             folder=folder,
             journal=journal,
@@ -169,7 +179,14 @@ class Work:
         about = {**about, "images": str(images.path.resolve())}
         files = {"newest": images.newest(), "names": digest(images.names)}
         journal = self._journal(folder, {**about, **files}, protocol)
-        found = evaluate_images(images, self.detect, protocol, progress=progress, journal=journal)
+        found = evaluate_images(
+            images,
+            self.judges.detect,
+            protocol,
+            score=self.judges.score,
+            progress=progress,
+            journal=journal,
+        )
         return replace(found, about={**about, **stamp()})
 
     def _other(self, name: str, progress: Progress) -> tuple[Evaluation, Path]:
@@ -179,7 +196,10 @@ class Work:
             results = name.endswith(".jsonl")
             found = load_results(name) if results else load_evaluation(name)
             self._check(found)
-            if None in (found.protocol.detector, self.protocol.detector):
+            if (
+                None in (found.protocol.detector, self.protocol.detector)
+                and not self.protocol.rewards
+            ):
                 unknown = name if found.protocol.detector is None else self.path.stem
                 self.tell(
                     f"nobody knows how {unknown} was judged: taken to be by this detector and its thresholds"
@@ -213,6 +233,18 @@ class Work:
         journal = Journal(folder / "unfinished.jsonl", header, self.warn)
         self.journals.append(journal)
         return journal
+
+
+def _of_faults(found: Evaluation, faults: Sequence[str]) -> str:
+    """A line about images that are missing or unreadable."""
+    told = f"{', '.join(faults[:3])}{', ...' if len(faults) > 3 else ''}"
+    count = f"{len(faults)} of {len(found.records)} images"
+    if found.protocol.rewards:
+        return f"missing or unreadable, left out: {count}: {told}"
+    there = found.there()
+    both = [e.summary()["overall"]["correct"] for e in (found, there) if e]
+    without = f"; overall {both[0]:.3f}, and {both[1]:.3f} without them" if there else ""
+    return f"missing or unreadable, judged as wrong: {count}: {told}{without}"
 
 
 def origin_of(
@@ -266,18 +298,28 @@ def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
     step = f"-step{run[1]}" if run and run[1] is not None else ""
     settings = f"cfg{protocol.cfg_scale:g}-t{protocol.temperature:g}-seed{protocol.seed}"
     named = ("cfg_scale", "temperature", "seed")
-    return f"{prompts}-{settings}{step}{_mark(protocol, named)}"
+    by = f"-{_by(protocol)}" if protocol.rewards else ""
+    return f"{prompts}{by}-{settings}{step}{_mark(protocol, named)}"
 
 
 def folder_name(images: Path, protocol: Protocol) -> str:
-    """The folder's own name, the detector, and a mark of all that is unusual about the judging."""
-    name = f"{images.resolve().name}-{re.sub(r'[^A-Za-z0-9_.-]', '.', str(protocol.detector))}"
+    """The folder's own name, the detector or the rewards, and a mark of all that is unusual about the judging."""
+    name = f"{images.resolve().name}-{_by(protocol)}"
     return name + _mark(protocol, ("detector", *SAMPLING))
+
+
+def _by(protocol: Protocol) -> str:
+    """Who judges, as part of a file name."""
+    names = "+".join(protocol.rewards or [str(protocol.detector)])
+    return re.sub(r"[^A-Za-z0-9_.+-]", ".", names)[:60]
 
 
 def _mark(protocol: Protocol, named: Sequence[str]) -> str:
     """Six digits that differ where settings differ which the rest of a name does not tell; none if all are usual."""
     named = (*named, "images_per_prompt", "batch_size")
+    if protocol.rewards is not None:
+        told = all(not parameters for parameters in protocol.rewards.values())
+        named = (*named, *JUDGING, *(["rewards"] if told else []))
     unusual = defaults({k: v for k, v in protocol.to_dict().items() if k not in named})
     return f"-{digest(unusual)[:6]}" if unusual else ""
 

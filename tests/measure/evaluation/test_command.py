@@ -15,7 +15,7 @@ from t2i_credit.config.schema import load_config, to_yaml
 from t2i_credit.errors import UserError
 from t2i_credit.measure.evaluation import command as judging
 from t2i_credit.measure.evaluation.scores import load_evaluation
-from t2i_credit.measure.evaluation.store import trained_on
+from t2i_credit.measure.evaluation.store import Judges, trained_on
 from t2i_credit.prompts.files import load_prompts, save_prompts
 from t2i_credit.prompts.records import TASKS
 from t2i_credit.run_folder.reader import RunReader
@@ -45,8 +45,8 @@ def evaluate(model: str | None = "painter", images: Path | None = None, **more: 
 
 
 def finding(detect: Any) -> Any:
-    """In place of `find_detector`."""
-    return lambda protocol: (detect, lambda prompts: None)
+    """In place of `find_judges`."""
+    return lambda protocol: Judges(detect, None, lambda prompts: None)
 
 
 def undated(path: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_a_killed_evaluation_with_a_comparison_ends_as_if_it_had_not_been(
 
         out = Path(f"killed{die_at}")
         with monkeypatch.context() as patch:
-            patch.setattr(judging, "find_detector", finding(dying))
+            patch.setattr(judging, "find_judges", finding(dying))
             with pytest.raises(KeyboardInterrupt):
                 evaluate(against="other", out=out, batch_size=4)
             assert not list(out.glob("*.json"))
@@ -181,7 +181,7 @@ def test_new_images_at_the_same_place_are_judged_anew(
         return detect(pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "find_detector", finding(dying))
+        patch.setattr(judging, "find_judges", finding(dying))
         with pytest.raises(KeyboardInterrupt):
             evaluate(images=folder, batch_size=2)
     first = folder / "00000/samples/0000.png"
@@ -214,7 +214,7 @@ def test_a_detectors_name_is_part_of_the_protocol_and_of_a_folders_results(
     usual = evaluate(out=Path("out")).path
     folder = usual.with_suffix("")
     blind = finding(lambda pixels, specs: [{} for _ in pixels])
-    monkeypatch.setattr(judging, "find_detector", blind)
+    monkeypatch.setattr(judging, "find_judges", blind)
     report = evaluate(images=folder, detector="blind@me/eye")
     assert report.path == Path(f"evaluations/train-cfg{CFG_SCALE:g}-t1-seed4-blind.me.eye.json")
     assert report.evaluation.protocol.detector == "blind@me/eye"

@@ -17,9 +17,9 @@ from PIL import Image
 from t2i_credit.geneval import Detection
 from t2i_credit.measure.evaluation.evaluate import evaluate, evaluate_images
 from t2i_credit.measure.evaluation.find_images import read_folder
-from t2i_credit.measure.evaluation.journal import Journal
 from t2i_credit.measure.evaluation.protocol import Protocol
 from t2i_credit.measure.evaluation.scores import Evaluation, paired
+from t2i_credit.run_folder.journal import Journal
 from t2i_credit.worlds.shapes.detector import detect
 
 FEW = PROMPTS[::2]  # one of each task

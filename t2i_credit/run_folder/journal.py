@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...run_folder.atomic import cannot, json_bytes, write_atomic
+from .atomic import cannot, json_bytes, write_atomic
 
 
 @dataclass(frozen=True)

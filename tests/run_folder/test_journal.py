@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from t2i_credit.errors import RunError
-from t2i_credit.measure.evaluation.journal import Found, Journal
+from t2i_credit.run_folder.journal import Found, Journal
 
 HEADER = {"model": "shapes", "protocol": {"seed": 0}}
 FOUND = [Found([{"correct": p == 1, "score": p / 3}], None if p else 0.25) for p in range(3)]

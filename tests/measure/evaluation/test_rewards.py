@@ -1,0 +1,211 @@
+"""Evaluation by rewards: figures by hand, missing images, pairs, going on after a kill, texts from tables, refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from painter import PROMPTS, Painter, WideConfig, build
+from scipy import stats
+
+from t2i_credit.errors import UserError
+from t2i_credit.measure.evaluation import command as judging
+from t2i_credit.measure.evaluation.command import evaluate_named
+from t2i_credit.measure.evaluation.evaluate import evaluate
+from t2i_credit.measure.evaluation.protocol import Protocol
+from t2i_credit.measure.evaluation.rewards import parse_rewards
+from t2i_credit.measure.evaluation.scores import load_evaluation, paired
+from t2i_credit.rollout.images import from_uint8
+
+TEXTS = ["a red circle", "a blue square", "a red square left of a blue circle", "blue circles"]
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    return build(Painter, WideConfig)
+
+
+@pytest.fixture(autouse=True)
+def folder(painter: Painter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Any name is the painter; a table of texts lies in the working directory."""
+    monkeypatch.setattr("t2i_credit.measure.evaluation.store.load_model", lambda name: painter)
+    monkeypatch.setattr(judging, "check_model", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    rows = [f'"{text}",{number}' for number, text in enumerate(TEXTS)]
+    Path("list.csv").write_text("\n".join(["Prompts,Category", *rows]) + "\n", encoding="utf-8")
+
+
+def by_rewards(model: str | None = "painter", images: Path | None = None, **more: Any) -> Any:
+    given = {"against": None, "split": "train", "per_task": 1, "source": "list.csv"}
+    given |= {"rewards": ["toys:bright", "toys:lit"], "images_per_prompt": 3, **more}
+    return evaluate_named(model if images is None else None, images, **given)
+
+
+def test_a_score_is_the_mean_over_prompts_of_the_means_over_their_images() -> None:
+    report = by_rewards()
+    found = report.evaluation
+    values = np.array([[r["rewards"]["toys:bright"] for r in rows] for rows in found.rows()])
+    assert values.shape == (4, 3)
+    row = found.summary()["toys:bright"]
+    means = values.mean(1)
+    low, high = stats.t.interval(0.95, 3, means.mean(), stats.sem(means))
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((means.mean(), low, high))
+    assert row["best"] == pytest.approx(values.max(1).mean())
+    assert (row["prompts"], row["images"], row["missing"]) == (4, 12, 0)
+    assert load_evaluation(report.path) == found
+    assert report.path.stem == "list-toys.bright+toys.lit-cfg2-t1-seed0"
+    page = report.page.read_text(encoding="utf-8")
+    for shown in (*TEXTS, "toys:bright", f"{row['mean']:.4g}", f"{low:.4g} to {high:.4g}"):
+        assert shown in page, shown
+
+
+def test_the_rewards_are_those_of_the_pixels_that_were_written() -> None:
+    from toys import bright
+
+    report = by_rewards()
+    folder = report.path.with_suffix("")
+    from t2i_credit.rollout.images import read_image
+
+    for record in report.evaluation.records:
+        pixels = from_uint8([read_image(folder / record["filename"])])
+        assert record["rewards"]["toys:bright"] == pytest.approx(bright()(pixels, []).item())
+        assert json.loads(record["metadata"]) == {"prompt": record["prompt"]}
+    again = by_rewards(images=folder, source=None, images_per_prompt=3)
+    assert again.evaluation.summary() == report.evaluation.summary()
+
+
+def test_a_missing_image_is_left_out_and_told() -> None:
+    folder = by_rewards().path.with_suffix("")
+    (folder / "00001/samples/0001.png").unlink()
+    told: list[str] = []
+    report = by_rewards(images=folder, warn=told.append)
+    assert told == [
+        "missing or unreadable, left out: 1 of 12 images: 00001/samples/0001.png: missing"
+    ]
+    row = report.evaluation.summary()["toys:bright"]
+    assert (row["prompts"], row["images"], row["missing"]) == (4, 11, 1)
+    values = [[r["rewards"].get("toys:bright") for r in rows] for rows in report.evaluation.rows()]
+    known = [[v for v in each if v is not None] for each in values]
+    assert row["mean"] == pytest.approx(np.mean([np.mean(each) for each in known]))
+
+
+def test_changes_are_paired_by_prompt_whatever_the_order_of_the_prompts() -> None:
+    before = by_rewards(cfg_scale=1.0).path.with_suffix("")
+    (before / "protocol.json").unlink()  # anybody's images now
+    lines = Path("list.csv").read_text(encoding="utf-8").splitlines()
+    Path("list.csv").write_text("\n".join([lines[0], *lines[:0:-1]]), encoding="utf-8")
+    report = by_rewards(cfg_scale=5.0, against=str(before))
+    first, second = (
+        {
+            rows[0]["prompt"]: np.mean([r["rewards"]["toys:bright"] for r in rows])
+            for rows in one.rows()
+        }
+        for one in (report.against, report.evaluation)
+    )
+    changes = np.array([second[text] - first[text] for text in TEXTS])
+    found = report.changes["toys:bright"]
+    low, high = stats.t.interval(0.95, 3, changes.mean(), stats.sem(changes))
+    expected = (changes.mean(), low, high)
+    assert (found["change"], found["low"], found["high"]) == pytest.approx(expected)
+    assert found["after"] - found["before"] == pytest.approx(found["change"])
+    assert json.loads(report.path.read_text())["paired"]["toys:bright"] == found
+    assert "from" in report.page.read_text(encoding="utf-8")
+
+
+def test_the_same_model_changes_nothing_and_nothing_is_concluded() -> None:
+    found = by_rewards(against="painter").changes["toys:bright"]
+    assert found["change"] == 0.0 and found["low"] is found["high"] is None
+
+
+def test_other_rewards_or_a_detector_cannot_be_paired(painter: Painter) -> None:
+    one = by_rewards(rewards=["toys:bright"])
+    for rewards in (["toys:lit"], ["toys:bright", "toys:bright.above=0.7"]):
+        with pytest.raises(UserError, match="cannot be paired: judged by"):
+            by_rewards(rewards=rewards, against=str(one.path))
+    settings = {"cfg_scale": 2.0, "images_per_prompt": 3}
+    objects = evaluate(
+        painter, PROMPTS[:2], lambda pixels, specs: [{}] * len(pixels), Protocol(**settings)
+    )
+    with pytest.raises(UserError, match=r"judged by .* before and a detector after"):
+        paired(one.evaluation, objects)
+
+
+def test_a_killed_evaluation_goes_on_and_ends_as_if_it_had_not_been(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = by_rewards(out=Path("whole"), batch_size=3)
+    load, calls = judging.load_rewards, []
+
+    def dying(rewards: Any) -> Any:
+        score, check = load(rewards)
+
+        def one(images: Any, prompts: Any) -> Any:
+            calls.append(len(images))
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return score(images, prompts)
+
+        return one, check
+
+    monkeypatch.setattr(judging, "load_rewards", dying)
+    with pytest.raises(KeyboardInterrupt):
+        by_rewards(out=Path("killed"), batch_size=3)
+    assert not list(Path("killed").glob("*.json"))
+    again = by_rewards(out=Path("killed"), batch_size=3)
+    assert calls == [3] * 5  # four prompts, and the one that died
+    assert again.evaluation.records == whole.evaluation.records
+
+
+def test_what_a_reward_does_not_read_is_told_once_and_written() -> None:
+    Path("long.txt").write_text("a red circle\na blue " + "square " * 40 + "\n", encoding="utf-8")
+    told: list[str] = []
+    report = by_rewards(source="long.txt", rewards=["clip"], images_per_prompt=1, warn=told.append)
+    (line,) = [line for line in told if "reward clip" in line]
+    assert "the end of 1 of 2" in line
+    assert line in json.loads(report.path.read_text())["warnings"]
+
+
+def test_rewards_are_named_with_their_parameters() -> None:
+    assert parse_rewards(["clip", "pickscore"]) == {"clip": {}, "pickscore": {}}
+    assert parse_rewards(["clip.scale=logit", "clip.batch_size=4", "a.b:c", "a.b:c.above=0.5"]) == {
+        "clip": {"scale": "logit", "batch_size": 4},
+        "a.b:c": {"above": 0.5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"rewards": ["nothere"]}, "nothere"),
+        ({"rewards": ["clip.scael=logit"]}, "scael"),
+        ({"rewards": ["clip.weight=2"]}, "weight is for training"),
+        ({"rewards": ["=3"]}, "allowed are NAME and NAME.PARAMETER=VALUE"),
+        ({"rewards": ["clip=3"]}, "allowed are NAME and NAME.PARAMETER=VALUE"),
+        ({"detector": "shapes"}, "detector: is a detector's, and --reward judges in its place"),
+        ({"rewards": []}, "a detector needs a GenEval record"),
+        ({"rewards": ["geneval"]}, "record"),
+        ({"source": "absent.csv"}, "absent.csv"),
+        ({"column": "absent"}, "absent"),
+        ({"results": Path("list.csv"), "model": None}, "reward|prompts"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_line_and_writes_nothing(
+    more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        by_rewards(**more)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in Path().iterdir()) == ["list.csv"]
+
+
+def test_an_unknown_mean_is_none_and_not_nan() -> None:
+    report = by_rewards(images_per_prompt=1)
+    folder = report.path.with_suffix("")
+    for path in sorted(folder.rglob("*.png"))[:3]:
+        path.write_bytes(b"no picture")
+    row = by_rewards(images=folder, images_per_prompt=1).evaluation.summary()["toys:bright"]
+    assert row["prompts"] == 1 and row["low"] is row["high"] is None and math.isfinite(row["mean"])
