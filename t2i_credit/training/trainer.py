@@ -6,6 +6,7 @@ a resumed run repeats the undisturbed one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from ..credit.entry import CreditEntry
 from ..errors import RunError, one_line
 from ..interfaces import Prompt
 from ..prompts.batches import PromptBatches
+from ..prompts.records import record_key
 from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
 from ..run_folder.writer import RunWriter
 from .collect import GroupCollector, Reward, Scored, StepGroups, judge_together, sample_together
@@ -27,8 +29,10 @@ from .metrics import StepClock
 from .processes import distribute, optimizer_parts, whole
 from .recorder import Describe, StepRecorder
 from .stopping import Stop
-from .tune import MovingAverage, load_trained
+from .tune import MovingAverage, fingerprint, load_trained
 from .update import PolicyUpdate, learning_rate
+
+SUBJECT = {"model": "the weights of another model", "prompts": "another set of prompts"}
 
 
 class Trainer:
@@ -77,6 +81,7 @@ class Trainer:
         self.config, self.run, self.accelerator = config, run, accelerator
         self.advantage, self.report = advantage, report
         self.clock, self.stop = clock or StepClock(), stop or Stop()
+        self.subject = {"model": fingerprint(model), "prompts": _digest(prompts)}
         self.model = distribute(model, reference, accelerator, config.train.sharding)
         optimizer = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
@@ -199,6 +204,7 @@ class Trainer:
             "collect": self.collect.state(),
             "watch": self.record.watch.state(),
             "silent": self.record.silent,
+            "subject": self.subject,
         }
 
     def _save(self, step: int) -> None:
@@ -230,8 +236,10 @@ class Trainer:
                 was = f"{name} was {tensor.dtype} and is {now} now"
                 raise RunError(f"{saved.path}: {was}; same model.dtype?")
         extra = saved.extra
-        if "collect" not in extra:
-            raise RunError(f"{saved.path}: of an older t2i-credit; resume with that, or train anew")
+        for part, now in self.subject.items():  # checkpoints that did not say it yet are believed
+            if extra.get("subject", {}).get(part, now) != now:
+                keys = "model.name" if part == "model" else "prompts.*"
+                raise RunError(f"{saved.path}: this run began with {SUBJECT[part]}; same {keys}?")
         try:
             if self.average is not None:
                 # one that was switched on since then begins with the weights
@@ -257,3 +265,9 @@ class Trainer:
         self.optimizer.load_state_dict(optimizer_parts(state, self.optimizer))
         for group, chosen in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(chosen)
+
+
+def _digest(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of the prompts' texts and records in their order; how they are drawn and their negatives may change."""
+    keys = [record_key(prompt.spec or {}, prompt.text) for prompt in prompts]
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()

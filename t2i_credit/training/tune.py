@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -206,3 +207,18 @@ def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
             raise RunError(f"{where}: {name} does not fit the model of this run's configuration")
     parts = {name: part_like(tensor, known[name]) for name, tensor in state.items()}
     model.load_state_dict(parts, strict=False)
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of every parameter's shape and first values, an adapter's apart: models of other weights have another.
+
+    Args:
+        model: on one device, not shared out yet.
+    """
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            first = parameter.detach().flatten()[:64].float().cpu()
+            found.update(f"{tuple(parameter.shape)} {first.tolist()}".encode())
+    return found.hexdigest()

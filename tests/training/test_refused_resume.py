@@ -37,6 +37,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run.path / "steps" / "000007").mkdir()
     other = lambda **sizes: EmbeddedConfig(**{**sizes, "codebook_size": 48})  # noqa: E731
     tiny_model(other).save_pretrained(folder / "other")  # type: ignore[arg-type]
+    tiny_model(seed=1).save_pretrained(folder / "alike")
+    lines = (folder / "prompts.jsonl").read_text().splitlines()
+    (folder / "others.jsonl").write_text("\n".join(lines[:-1]))
     return folder
 
 
@@ -84,6 +87,8 @@ def nothing(checkpoint: Path) -> None:
             nothing,
             "does not fit the model of this run's configuration",
         ),
+        (["model.name=FOLDER/alike"], nothing, "began with the weights of another model"),
+        (["prompts.source=FOLDER/others.jsonl"], nothing, "began with another set of prompts"),
         (["model.name=FOLDER/none"], nothing, "no such folder"),
         (["model.dtype=bfloat16"], nothing, "and is torch.bfloat16 now; same model.dtype?"),
         (["prompts.source=FOLDER/none.jsonl"], nothing, "none.jsonl"),

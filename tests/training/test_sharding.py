@@ -188,7 +188,7 @@ def steps_of(case: Case, accelerator: Accelerator, folder: Path) -> dict[str, Te
             assert all(isinstance(p, DTensor) for p in model.language_model.parameters())
         rollout = gather_rollout(part, prompts, accelerator)
         found[f"tokens.{step}"] = rollout.tokens
-        update(step, rollout, ADVANTAGES)
+        update(step, rollout, ADVANTAGES, update.credit(rollout, ADVANTAGES))
         if step == 0:
             found |= {
                 f"gradient.{n}": whole(p.grad)
