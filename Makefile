@@ -106,7 +106,7 @@ USABLE = $(if $(OTHER),false,true) && $(PY) -c 'import sys, pip._internal; sys.e
 # setuptools first, so that a second install builds without asking the network for it.
 $(STAMP): pyproject.toml $(LOCK) $(MOVED)
 	@{ $(USABLE); } || { $(if $(TORCH),$(KEEP_TORCH),python=$$($(FIND_PYTHON)) || exit 1; \
-		echo "==> creating .venv with $$python"; "$$python" -m venv --clear .venv;) }
+		echo "==> creating .venv with $$python$$([ ! -e .venv ] || echo ', in place of the one that is there')"; "$$python" -m venv --clear .venv;) }
 	@echo "==> installing into .venv: the first time about 7 GB of packages (torch is most of it), 2 to 15 minutes; after that, nothing"
 	@$(if $(TORCH),$(PY) .ci/keep_torch.py,cat) $(LOCK) > .venv/constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt "setuptools>=77"

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, CallbackParam, Option, Typer
+from typer import Argument, CallbackParam, Exit, Option, Typer
 
+from .. import __version__
 from ..errors import UserError
 from ..prompts.written import expanded
 
@@ -20,8 +21,17 @@ app = Typer(
 )
 
 
+def _version(param: CallbackParam, asked: bool) -> None:
+    if asked:
+        print(f"t2i-credit {__version__}")
+        raise Exit
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool, Option("--version", help="print the version", callback=_version, is_eager=True)
+    ] = False,
     verbose: Annotated[
         bool,
         Option(

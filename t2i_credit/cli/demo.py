@@ -73,7 +73,7 @@ def run(out: Path, *, steps: int | None = None, per_task: int = 50) -> None:
 
 
 def _evaluate(model: str, split: str, **settings: Any) -> Report:
-    with console.bar(f"     {SPLITS[split]} prompts") as progress:
+    with console.bar(f"     images, {SPLITS[split]} prompts") as progress:
         return evaluate_model(model, split=split, progress=progress, **settings)
 
 

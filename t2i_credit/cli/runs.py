@@ -24,18 +24,20 @@ def train(
 
     Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
     """
+    from ..config.schema import load_config
+    from ..config.text import load_text_config
+
+    text = load_text_config(config, overrides or [])
+    settings: Any = text[0] if text else load_config(config, overrides or [])
+    # all of these load torch, and a misspelt key is said before
     from ..api import launch
     from ..api.parts import prepare
     from ..app.server import app_beside
-    from ..config.schema import load_config
-    from ..config.text import load_text_config
     from ..measure.bench.plan import plan
     from ..training.processes import rank
     from ..training.stopping import Stop
     from . import console
 
-    text = load_text_config(config, overrides or [])
-    settings: Any = text[0] if text else load_config(config, overrides or [])
     if dry_run and rank() > 0:  # of several processes the first one speaks
         return
     launch.check_run_folder(settings, resume=resume)
@@ -153,6 +155,8 @@ def serve_app(
     from ..app.server import serve
     from . import console
 
+    if not runs.exists():
+        console.warning(f"{runs}: no such folder yet; runs that are written there will appear")
     serve(runs, host=host, port=port, login=login, say=console.say)
 
 
