@@ -162,6 +162,9 @@ def run_text(
             if trainer.accelerator.is_main_process:
                 with write_folder_atomic(run.path / "model") as draft:
                     trainer.write_model(draft)
+            # a process that goes while another still writes would take its connections along
+            trainer.accelerator.wait_for_everyone()
+            trainer.accelerator.end_training()
     return Path(run.path)
 
 

@@ -72,3 +72,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for part in PARTS:
         run(Path(sys.argv[1]), part, 2)
+    # without it a process may be aborted while it ends
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
