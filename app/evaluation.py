@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from shlex import quote
 from typing import Any
 
 import gradio as gr
@@ -76,7 +77,7 @@ def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
         note = components.note(
             "Not evaluated yet",
             "This run has no evaluation: per-task scores with intervals appear here after",
-            f"t2i-credit evaluate {reader.path} --against {model}",
+            f"t2i-credit evaluate {quote(str(reader.path))} --against {model}",
         )
         return [gr.Dropdown(choices=[], value=None), note, "", _nothing()]
     name = name if name in known else known[-1]

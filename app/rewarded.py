@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..heatmap.text import printable
-from ..measure.intervals import verdict
+from ..measure.intervals import decimals, verdict
 from . import words
 from .figures import SERIES, figure
 from .payload import plain
@@ -51,22 +51,24 @@ def table(
 ) -> str:
     """Every reward in figures."""
     heads = ["reward", "mean [95%]", "best of a prompt's images", "prompts", "images"]
-    heads += ["change [95%]"] if paired else []
+    if paired:
+        heads = ["reward", "before", "after [95%]", *heads[2:], "change [95%]"]
     rows = []
     for name, row in summary.items():
+        digits = decimals((row["mean"], row["best"]))
         cells = [
             escape(printable(str(name))),
-            f"<b>{_figure(row['mean'])}</b> <small>[{_figure(row['low'])}, {_figure(row['high'])}]</small>",
-            _figure(row["best"]),
+            _interval("", [row[key] for key in ("mean", "low", "high")], f".{digits}f"),
+            _shown(row["best"], f".{digits}f"),
             escape(str(row["prompts"])),
             escape(str(row["images"])),
         ]
         if paired:
             change = paired.get(name) or dict.fromkeys(("change", "low", "high"))
             sure = {1: "up", -1: "down", 0: ""}[verdict(change["low"], change["high"])]
-            values = (change["change"], change["low"], change["high"])
-            moved, low, high = ("–" if v is None else words.signed(v) for v in values)
-            cells.append(f'<b class="{sure}">{moved}</b> <small>[{low}, {high}]</small>')
+            cells.insert(1, _shown(change.get("before"), f".{digits}f"))
+            moved = [change[key] for key in ("change", "low", "high")]
+            cells.append(_interval(sure, moved, f"+.{digits}f"))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{text}</th>" for text in heads)
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -76,8 +78,15 @@ def said(record: Mapping[str, Any]) -> str:
     """The rewards of an image, or why it has none."""
     if record.get("fault"):
         return str(record["fault"])
-    return ", ".join(f"{name} {_figure(value)}" for name, value in record["rewards"].items())
+    return ", ".join(f"{name} {_shown(value)}" for name, value in record["rewards"].items())
 
 
-def _figure(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "–"
+def _interval(kind: str, values: Sequence[Any], style: str) -> str:
+    """A value, its class, and its interval."""
+    value, low, high = (_shown(one, style) for one in values)
+    return f'<b class="{kind}">{value}</b> <small>[{low}, {high}]</small>'
+
+
+def _shown(value: Any, style: str = ".4g") -> str:
+    known = isinstance(value, int | float)
+    return format(value, style).replace("-", words.MINUS) if known else "–"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..interfaces import Prompt, RewardFn, plugin_values
+from ..interfaces import Prompt, RewardFn, plugin_errors, plugin_values
 from .aesthetic import aesthetic
 from .clip import clip
 from .geneval import geneval
@@ -63,7 +63,11 @@ class WeightedReward:
         values: dict[str, Tensor] = {}
         total = torch.zeros(len(prompts), device=images.device)
         for name, (weight, reward) in self.parts.items():
-            scored: Any = reward(images, prompts)
+            if ":" not in name:
+                scored: Any = reward(images, prompts)
+            else:  # package.module:function
+                with plugin_errors(f"reward {name}"):
+                    scored = reward(images.clone(), prompts)  # it may normalise in place
             part, details = scored if isinstance(scored, tuple) else (scored, {})
             named = {name: part, **{f"{name}/{key}": detail for key, detail in details.items()}}
             for key, found in named.items():

@@ -31,6 +31,21 @@ def one_line(said: object) -> str:
     return line if line.isprintable() else repr(line)
 
 
+_RAN_OUT = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, of whatever kind."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _RAN_OUT)
+
+
 class UserError(ValueError):
     """Something given to the toolkit cannot be used; the message is one line that says what, and what is allowed."""
 

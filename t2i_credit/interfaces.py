@@ -6,14 +6,15 @@ in raster order, V codebook entries. Masks: True = counts in the loss. Log-proba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from .errors import ModelError, TrainingError
+from .errors import ModelError, TrainingError, UserError, one_line, ran_out
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,25 @@ class Rollout:
 
 def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return None if a is None or b is None else torch.cat([a, b])
+
+
+@contextmanager
+def plugin_errors(who: str) -> Iterator[None]:
+    """What a plug-in raises becomes one line that names it.
+
+    Args:
+        who: the plug-in, such as "reward my_rewards:brightness".
+
+    Raises:
+        TrainingError: in place of any error that is not the user's own, or of too little memory.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UserError) or ran_out(error):
+            raise
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise TrainingError(f"{who}: raised {said}; --verbose shows where") from error
 
 
 def plugin_values(

@@ -46,7 +46,7 @@ def run_folder(
 
 
 def changes(path: Path, config: Config | TextConfig) -> dict[str, str]:
-    """{key: a line} of the values that a resumed run was started with otherwise."""
+    """{key: a line} of the values that a resumed run had otherwise so far."""
     from ..config.files import dotted
     from ..run_folder.reader import RunReader
 
@@ -54,10 +54,19 @@ def changes(path: Path, config: Config | TextConfig) -> dict[str, str]:
     both = reader.config(), config.model_dump(mode="json")
     before, now = (dotted(anchored(tree)) for tree in both)
     return {
-        key: f"{key} was {before.get(key)!r} when this run began, and is {now.get(key)!r} now"
+        key: f"{key} was {before.get(key)!r} so far, and is {now.get(key)!r} from here on"
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
     }
+
+
+def is_finished(path: Path, steps: int) -> bool:
+    """Whether a run has ended with its last step, and a checkpoint of it."""
+    from ..run_folder.reader import RunReader
+
+    reader = RunReader(path, strict=False)
+    done = max(reader.checkpoints(), default=0) == steps
+    return done and reader.status(strict=False).state == "finished"
 
 
 def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
@@ -207,9 +216,10 @@ def run_training(
     from .objects import describe_as_rewarded
 
     config = parts.config
+    path = run_path(config)
+    over = resume and is_finished(path, config.train.steps)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    path = run_path(config)
     AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
     accelerator = Accelerator(
         mixed_precision=config.train.precision,
@@ -219,7 +229,11 @@ def run_training(
     if slow := slow_format(config, accelerator.device.type):
         warn(slow)
     if resume and accelerator.is_main_process:
-        for line in changes(path, config).values():  # the new values hold from here on
+        lines = [*changes(path, config).values()]  # the new values hold from here on
+        if over and lines:
+            said = "has all its steps, so nothing is trained, and no other value is taken"
+            lines = [f"{path} {said}: {lines[0]}"]
+        for line in lines:
             warn(line)
         warn_of_repeats(path, warn)
     stop = Stop(path)
@@ -245,6 +259,9 @@ def run_training(
             stop=stop,
         )
         accelerator.wait_for_everyone()  # all is loaded and fits: nothing was written before
+        if over:
+            trainer.prune()
+            return path
         run.begin()
         with trackers(accelerator, config):
             trainer.train()

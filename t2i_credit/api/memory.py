@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config.schema import Config
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, ran_out
 from ..training.policy import Policy, samples_in_a_pass
 
 PROMPT = 32  # positions of a prompt, about
@@ -28,12 +28,6 @@ KNOBS = (
     + OF_WEIGHTS
 )
 # what errors that are no MemoryError and no OutOfMemoryError say
-RAN_OUT = (
-    "DefaultCPUAllocator",
-    "can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
 
 
 def estimate(model: Any, config: Config, *, reference: bool, processes: int = 1) -> dict[str, int]:
@@ -130,13 +124,6 @@ def require_room(needed: int, device: str, knobs: str = KNOBS) -> None:
         raise ConfigError(
             f"about {needed / 2**30:.1f} GiB are needed and {device} has {there / 2**30:.1f}: {knobs}"
         )
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that there was no memory left, of whatever kind."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in RAN_OUT)
 
 
 @contextmanager

@@ -139,6 +139,16 @@ def usual_cfg_scale(name: str) -> float:
     return float(_trained_with(name).get("cfg_scale", CFG_SCALE))
 
 
+def usual_negative(name: str) -> str | None:
+    """The one negative prompt that a run was trained under; None = no such.
+
+    Raises:
+        RunError: the run's configuration cannot be read.
+    """
+    negative = _trained_with(name, "prompts").get("negative")
+    return negative if isinstance(negative, str) else None
+
+
 def usual_batch_size(name: str, most: int) -> int:
     """Samples in a forward pass, `most` unless a run was trained with fewer, as a small GPU may need.
 
@@ -148,11 +158,11 @@ def usual_batch_size(name: str, most: int) -> int:
     return min(most, _trained_with(name).get("batch_size") or most)
 
 
-def _trained_with(name: str) -> dict[str, Any]:
-    """The section `rollout` of a run; {} of any other model."""
+def _trained_with(name: str, section: str = "rollout") -> dict[str, Any]:
+    """A section of a run's configuration; {} of any other model."""
     from ..run_folder.reader import RunReader
 
-    return RunReader(run[0]).config().get("rollout", {}) if (run := run_of(name)) else {}
+    return RunReader(run[0]).config().get(section, {}) if (run := run_of(name)) else {}
 
 
 def _tune(model: Any, config: Config, *, seed: int) -> None:

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..measure.intervals import with_interval
+from ..measure.intervals import decimals, with_interval
 
 # a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -74,7 +74,8 @@ class TrainingProgress:
         """Called after each step."""
         self.recent = [*self.recent, metrics["reward"]][-20:]
         reward = sum(self.recent) / len(self.recent)
-        note = f"reward {reward:.3f}, {metrics['time/step']:.2f} s a step"
+        of = f" (mean of {len(self.recent)} steps)" if len(self.recent) > 1 else ""
+        note = f"reward {reward:.3f}{of}, {metrics['time/step']:.2f} s a step"
         self.bar.update(self.task, completed=step, note=note)
         now = time.monotonic()
         due = step % max(1, self.total // 20) == 0 or step == self.total
@@ -168,16 +169,17 @@ def _reward_rows(report: Any) -> list[dict[str, Any]]:
     """Every reward with its interval, and what changed where two models were compared."""
     lines = []
     for name, row in report.evaluation.summary().items():
+        style = f".{decimals((row['mean'], row['best']))}f"
         line = {
             "reward": name,
-            "mean [95% interval]": with_interval(row["mean"], row["low"], row["high"], ".4g"),
-            "best of k": f"{row['best']:.4g}",
+            "mean [95% interval]": with_interval(row["mean"], row["low"], row["high"], style),
+            "best of k": f"{row['best']:{style}}",
             "images": row["images"],
         }
         if report.changes is not None:
             change = report.changes.get(name, {})
             moved, low, high = (change.get(key) for key in ("change", "low", "high"))
-            shown = "unknown" if moved is None else with_interval(moved, low, high, "+.3g")
+            shown = "unknown" if moved is None else with_interval(moved, low, high, f"+{style}")
             line["change [95% interval]"] = shown
         lines.append(line)
     return lines
@@ -212,12 +214,15 @@ def _show_scores(report: Any, lines: Sequence[Mapping[str, Any]], prompts: int) 
     rows(f"{report.name} (k = {group})", lines)
     settings = ", ".join(f"{name} {value}" for name, value in protocol.items() if value is not None)
     if rewards:
-        settings = f"{settings}, judged by {', '.join(rewards)}"
         if protocol["cfg_scale"] is None:
-            settings = f"sampled in an unknown way, judged by {', '.join(rewards)}"
+            settings = "sampled in an unknown way"
+        settings = f"{settings}, judged by {report.evaluation.protocol.judges()}"
     elif protocol["detector"] is None:
         settings = "sampled and judged in an unknown way"
-    say(f"protocol: {prompts} prompts x {group} images, {settings}")
+    if negative := report.evaluation.about.get("negative"):
+        settings = f"{settings}, negative {negative!r}"
+    noun = "prompt" if prompts == 1 else "prompts"
+    say(f"protocol: {prompts} {noun} x {group} images, {settings}")
     if report.path:
         say(f"written: {report.path}")
         say(f"page:    {report.page}")

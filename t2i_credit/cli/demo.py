@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 from typing import Any
 
@@ -140,9 +141,13 @@ def _tell(path: Path, reports: dict[str, Report], sheet: Path, film: Path, secon
     console.say(f"run folder     {path}\n")
     console.say("try next:")
     command = _command()
-    console.say(f"  {command} app {path.parent}    # the run in the browser, token by token")
+    console.say(
+        f"  {command} app {quote(str(path.parent))}    # the run in the browser, token by token"
+    )
     console.say(f'  {command} sample shapes "a photo of an orange ring" --negative "a red ring"')
-    console.say(f"  {command} evaluate {path} --against shapes --split heldout --per-task 100")
+    console.say(
+        f"  {command} evaluate {quote(str(path))} --against shapes --split heldout --per-task 100"
+    )
     console.say(f"  {command} train shapes/grpo")
 
 
@@ -151,4 +156,4 @@ def _command() -> str:
     if shutil.which("t2i-credit"):
         return "t2i-credit"
     path = Path(sys.executable).with_name("t2i-credit")
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))

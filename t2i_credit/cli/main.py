@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from contextlib import suppress
 from typing import Any
 
 # the order in which --help lists the commands
 from . import runs, measure, make  # noqa: F401  # isort: skip
-from ..errors import UserError
+from ..errors import UserError, ran_out
 from .app import app
 from .quiet import VERBOSE_VARIABLE, broken_torch, quiet_libraries
 
@@ -37,15 +38,14 @@ def main() -> Any:
     try:
         return app(standalone_mode=True)
     except UserError as error:
+        if os.environ.get(VERBOSE_VARIABLE) and error.__cause__:
+            traceback.print_exception(error.__cause__)
         _end(broken_torch(error) or str(error))
     except Exception as error:
         if line := broken_torch(error):
             _end(line)
-        if isinstance(error, (MemoryError, RuntimeError)):
-            from ..api.memory import ran_out
-
-            if ran_out(error):
-                _end(OUT_OF_MEMORY)
+        if ran_out(error):
+            _end(OUT_OF_MEMORY)
         raise
     except SystemExit as end:
         cause = end.__context__ and end.__context__.__cause__

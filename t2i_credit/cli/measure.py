@@ -54,6 +54,9 @@ def evaluate(
     cfg_scale: Annotated[
         float | None, Option(help="guidance, 1 = none; left out = the run's own, else 2")
     ] = None,
+    negative: Annotated[
+        str | None, Option(help="one negative prompt for all; left out = the prompts' own")
+    ] = None,
     temperature: Annotated[float | None, Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, Option(help="never a seed of training; 0", min=0)] = None,
     detector: Annotated[str | None, Option(help="who finds the objects; left out = shapes")] = None,
@@ -79,7 +82,7 @@ def evaluate(
     if model is not None and is_text_model(model):
         asked = {"split": split, "problems": per_task, "answers": per_prompt, **sampled}
         of_images: dict[str, Any] = {"--images": images, "--prompts": prompts, "--results": results}
-        of_images |= {"--prompt-column": prompt_column, "--reward": reward}
+        of_images |= {"--prompt-column": prompt_column, "--reward": reward, "--negative": negative}
         of_images |= {"--cfg-scale": cfg_scale, "--detector": detector, "--protocol": protocol}
         unused = [name for name, value in of_images.items() if value is not None]
         _evaluate_text(model, against, out, asked, unused)
@@ -95,6 +98,7 @@ def evaluate(
             results=results,
             source=prompts,
             column=prompt_column,
+            negative=negative,
             rewards=reward or (),
             split=split,
             per_task=per_task or 50,

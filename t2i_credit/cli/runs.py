@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -61,10 +62,10 @@ def train(
     console.say(f"run folder: {path}")
     if text:
         console.say(f"the model:  {path / 'model'}")
-        console.say(f"the credit: t2i-credit heatmap {path}")
+        console.say(f"the credit: t2i-credit heatmap {quote(str(path))}")
     else:
-        console.say(f"pictures:   t2i-credit heatmap {path}")
-        console.say(f"the app:    t2i-credit app {out}")
+        console.say(f"pictures:   t2i-credit heatmap {quote(str(path))}")
+        console.say(f"the app:    t2i-credit app {quote(str(out))}")
 
 
 @app.command()

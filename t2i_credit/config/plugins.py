@@ -5,11 +5,13 @@ Tables are imported when a section is validated, so that the schema itself can b
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
 from typing import get_type_hints as _type_hints
 
@@ -55,6 +57,17 @@ def find_plugin(name: str, table: Mapping[str, Any], where: str) -> Any:
     if not callable(function_of(plugin)):
         raise KeyProblem(where, f"{name}: is no function")
     return plugin
+
+
+def code_of(names: Iterable[str]) -> dict[str, str]:
+    """{name: SHA-256 of the file that it lies in} of those that are functions of the user's own."""
+    found = {}
+    for name in names:
+        if PLUGIN.fullmatch(name):
+            module = importlib.import_module(name.partition(":")[0])
+            file = getattr(module, "__file__", None)
+            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return found
 
 
 def function_of(plugin: Any) -> Callable[..., Any]:
@@ -216,15 +229,16 @@ class AdvantageConfig(PluginSection):
     @property
     def function(self) -> Callable[[Tensor, int], Tensor]:
         """Rewards (B,) and group size to advantages (B,); what a user's own function returns is checked."""
-        from ..interfaces import plugin_values
+        from ..interfaces import plugin_errors, plugin_values
 
         found = find_plugin(self.name, self.table(), "advantage.name")
 
         def advantage(rewards: Tensor, group_size: int) -> Tensor:
-            values = found(rewards, group_size, **self.params)
             if self.name in self.table():
-                return values
+                return found(rewards, group_size, **self.params)
             who = f"advantage {self.name}"
+            with plugin_errors(who):
+                values = found(rewards, group_size, **self.params)
             return plugin_values(values, tuple(rewards.shape), who).to(rewards.device)
 
         return advantage

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import T2ICreditWarning
-from ..interfaces import plugin_values
+from ..interfaces import plugin_errors, plugin_values
 
 MEAN_ERROR = 1e-3  # by which a mean weight may miss 1 before the user is warned
 
@@ -111,7 +111,8 @@ def checked(entry: CreditEntry, who: str) -> CreditEntry:
     def assign(
         fields: Mapping[str, Tensor], mask: Tensor, advantages: Tensor, **parameters: Any
     ) -> Tensor:
-        found = entry.assign(fields, mask, advantages, **parameters)
+        with plugin_errors(who):
+            found = entry.assign(fields, mask, advantages, **parameters)
         credit = plugin_values(found, tuple(mask.shape), who, mask=mask).to(mask.device)
         for doubt, line in _doubts(credit, mask).items():
             if doubt not in told:

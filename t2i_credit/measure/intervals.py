@@ -21,6 +21,7 @@ from ..errors import UserError
 LEVEL = 0.95
 UPPER = (1 + LEVEL) / 2
 ROUNDING = 1e-15  # of a variance
+SINGLE = 1e-6  # of numbers in single precision, a few roundings of them
 RESAMPLES = 2000
 MEDIAN_RESAMPLES = 10_000  # a median takes few values, and so moves in jumps
 NO_DIFFERENCE = "no difference shown"
@@ -40,10 +41,11 @@ def per_prompt(values: NDArray[Any], group_size: int, used: ArrayLike = True) ->
     return np.divide(total, known.sum(1), out=np.full(len(groups), np.nan), where=known.any(1))
 
 
-def mean_interval(values: Numbers) -> Interval:
+def mean_interval(values: Numbers, scale: float = 0.0) -> Interval:
     """The mean over prompts (P,), nan left out, and its 95% t-interval; no interval of fewer than two, or of equal
-    values, whose spread says nothing about other prompts."""
-    return _of_known(lambda known: _around(known, 1 / math.sqrt(len(known))), values)
+    values, whose spread says nothing about other prompts. Differences of numbers of the size `scale` are equal up to
+    their rounding."""
+    return _of_known(lambda known: _around(known, 1 / math.sqrt(len(known)), scale), values)
 
 
 def share_interval(shares: Numbers) -> Interval:
@@ -233,11 +235,16 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return _around(values, math.sqrt(1.0 + 1.0 / len(values)))
 
 
-def _around(values: Sequence[float] | Numbers, width: float) -> tuple[float, float, float]:
-    """mean +- t(n - 1) * standard deviation * width; nan in place of the ends for a single value or equal ones."""
+def _around(
+    values: Sequence[float] | Numbers, width: float, scale: float = 0.0
+) -> tuple[float, float, float]:
+    """mean +- t(n - 1) * standard deviation * width; nan in place of the ends for a single value or equal ones.
+
+    Values are equal where they differ by no more than single precision does at their own size, or at `scale`.
+    """
     given = np.asarray(values, dtype=float)
     mean = float(given.mean())
-    if len(given) < 2 or float(np.ptp(given)) == 0:
+    if len(given) < 2 or float(np.ptp(given)) <= SINGLE * max(scale, float(np.abs(given).max())):
         return mean, math.nan, math.nan
     half = float(stdtrit(len(given) - 1, UPPER)) * float(given.std(ddof=1)) * width
     return mean, mean - half, mean + half
@@ -311,6 +318,12 @@ def samples_to_reach(
 def verdict(low: float | None, high: float | None) -> int:
     """1 for an interval above 0, -1 for one below it; 0 for one that holds it, or where there is none."""
     return int((low or 0) > 0) - int((high or 0) < 0)
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """How many decimals show four digits of the largest of these; 3 at least, so that 0.003 is seen beside 21.3."""
+    largest = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
+    return max(3, 4 - math.ceil(math.log10(largest))) if largest else 3
 
 
 def with_interval(

@@ -147,7 +147,7 @@ def _prompt(
     where, text_key, record = row
     for key in record:
         known = key in KEYS or key == text_key or key.strip().casefold() in PROMPT_KEYS
-        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.9)
         if near and not known:
             raise PromptError(f"{where}: unknown key {key!r}; did you mean {near[0]!r}?")
     text = record[text_key]
@@ -182,6 +182,8 @@ def _spec_of(record: dict[str, Any], where: str) -> dict[str, Any] | None:
     """The spec of a line: under its key, or the line itself if it is an official record."""
     official = [key for key in ("tag", "include", "exclude") if key in record]
     spec = record.get("spec")
+    if official == ["tag"] and spec is None:  # anybody's, and no record
+        official = []
     if spec is not None and official:
         raise PromptError(
             f"{where}: has a 'spec' and {official[0]!r} beside it; move that into the spec"

@@ -2,7 +2,7 @@
 but for which of its keys holds the prompt.
 
     .txt    one prompt a line; what stands behind a tab is left out, quotes around the whole prompt too
-    .csv    a header, and a column of prompts; quotes as RFC 4180 has them
+    .csv    a header, and a column of prompts, perhaps one called negative; quotes as RFC 4180 has them
     .tsv    the same with tabs; quotes count around a whole cell alone, for many such files hold theirs as they are
     .json   a list of texts, or of objects
     .jsonl  an object a line; a file of any other name too, and one that begins with "[" is a list
@@ -79,7 +79,9 @@ def read_row(text: str, where: str) -> Row:
     Raises:
         PromptError: as of a line of a file.
     """
-    return _row(_parse(text, where), where, None, in_list=False)
+    item = _parse(text, where)
+    own = "prompt" if isinstance(item, dict) and "prompt" in item else None  # GenEval's name for it
+    return _row(item, where, own, in_list=False)
 
 
 def _row(item: Any, where: str, column: str | None, *, in_list: bool) -> Row:
@@ -120,13 +122,16 @@ def _table(rows: Iterator[tuple[int, list[str]]], name: str, column: str | None)
             f"{name}:{number}: {problem} {wanted} (its columns: {columns:.200}); name one with {CHOOSE}"
         )
     place = header.index(keys[0])
+    names = [name.strip().casefold() for name in header]
+    negative = [("negative", names.index("negative"))] if "negative" in names else []
     for number, cells in rows:
         where = f"{name}:{number}"
         if len(cells) != len(header):
             raise PromptError(
                 f"{where}: has {len(cells)} cells where the header has {len(header)} ({columns:.200})"
             )
-        yield Row(where, keys[0], {keys[0]: cells[place]})
+        beside = {name: cells[n] or None for name, n in negative}
+        yield Row(where, keys[0], {keys[0]: cells[place], **beside})
 
 
 def _cells(text: str, suffix: str, name: str) -> Iterator[tuple[int, list[str]]]:

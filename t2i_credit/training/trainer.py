@@ -140,15 +140,18 @@ class Trainer:
     def train(self) -> None:
         """Runs the steps that are left, or until a signal ends them."""
         settings, together = self.config.train, self.config.train.sharding == "full"
-        if self.start and self.accelerator.is_main_process:
-            # one process killed between saving and pruning leaves one checkpoint too many
-            prune(self.run.checkpoints, keep=settings.keep_checkpoints)
+        self.prune()
         with self.stop.saved_by(self._save, self.accelerator, together=together):
             for step in range(self.start + 1, settings.steps + 1):
                 self.report(step, self.step(step))
                 self.stop.finished(step)
                 if step % settings.checkpoint_every == 0 or step == settings.steps:
                     self._save(step)
+
+    def prune(self) -> None:
+        """Deletes older checkpoints than are kept: one killed between saving and pruning left one too many."""
+        if self.start and self.accelerator.is_main_process:
+            prune(self.run.checkpoints, keep=self.config.train.keep_checkpoints)
 
     def step(self, step: int) -> dict[str, float]:
         """One step, counted from 1; returns its metrics, which are also written."""
@@ -236,9 +239,9 @@ class Trainer:
                 was = f"{name} was {tensor.dtype} and is {now} now"
                 raise RunError(f"{saved.path}: {was}; same model.dtype?")
         extra = saved.extra
-        for part, now in self.subject.items():  # checkpoints that did not say it yet are believed
-            if extra.get("subject", {}).get(part, now) != now:
-                keys = "model.name" if part == "model" else "prompts.*"
+        for part, ours in self.subject.items():  # checkpoints that did not say it yet are believed
+            if extra.get("subject", {}).get(part, ours) != ours:
+                keys = "model.name" if part == "model" else "prompts.source, column, split, tasks"
                 raise RunError(f"{saved.path}: this run began with {SUBJECT[part]}; same {keys}?")
         try:
             if self.average is not None:

@@ -115,7 +115,7 @@ def test_a_set_that_cannot_be_written_is_refused_in_one_line(write: Any) -> None
         ({"text": "a", "reference": ""}, "reference must be the path of an image, got ''"),
         ({"text": "a", "spec": []}, "spec must be an object with tag and include, got []"),
         ({"text": "a", "spec": SPEC, "tag": "x"}, "has a 'spec' and 'tag' beside it; move that"),
-        ({"text": "a", "tag": "counting"}, "key 'include' is missing"),
+        ({"text": "a", "tag": "counting", "exclude": []}, "key 'include' is missing"),
     ],
 )
 def test_a_wrong_line_is_refused_by_file_and_line_number(

@@ -127,11 +127,13 @@ def test_the_client_is_told_what_the_served_reward_does_not_read() -> None:
         assert line.startswith("reward clip (") and "reads 24 tokens of a prompt" in line
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_bug_in_the_served_reward_stops_the_client_at_once() -> None:
     with (
         serving({"remote_rewards:unreliable": {}}) as url,
-        pytest.raises(TrainingError, match="status 500: Internal Server Error"),
+        pytest.raises(
+            TrainingError,
+            match="status 422: reward remote_rewards:unreliable: raised ZeroDivisionError: a bug",
+        ),
     ):
         remote(url=url)(eight_bit(2), PROMPTS[:2])
 

@@ -66,3 +66,23 @@ class Blind(nn.Module):
 def blind_model() -> nn.Module:
     """A module that is no generator."""
     return Blind()
+
+
+def failing() -> Any:
+    """A reward that raises."""
+
+    def reward(images: Tensor, prompts: Any) -> Tensor:
+        raise ValueError("two\nlines")
+
+    return reward
+
+
+def in_place() -> Any:
+    """A reward that normalises the images where they lie."""
+
+    def reward(images: Tensor, prompts: Any) -> Tensor:
+        images -= 0.5
+        images /= 0.5
+        return images.mean((1, 2, 3))
+
+    return reward

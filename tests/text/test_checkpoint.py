@@ -154,12 +154,12 @@ def test_a_finished_run_resumed_stays_as_it_is_and_keeps_its_newest_checkpoints(
     )
     assert (again.metrics(), (again.path / "model" / "model.safetensors").read_bytes()) == before
     assert again.checkpoints() == [3] and again.status().state == "finished"
-    assert told == ["train.keep_checkpoints was 2 when this run began, and is 1 now"]
+    assert told == ["train.keep_checkpoints was 2 so far, and is 1 from here on"]
 
 
 def test_what_cannot_go_on_is_refused_in_one_line(model: Path, tmp_path: Path) -> None:
     run = train(model, tmp_path, "arithmetic/grpo", "train.steps=3", stop_after=3)
-    with pytest.raises(ConfigError, match=r"^--resume: grpo.learning_rate was 0.01 when"):
+    with pytest.raises(ConfigError, match=r"^--resume: grpo.learning_rate was 0.01 so far"):
         train(model, tmp_path, "arithmetic/grpo", "grpo.learning_rate=0.1", resume=True)
     # stopped as step 3 was reported, before its checkpoint: from the beginning
     again = train(model, tmp_path, "arithmetic/grpo", "train.steps=3", resume=True)

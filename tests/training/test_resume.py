@@ -96,7 +96,7 @@ def test_a_resumed_run_may_go_on_for_longer(tmp_path: Path) -> None:
     warnings: list[str] = []
     config = recipe(tmp_path, train={"steps": 5})
     run = RunReader(api.train(config, resume=True, warn=warnings.append))
-    assert warnings == ["train.steps was 3 when this run began, and is 5 now"]
+    assert warnings == ["train.steps was 3 so far, and is 5 from here on"]
     assert [line["reward"] for line in run.metrics()] == [
         line["reward"] for line in longer.metrics()
     ]
@@ -108,7 +108,7 @@ def test_resuming_with_other_values_says_so_and_uses_them(tmp_path: Path) -> Non
     changed = {"lr": 5e-3, "betas": [0.5, 0.6]}
     config = recipe(tmp_path, optim=changed, train={"steps": 4})
     run = RunReader(api.train(config, resume=True, warn=warnings.append))
-    assert "optim.lr was 0.01 when this run began, and is 0.005 now" in warnings
+    assert "optim.lr was 0.01 so far, and is 0.005 from here on" in warnings
     assert any(line.startswith("optim.betas was [0.9, 0.99]") for line in warnings)
     assert len(warnings) == 3  # and train.steps
     assert run.metrics()[-1]["lr"] == 5e-3
@@ -131,3 +131,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=said) as caught:
             api.run_training(parts, resume=True, report=lambda s, m: None, warn=lambda line: None)
         assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_has_all_its_steps_takes_no_other_value(tmp_path: Path) -> None:
+    run = trained(tmp_path, train={"steps": 3})
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    told: list[str] = []
+    config = recipe(tmp_path, train={"steps": 3, "seed": 5}, rollout={"group_size": 8})
+    api.train(config, resume=True, warn=told.append)
+    (line,) = told
+    assert line.startswith(f"{run.path} has all its steps, so nothing is trained, and no other")
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before

@@ -38,6 +38,7 @@ def test_credit_may_come_as_tensor_lists_or_array(tmp_path: Path, kind: str) -> 
         ("nan", "returned a value that is not finite"),
         ("text", "returned str; a tensor, an array or a list of numbers is needed"),
         ("nothing", "returned NoneType; a tensor, an array or a list of numbers is needed"),
+        ("two\nlines", "raised KeyError: 'two\\nlines'; --verbose shows where"),
     ],
 )
 def test_credit_that_is_none_is_one_line_with_the_functions_name(
@@ -79,6 +80,7 @@ def test_advantages_may_come_as_lists(tmp_path: Path) -> None:
     [
         ("groups", "returned shape (2, 4); (8,) is needed"),
         ("infinite", "returned a value that is not finite"),
+        ("unknown", "raised KeyError: 'unknown'; --verbose shows where"),
     ],
 )
 def test_advantages_that_are_none_are_one_line_with_the_functions_name(
@@ -103,3 +105,11 @@ def test_a_model_function_says_the_first_thing_that_it_does_not_offer(
         api.load_model(f"user_functions:{function}", device="cpu")
     assert str(caught.value) == f"model user_functions:{function}: {said}, see ImageTokenModel"
     assert api.load_model("user_functions:whole_model", device="cpu").grid == (2, 2)
+
+
+def test_a_reward_that_raises_is_one_line_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        run_with(tmp_path, reward={"user_functions:failing": {}})
+    said = "reward user_functions:failing: raised ValueError: two lines; --verbose shows where"
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)

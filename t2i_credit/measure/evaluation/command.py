@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...api.models import check_model, run_of, usual_batch_size, usual_cfg_scale
+from ...api.models import check_model, run_of, usual_batch_size, usual_cfg_scale, usual_negative
 from ...api.objects import load_detector
 from ...errors import UserError
 from ...interfaces import Prompt
+from ...prompts.batches import with_negative
 from ...prompts.files import load_prompts
 from ...prompts.records import TASKS
 from ...run_folder.layout import evaluation_path
@@ -20,7 +21,7 @@ from ...worlds.shapes.grammar import prompt_set, records
 from .evaluate import Progress, check_prompts
 from .find_images import read_folder
 from .image_folder import is_image_folder
-from .protocol import JUDGING, SAMPLING, Protocol
+from .protocol import JUDGING, SAMPLING, Protocol, digest, evaluation_name, folder_name
 from .results import load_results
 from .rewards import load_rewards, parse_rewards
 from .scores import usual_size
@@ -30,10 +31,9 @@ from .store import (
     Report,
     Say,
     Work,
-    evaluation_name,
-    folder_name,
     identity,
     origin_of,
+    require_free,
     stamp,
     trained_on,
 )
@@ -58,6 +58,7 @@ def evaluate_model(
     source: str | None = None,
     column: str | None = None,
     per_task: int = 50,
+    negative: str | None = None,
     rewards: Sequence[str] = (),
     out: Path | None = None,
     progress: Progress = lambda done, of: None,
@@ -73,6 +74,7 @@ def evaluate_model(
         split: train (held-in compositions) or heldout, of the embedded world.
         source, column: a prompt file (see `load_prompts`) instead of the split; a detector needs GenEval records in it.
         per_task: how many prompts of each task of the split.
+        negative: one negative prompt for all, for what comes "before" too; None = the prompts' own.
         rewards: who judges in place of a detector, see `parse_rewards`.
         out: the folder to write; None = evaluations/ of `model` if it is a run folder, else evaluations/MODEL/.
         progress: (images done, of) over both models.
@@ -88,14 +90,18 @@ def evaluate_model(
     protocol = Protocol(**{**usual, **judged_by(rewards, settings)})
     judges = find_judges(protocol)
     given = load_prompts(source, column=column) if source else None
-    prompts = given or evaluation_prompts(split, per_task)
+    prompts = with_negative(given or evaluation_prompts(split, per_task), negative)
     check_prompts(prompts, records=not rewards)
     unread = judges.check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
-    check_model(model)  # before the other model is sampled
+    if negative is not None:
+        name += f"-negative{digest(negative)[:6]}"
     if out is None:
         run, beside = run_of(model), Path("evaluations")
         out = run[0] / beside if run else beside / (Path(model).name or "model")
+    about = {"model": model, "prompts": source or split_name(split)}
+    require_free(evaluation_path(out, name), about)
+    check_model(model)  # before the other model is sampled
     group = protocol.images_per_prompt
     look = partial(
         read_folder, prompts=prompts, images_per_prompt=group, records=not protocol.rewards
@@ -104,9 +110,16 @@ def evaluate_model(
     work = Work(prompts, judges, protocol, evaluation_path(out, name), progress, warn, look, each)
     for line in unread or ():
         work.tell(line)
+    trained_under = usual_negative(model)
+    if trained_under is not None and all(prompt.negative != trained_under for prompt in prompts):
+        work.tell(
+            f"{model} was trained under the negative prompt {trained_under!r}, and is evaluated under"
+            f" {'the null prompt' if negative is None else repr(negative)}; --negative asks for another"
+        )
     if line := trained_on(model, prompts):
         work.tell(line)
-    about = {"model": model, **identity(model), "prompts": source or split_name(split)}
+    about |= identity(model)
+    about |= {} if negative is None else {"negative": negative}
     return work.report(
         against, lambda part: work.model(model, work.folder, about, part), work.folder
     )
@@ -118,6 +131,7 @@ def evaluate_folder(
     *,
     source: str | None = None,
     column: str | None = None,
+    negative: str | None = None,
     rewards: Sequence[str] = (),
     out: Path | None = None,
     progress: Progress = lambda done, of: None,
@@ -141,7 +155,8 @@ def evaluate_folder(
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    if wrong := [key for key in settings if key in SAMPLING]:
+    given = {"negative": negative, **settings}
+    if wrong := [key for key in given if key in ("negative", *SAMPLING) and given[key] is not None]:
         raise UserError(f"{wrong[0]}: decides how images are sampled, and {images} holds images")
     prompts = load_prompts(source, column=column) if source else None
     settings = judged_by(rewards, settings)
@@ -156,6 +171,7 @@ def evaluate_folder(
     unread = judges.check(folder.prompts)
     about |= {"prompts": source or str(images)}
     path = evaluation_path(out or Path("evaluations"), folder_name(images, protocol))
+    require_free(path, {**about, "images": str(images.resolve())})
     work = Work(folder.prompts, judges, protocol, path, progress, warn, look)
     for line in unread or ():
         work.tell(line)
@@ -179,6 +195,7 @@ def evaluate_results(
     warn: Say = lambda line: None,
     source: str | None = None,
     column: str | None = None,
+    negative: str | None = None,
     rewards: Sequence[str] = (),
     **settings: Any,
 ) -> Report:
@@ -189,12 +206,13 @@ def evaluate_results(
         against: other such results, or the .json of an evaluation.
         out: the folder to write; None = evaluations/.
         progress, warn: see `evaluate_model`.
-        source, column, rewards, settings: refused, for the results are there already.
+        source, column, negative, rewards, settings: refused, for the results are there already.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    asked = {"prompts": source, "prompt-column": column, "reward": rewards or None, **settings}
+    asked: dict[str, Any] = {"prompts": source, "prompt-column": column, "negative": negative}
+    asked |= {"reward": rewards or None, **settings}
     if given := [name for name, value in asked.items() if value is not None]:
         raise UserError(f"{given[0]}: decides how images are judged, and {results} holds verdicts")
     if against and not against.endswith(FILES):
@@ -203,6 +221,7 @@ def evaluate_results(
     found = replace(found, about={**found.about, "prompts": str(results), **stamp()})
     prompts = [Prompt(record["prompt"], negative, record) for record, negative in found.asked()]
     path = evaluation_path(out or Path("evaluations"), f"{results.stem}-summary")
+    require_free(path, found.about)
     work = Work(
         prompts,
         Judges(None, None, lambda every: ()),
@@ -250,7 +269,8 @@ def judged_by(rewards: Sequence[str], settings: Mapping[str, Any]) -> dict[str, 
     if not rewards:
         return dict(settings)
     if wrong := [key for key in settings if key in JUDGING]:
-        raise UserError(f"{wrong[0]}: is a detector's, and --reward judges in its place")
+        given = f"{wrong[0]}: {settings[wrong[0]]!r}"
+        raise UserError(f"{given} is a detector's, and --reward judges in its place")
     return {**settings, **dict.fromkeys(JUDGING), "rewards": parse_rewards(rewards)}
 
 

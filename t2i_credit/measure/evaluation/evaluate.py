@@ -147,7 +147,7 @@ def check_prompts(prompts: Sequence[Prompt], *, records: bool = True) -> None:
         where = f"prompt {prompt.text!r}"
         if prompt.spec is None:
             raise PromptError(
-                f"{where}: no spec; a detector needs a GenEval record (texts alone are judged by --reward)"
+                f"{where}: has no GenEval record, which a detector needs; --reward judges texts alone"
             )
         validate_spec(prompt.spec, where=where)
 
@@ -182,6 +182,8 @@ def _judged(
         1, protocol.batch_size // max(sizes)
     )  # sample_rollout splits a group that is too big
     found = list(journal.found) if journal else []
+    if found:
+        progress(sum(sizes[: len(found)]), sum(sizes))
     for first in range(len(found), len(prompts), per_call):
         places = range(first, min(first + per_call, len(prompts)))
         names, pictures, spread = look(places)

@@ -100,18 +100,19 @@ def _flat(
             f"{path}: {len(files)} images, such as {files[0]}, and no folder 00000 with metadata.jsonl; give with"
             " --prompts the file whose lines they belong to, in the order of their names"
         )
+    ignored = [name for name in images_of(every) if name not in files]
     each, rest = divmod(len(files), len(prompts))
     wanted = images_per_prompt or 1
     if rest or each != wanted:
         hint = f"allowed are {len(prompts)}, or G times as many with --per-prompt G"
         if each and not rest:
             hint = f"give --per-prompt {each} if those of a prompt follow each other"
+        apart = f" (not counted: {', '.join(ignored[:3])})" if ignored else ""
         raise UserError(
-            f"{path}: {len(files)} images, {files[0]} to {files[-1]}, for {len(prompts)} prompts x {wanted}; {hint}"
+            f"{path}: {len(files)} images, {files[0]} to {files[-1]}{apart}, for {len(prompts)} prompts x {wanted}; {hint}"
         )
     places = range(len(prompts))
     names = [files[p * each : (p + 1) * each] for p in places]
-    ignored = [name for name in images_of(every) if name not in files]
     return ImageFolder(path, list(prompts), list(places), names, ignored)
 
 

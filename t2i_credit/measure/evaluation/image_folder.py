@@ -32,6 +32,7 @@ from ...run_folder.atomic import cannot, json_bytes, write_atomic
 
 Pixels = NDArray[np.uint8]  # (h, w, 3)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # in any letter case
+NARROW = 50  # times as long as wide
 NUMBERED = re.compile(r"\d+")
 
 
@@ -178,9 +179,15 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def load_image(path: Path) -> Pixels | str:
-    """An image, see `read_image`; why there is none, where it is missing or unreadable."""
+    """An image, see `read_image`; why there is none, where it is missing, unreadable or far too narrow."""
     try:
-        return read_image(path)
+        pixels = read_image(path)
+        height, width = pixels.shape[:2]
+        if max(height, width) > NARROW * min(
+            height, width
+        ):  # whoever resizes it makes gigabytes of it
+            return f"unreadable ({width} x {height} pixels are too narrow)"
+        return pixels
     except FileNotFoundError:
         return "missing"
     except UNREADABLE as error:

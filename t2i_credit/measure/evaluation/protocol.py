@@ -1,13 +1,19 @@
-"""The protocol of an evaluation: how its images were sampled and how they are judged. Samples and judges nothing."""
+"""The protocol of an evaluation: how its images were sampled and how they are judged, and what the evaluation is called by it.
+Samples and judges nothing."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from ...api.models import run_of
 from ...config.files import key_value
 from ...errors import UserError
 from ...run_folder.yaml_text import parse_yaml
@@ -120,6 +126,14 @@ class Protocol:
         found = asdict(self)
         return found if self.rewards else {k: v for k, v in found.items() if k != "rewards"}
 
+    def judges(self) -> str:
+        """Who judges, such as "clip (scale logit), aesthetic"."""
+        told = []
+        for name, parameters in (self.rewards or {"a detector": {}}).items():
+            given = ", ".join(f"{key} {value}" for key, value in parameters.items())
+            told.append(f"{name} ({given})" if given else name)
+        return ", ".join(told)
+
     def sampling(self) -> dict[str, Any]:
         """The settings that decide about the images."""
         return {name: getattr(self, name) for name in SAMPLING}
@@ -132,7 +146,7 @@ class Protocol:
         """The first setting by which scores of the two cannot be compared, as "seed is 0 before and 1 after"; "" if
         there is none. What is unknown of one of them does not count."""
         if (self.rewards or {}) != (other.rewards or {}):
-            first, second = (p.rewards or "a detector" for p in (self, other))
+            first, second = (p.judges() for p in (self, other))
             return f"judged by {first} before and {second} after"
         theirs, unknown = other.to_dict(), self._unknown() | other._unknown()
         for name, value in self.to_dict().items():
@@ -165,3 +179,45 @@ def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings that are not the default ones."""
     usual = {field.name: field.default for field in fields(Protocol)}
     return {name: value for name, value in settings.items() if value != usual[name]}
+
+
+def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
+    """Prompts, guidance, temperature, seed, the step that was asked for, and a mark of all that is unusual."""
+    run = run_of(model)
+    step = f"-step{run[1]}" if run and run[1] is not None else ""
+    settings = f"cfg{protocol.cfg_scale:g}-t{protocol.temperature:g}-seed{protocol.seed}"
+    named = ("cfg_scale", "temperature", "seed")
+    by = f"-{_by(protocol)}" if protocol.rewards else ""
+    return f"{_short(prompts)}{by}-{settings}{step}{_mark(protocol, named)}"
+
+
+def folder_name(images: Path, protocol: Protocol) -> str:
+    """The folder's own name, the detector or the rewards, and a mark of all that is unusual about the judging."""
+    name = f"{_short(images.resolve().name)}-{_by(protocol)}"
+    return name + _mark(protocol, ("detector", *SAMPLING))
+
+
+def _by(protocol: Protocol) -> str:
+    """Who judges, as part of a file name."""
+    names = "+".join(protocol.rewards or [str(protocol.detector)])
+    return _short(re.sub(r"[^A-Za-z0-9_.+-]", ".", names))
+
+
+def _short(name: str) -> str:
+    """A part of a file name that no file system finds too long."""
+    return name if len(name) <= 60 else f"{name[:50]}-{digest(name)[:6]}"
+
+
+def _mark(protocol: Protocol, named: Sequence[str]) -> str:
+    """Six digits that differ where settings differ which the rest of a name does not tell; none if all are usual."""
+    named = (*named, "images_per_prompt", "batch_size")
+    if protocol.rewards is not None:
+        told = all(not parameters for parameters in protocol.rewards.values())
+        named = (*named, *JUDGING, *(["rewards"] if told else []))
+    unusual = defaults({k: v for k, v in protocol.to_dict().items() if k not in named})
+    return f"-{digest(unusual)[:6]}" if unusual else ""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value as JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

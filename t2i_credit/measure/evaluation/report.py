@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from ...run_folder.atomic import write_atomic
-from ..intervals import verdict
+from ..intervals import decimals, verdict
 from .image_folder import load_image
 from .protocol import SAMPLING
 from .rewards import Rows, prompt_rewards
@@ -73,8 +73,12 @@ def write_report(
     )
     environment.filters["share"] = lambda value: "unknown" if value is None else f"{value:.3f}"
     environment.filters["signed"] = lambda value: f"{value:+.3f}"
-    environment.filters["figure"] = lambda value: "unknown" if value is None else f"{value:.4g}"
-    environment.filters["moved"] = lambda value: "unknown" if value is None else f"{value:+.3g}"
+    environment.filters["figure"] = lambda value, digits: (
+        "unknown" if value is None else f"{value:.{digits}f}"
+    )
+    environment.filters["moved"] = lambda value, digits: (
+        "unknown" if value is None else f"{value:+.{digits}f}"
+    )
     environment.filters["percent"] = lambda value: f"{100 * value:.2f}%"
     sign = {1: "up", -1: "down", 0: "even"}
     environment.filters["direction"] = lambda change: sign[verdict(change["low"], change["high"])]
@@ -186,7 +190,8 @@ def _reward_parts(
             }
         )
     strips = {name: _strip(of_prompts[name], of_earlier[name]) for name in rewards}
-    return {"rewards": rewards, "strips": strips, "cards": cards}
+    digits = {name: decimals((row["mean"], row["best"])) for name, row in rewards.items()}
+    return {"rewards": rewards, "strips": strips, "cards": cards, "digits": digits}
 
 
 def _rewarded(record: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
@@ -274,7 +279,7 @@ def _protocol(evaluation: Evaluation) -> list[tuple[str, str]]:
     rows = [("prompts", f"{about.get('prompts', 'given')} ({len(evaluation.rows())})")]
     if rewards := settings.pop("rewards", None):
         settings = {name: settings[name] for name in ("images_per_prompt", *SAMPLING)}
-        rows += [(f"reward {name}", _listed(given)) for name, given in rewards.items()]
+        rows.append(("judged by", evaluation.protocol.judges()))
     for name, value in {**settings, "images_per_prompt": evaluation.images_each()}.items():
         if name != "batch_size":
             off = name == "nms_threshold" and settings["detector"] is not None
@@ -282,11 +287,8 @@ def _protocol(evaluation: Evaluation) -> list[tuple[str, str]]:
             rows.append((_NAMES.get(name, name), unknown if value is None else str(value)))
     how = "over prompts within tasks: Clopper-Pearson at the effective sample size; changes: t"
     rows.append(("intervals", "95%, t, over prompts" if rewards else f"95%, {how}"))
+    if about.get("negative") is not None:
+        rows.append(("negative prompt of all", str(about["negative"]) or "(empty)"))
     if "t2i_credit" in about:
         rows.append(("t2i-credit", str(about["t2i_credit"])))
     return rows
-
-
-def _listed(parameters: Mapping[str, Any]) -> str:
-    """What a reward was built with."""
-    return ", ".join(f"{key} {value}" for key, value in parameters.items()) or "as it comes"

@@ -48,6 +48,8 @@ def parse_rewards(given: Sequence[str]) -> Rewards:
             )
         parameters = found.setdefault(name, {})
         if value is not None:
+            if parameter in parameters:
+                raise ConfigError(f"--reward {text!r}: {parameter} of {name} is given twice")
             where = f"--reward {text!r}"
             parameters[parameter] = parse_yaml(value.encode(), where, lines=False)
     return found
@@ -130,7 +132,8 @@ def reward_changes(before: Rows, after: Rows) -> dict[str, dict[str, float | Non
         first, second = prompt_rewards(before, name), prompt_rewards(after, name)
         both = np.isfinite(first) & np.isfinite(second)
         means = [float(part[both].mean()) if both.any() else np.nan for part in (first, second)]
-        values = (*means, *mean_interval(second - first))
+        scale = float(np.nanmax(np.abs([*first, *second]))) if both.any() else 0.0
+        values = (*means, *mean_interval(second - first, scale))
         names = ("before", "after", "change", "low", "high")
         found[name] = dict(zip(names, map(_known, values), strict=True))
     return found

@@ -7,7 +7,6 @@ Protocol: Ghosh et al. 2023 (arXiv 2310.11513): 4 images per prompt, overall = m
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -26,7 +25,7 @@ from ...interfaces import Prompt
 from ...prompts.records import TASKS, prompt_key, record_key
 from ...run_folder.writer import write_evaluation
 from ..intervals import change_intervals, task_intervals, task_means
-from .protocol import Protocol
+from .protocol import Protocol, digest
 from .rewards import reward_changes, reward_summary
 
 FORMAT = 1
@@ -303,11 +302,6 @@ def _usual(sizes: Mapping[Any, int]) -> int:
 def _known(value: float) -> float | None:
     """None in place of nan, as JSON has it."""
     return None if math.isnan(value) else value
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a value as JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def read_text(path: Path) -> str:

@@ -4,8 +4,10 @@ lie, what identifies them. They are kept as they are made and written together. 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from ... import __version__
 from ...api.models import load_model, run_of
 from ...api.parts import load_prompt_set, unread_by, warn_of
+from ...config.plugins import code_of
 from ...config.schema import parse_config
 from ...errors import UserError
 from ...interfaces import Prompt
@@ -22,10 +25,10 @@ from ...run_folder.journal import Journal
 from ...run_folder.reader import RunReader
 from .evaluate import Detect, Progress, Score, evaluate, evaluate_images
 from .image_folder import ImageFolder, clear_images, is_image_folder, read_protocol, write_protocol
-from .protocol import JUDGING, SAMPLING, Protocol, defaults
+from .protocol import SAMPLING, Protocol, digest
 from .report import write_report
 from .results import load_results
-from .scores import Evaluation, digest, load_evaluation, match, paired, usual_size
+from .scores import Evaluation, load_evaluation, match, paired, usual_size
 
 Say = Callable[[str], None]
 FILES = (".json", ".jsonl")  # of an evaluation, of GenEval's results
@@ -123,6 +126,8 @@ class Work:
         if before:
             changes = paired(before, after)
             also |= {"paired": changes, "against": before.about}
+        if after.protocol.rewards and not after.summary():
+            raise UserError(f"no image can be judged: {after.faults()[0]}, and so are all others")
         if faults := after.faults():
             self.tell(_of_faults(after, faults))
         name = self.path.stem
@@ -155,16 +160,17 @@ class Work:
         sampling = self.protocol.sampling()
         negatives = [prompt.negative for prompt in self.prompts]
         write_protocol(folder, {"about": about, "sampling": sampling, "negatives": negatives})
-        found = evaluate(
-            model,
-            self.prompts,
-            self.judges.detect,
-            self.protocol,
-            score=self.judges.score,
-            progress=progress,
-            folder=folder,
-            journal=journal,
-        )
+        with _going_on(journal):
+            found = evaluate(
+                model,
+                self.prompts,
+                self.judges.detect,
+                self.protocol,
+                score=self.judges.score,
+                progress=progress,
+                folder=folder,
+                journal=journal,
+            )
         return replace(found, about={**about, **stamp()})
 
     def images(
@@ -179,14 +185,15 @@ class Work:
         about = {**about, "images": str(images.path.resolve())}
         files = {"newest": images.newest(), "names": digest(images.names)}
         journal = self._journal(folder, {**about, **files}, protocol)
-        found = evaluate_images(
-            images,
-            self.judges.detect,
-            protocol,
-            score=self.judges.score,
-            progress=progress,
-            journal=journal,
-        )
+        with _going_on(journal):
+            found = evaluate_images(
+                images,
+                self.judges.detect,
+                protocol,
+                score=self.judges.score,
+                progress=progress,
+                journal=journal,
+            )
         return replace(found, about={**about, **stamp()})
 
     def _other(self, name: str, progress: Progress) -> tuple[Evaluation, Path]:
@@ -201,9 +208,10 @@ class Work:
                 and not self.protocol.rewards
             ):
                 unknown = name if found.protocol.detector is None else self.path.stem
-                self.tell(
-                    f"nobody knows how {unknown} was judged: taken to be by this detector and its thresholds"
-                )
+                both = found.protocol.detector is self.protocol.detector is None
+                alike = "alike" if both else "by this detector and its thresholds"
+                which = "either" if both else unknown
+                self.tell(f"nobody knows how {which} was judged: taken to be {alike}")
             return found, Path(found.about.get("images", Path(name).with_suffix("")))
         images = folder
         if is_image_folder(Path(name)):
@@ -229,10 +237,22 @@ class Work:
     def _journal(self, folder: Path, about: Mapping[str, Any], protocol: Protocol) -> Journal:
         settings = {k: v for k, v in protocol.to_dict().items() if k != "batch_size"}
         prompts = digest([[p.text, p.negative, dict(p.spec or {})] for p in self.prompts])
-        header = {"about": about, "protocol": settings, "prompts": prompts}
+        judges = self.protocol.rewards or {str(self.protocol.detector): {}}
+        header = {"about": about, "protocol": settings, "prompts": prompts, "code": code_of(judges)}
         journal = Journal(folder / "unfinished.jsonl", header, self.warn)
         self.journals.append(journal)
         return journal
+
+
+@contextmanager
+def _going_on(journal: Journal) -> Iterator[None]:
+    """Says on Ctrl-C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = sum(len(one.records) for one in journal.found)
+        where = f"{journal.path.parent} keeps {done} judged images"
+        raise KeyboardInterrupt(f"stopped; {where}, and the same command goes on there") from None
 
 
 def _of_faults(found: Evaluation, faults: Sequence[str]) -> str:
@@ -292,36 +312,36 @@ def trained_on(model: str, prompts: Sequence[Prompt]) -> str:
     )
 
 
-def evaluation_name(prompts: str, model: str, protocol: Protocol) -> str:
-    """Prompts, guidance, temperature, seed, the step that was asked for, and a mark of all that is unusual."""
-    run = run_of(model)
-    step = f"-step{run[1]}" if run and run[1] is not None else ""
-    settings = f"cfg{protocol.cfg_scale:g}-t{protocol.temperature:g}-seed{protocol.seed}"
-    named = ("cfg_scale", "temperature", "seed")
-    by = f"-{_by(protocol)}" if protocol.rewards else ""
-    return f"{prompts}{by}-{settings}{step}{_mark(protocol, named)}"
+def require_free(path: Path, about: Mapping[str, Any]) -> None:
+    """Refuses to write over an evaluation of other prompts or images; one of the same is made anew.
 
+    Args:
+        path: the JSON file to write.
+        about: of the evaluation that is to be made.
 
-def folder_name(images: Path, protocol: Protocol) -> str:
-    """The folder's own name, the detector or the rewards, and a mark of all that is unusual about the judging."""
-    name = f"{images.resolve().name}-{_by(protocol)}"
-    return name + _mark(protocol, ("detector", *SAMPLING))
-
-
-def _by(protocol: Protocol) -> str:
-    """Who judges, as part of a file name."""
-    names = "+".join(protocol.rewards or [str(protocol.detector)])
-    return re.sub(r"[^A-Za-z0-9_.+-]", ".", names)[:60]
-
-
-def _mark(protocol: Protocol, named: Sequence[str]) -> str:
-    """Six digits that differ where settings differ which the rest of a name does not tell; none if all are usual."""
-    named = (*named, "images_per_prompt", "batch_size")
-    if protocol.rewards is not None:
-        told = all(not parameters for parameters in protocol.rewards.values())
-        named = (*named, *JUDGING, *(["rewards"] if told else []))
-    unusual = defaults({k: v for k, v in protocol.to_dict().items() if k not in named})
-    return f"-{digest(unusual)[:6]}" if unusual else ""
+    Raises:
+        UserError: another lies there, or its folder cannot be written.
+    """
+    for folder in path.parents:
+        if folder.exists():
+            if not folder.is_dir() or not os.access(folder, os.W_OK):
+                raise UserError(
+                    f"{path.parent}: cannot be written: {folder} is no folder to write in"
+                )
+            break
+    try:
+        known = json.loads(path.read_bytes())["about"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for key in ("prompts", "images", "results"):
+        before, now = (str(one.get(key, "")) for one in (known, about))
+        if key == "prompts" and Path(before).is_dir() | Path(now).is_dir():
+            continue  # an image folder's own records, which a file may be beside
+        if before != now and os.path.realpath(before) != os.path.realpath(now):
+            raise UserError(
+                f"{path}: is the evaluation of other {key}: {before or 'none'}, and not {now or 'none'};"
+                " name another --out"
+            )
 
 
 def stamp() -> dict[str, Any]:

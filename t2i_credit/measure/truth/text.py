@@ -166,7 +166,11 @@ def specificity(samples: TextSamples, scores: Mapping[str, Tensor]) -> dict[str,
         }
         for name, score in scores.items()
     }
-    interval = {"auroc": share_interval, "against_filler": share_interval, "lift": mean_interval}
+    interval: dict[str, Callable[[Any], Any]] = {
+        "auroc": share_interval,
+        "against_filler": share_interval,
+        "lift": mean_interval,
+    }
     found: dict[str, Any] = {}
     for outcome, chosen in zip(OUTCOMES, (right, ~right), strict=True):
         used = chosen & decisive.any(1)

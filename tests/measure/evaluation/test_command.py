@@ -273,7 +273,7 @@ def test_wrong_use_is_refused_in_one_line_before_anything_is_written(tmp_path: P
     Path("empty").mkdir()
     cases: list[tuple[dict[str, Any], str]] = [
         ({"model": None}, "MODEL, --images, --results: give one of them"),
-        ({"source": "plain.jsonl"}, "prompt 'a red circle': no spec"),
+        ({"source": "plain.jsonl"}, "prompt 'a red circle': has no GenEval record"),
         ({"source": "coco.jsonl"}, "unknown class 'bench'"),
         ({"source": "gone.jsonl"}, r"gone\.jsonl: no such prompt file"),
         ({"images": Path("gone")}, "gone: no such folder of images"),

@@ -209,7 +209,7 @@ def test_prompts_that_cannot_be_judged_are_refused_before_anything_is_sampled() 
     nothing: Any = None  # a model that would fail at the first touch
     cases: list[tuple[list[Prompt], str]] = [
         ([], "the set is empty"),
-        ([PROMPTS[0], Prompt("a red circle")], "prompt 'a red circle': no spec"),
+        ([PROMPTS[0], Prompt("a red circle")], "prompt 'a red circle': has no GenEval record"),
         ([Prompt("a circle", spec={"tag": "colors"})], "prompt 'a circle': key 'include'"),
     ]
     for prompts, named in cases:

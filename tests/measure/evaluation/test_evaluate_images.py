@@ -208,7 +208,7 @@ def test_a_killed_evaluation_goes_on_and_ends_as_if_it_had_not_been(
         journal=Journal(place, header),
         progress=lambda *call: told.append(call),
     )
-    assert told == [(12, 12)]
+    assert told == [(8, 12), (12, 12)]
     assert found == drawn[0]
     for path in drawn[1].rglob("*.png"):
         assert (tmp_path / "i" / path.relative_to(drawn[1])).read_bytes() == path.read_bytes()

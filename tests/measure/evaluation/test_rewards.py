@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from t2i_credit.measure.evaluation import command as judging
 from t2i_credit.measure.evaluation.command import evaluate_named
 from t2i_credit.measure.evaluation.evaluate import evaluate
 from t2i_credit.measure.evaluation.protocol import Protocol
-from t2i_credit.measure.evaluation.rewards import parse_rewards
+from t2i_credit.measure.evaluation.rewards import parse_rewards, reward_changes
 from t2i_credit.measure.evaluation.scores import load_evaluation, paired
 from t2i_credit.rollout.images import from_uint8
 
@@ -59,7 +61,7 @@ def test_a_score_is_the_mean_over_prompts_of_the_means_over_their_images() -> No
     assert load_evaluation(report.path) == found
     assert report.path.stem == "list-toys.bright+toys.lit-cfg2-t1-seed0"
     page = report.page.read_text(encoding="utf-8")
-    for shown in (*TEXTS, "toys:bright", f"{row['mean']:.4g}", f"{low:.4g} to {high:.4g}"):
+    for shown in (*TEXTS, "toys:bright", f"{row['mean']:.4f}", f"{low:.4f} to {high:.4f}"):
         assert shown in page, shown
 
 
@@ -177,6 +179,49 @@ def test_rewards_are_named_with_their_parameters() -> None:
     }
 
 
+def test_all_prompts_may_have_one_negative_and_a_run_trained_under_one_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = by_rewards()
+    told: list[str] = []
+    report = by_rewards(negative="a blue ring", warn=told.append)
+    assert told == [] and report.path != plain.path
+    assert report.evaluation.negatives == ["a blue ring"] * 4
+    assert "a blue ring" in report.page.read_text(encoding="utf-8")
+    differs = [r["rewards"] for r in report.evaluation.records]
+    assert differs != [r["rewards"] for r in plain.evaluation.records]
+    monkeypatch.setattr(judging, "usual_negative", lambda name: "a blue ring")
+    by_rewards(warn=told.append)
+    (line,) = told
+    assert "trained under the negative prompt 'a blue ring'" in line and "--negative" in line
+    by_rewards(negative="a blue ring", warn=told.append)
+    assert len(told) == 1
+
+
+def test_a_stopped_evaluation_says_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, calls = judging.load_rewards, []
+
+    def stopping(rewards: Any) -> Any:
+        score, check = load(rewards)
+
+        def one(images: Any, prompts: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return score(images, prompts)
+
+        return one, check
+
+    monkeypatch.setattr(judging, "load_rewards", stopping)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"keeps 6 judged images, and the same command goes"
+    ):
+        by_rewards(batch_size=3)
+    done: list[tuple[int, int]] = []
+    by_rewards(batch_size=3, progress=lambda *step: done.append(step))
+    assert done[0] == (6, 12)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -185,8 +230,11 @@ def test_rewards_are_named_with_their_parameters() -> None:
         ({"rewards": ["clip.weight=2"]}, "weight is for training"),
         ({"rewards": ["=3"]}, "allowed are NAME and NAME.PARAMETER=VALUE"),
         ({"rewards": ["clip=3"]}, "allowed are NAME and NAME.PARAMETER=VALUE"),
-        ({"detector": "shapes"}, "detector: is a detector's, and --reward judges in its place"),
-        ({"rewards": []}, "a detector needs a GenEval record"),
+        (
+            {"detector": "shapes"},
+            "detector: 'shapes' is a detector's, and --reward judges in its place",
+        ),
+        ({"rewards": []}, "has no GenEval record, which a detector needs"),
         ({"rewards": ["geneval"]}, "record"),
         ({"source": "absent.csv"}, "absent.csv"),
         ({"column": "absent"}, "absent"),
@@ -209,3 +257,116 @@ def test_an_unknown_mean_is_none_and_not_nan() -> None:
         path.write_bytes(b"no picture")
     row = by_rewards(images=folder, images_per_prompt=1).evaluation.summary()["toys:bright"]
     assert row["prompts"] == 1 and row["low"] is row["high"] is None and math.isfinite(row["mean"])
+
+
+def test_a_reward_that_works_in_place_changes_no_other() -> None:
+    alone = by_rewards().evaluation.summary()["toys:bright"]
+    beside = by_rewards(rewards=["user_functions:in_place", "toys:bright"], out=Path("beside"))
+    assert beside.evaluation.summary()["toys:bright"] == alone
+
+
+def test_an_unfinished_evaluation_does_not_go_on_with_another_code_of_a_reward(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = """
+def build():
+    def reward(images, prompts):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return images.mean((1, 2, 3))
+    done = [] if FIRST else [1, 1, 1]
+    return reward
+FIRST = {first}
+"""
+    module = tmp_path / "changing.py"
+    module.write_text(code.format(first=True))
+    with pytest.raises(KeyboardInterrupt):
+        by_rewards(rewards=["changing:build"], batch_size=3)
+    module.write_text(code.format(first=False))
+    sys.modules.pop("changing")
+    told: list[str] = []
+    report = by_rewards(rewards=["changing:build"], batch_size=3, warn=told.append)
+    assert len(told) == 1 and "starts over, code has changed since" in told[0]
+    assert report.evaluation.summary()["changing:build"]["images"] == 12
+
+
+def test_an_evaluation_of_other_prompts_or_images_is_not_written_over() -> None:
+    first = by_rewards()
+    before = first.path.read_bytes()
+    Path("other").mkdir()
+    Path("other/list.csv").write_text("prompt\na blue circle\na red square\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"is the evaluation of other prompts: list.csv, and not"):
+        by_rewards(source="other/list.csv")
+    assert first.path.read_bytes() == before
+    by_rewards(source=str(Path("list.csv").resolve()))  # the same file
+    folder = first.path.with_suffix("")
+    for name in ("a", "b"):
+        shutil.copytree(folder, Path(name) / "images")
+    by_rewards(images=Path("a/images"))
+    with pytest.raises(UserError, match="is the evaluation of other images"):
+        by_rewards(images=Path("b/images"))
+    Path("file").write_text("x")
+    with pytest.raises(UserError, match="is no folder to write in"):
+        by_rewards(out=Path("file/x"))
+
+
+def test_long_names_of_prompt_files_and_rewards_stay_apart() -> None:
+    name = "p" * 230 + ".csv"
+    Path(name).write_bytes(Path("list.csv").read_bytes())
+    one = by_rewards(source=name)
+    assert one.page.is_file() and len(one.path.name) < 200
+    many = ["toys:bright", "toys:lit", "toys:constant", "user_functions:in_place"]
+    paths = {by_rewards(rewards=many[:n], images_per_prompt=1).path for n in (3, 4)}
+    assert len(paths) == 2
+
+
+def test_a_picture_that_is_far_too_narrow_is_unreadable_and_named() -> None:
+    from PIL import Image
+
+    folder = by_rewards().path.with_suffix("")
+    Image.new("RGB", (9000, 1)).save(folder / "00000/samples/0000.png")
+    told: list[str] = []
+    by_rewards(images=folder, rewards=["aesthetic"], warn=told.append)
+    assert "00000/samples/0000.png: unreadable (9000 x 1 pixels are too narrow)" in told[0]
+
+
+def test_where_no_image_can_be_judged_nothing_is_written() -> None:
+    folder = by_rewards().path.with_suffix("")
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(
+        UserError, match=r"no image can be judged: 00000/samples/0000.png: unreadable"
+    ):
+        by_rewards(images=folder, out=Path("none"))
+    assert not list(Path("none").glob("*.json*"))
+
+
+def test_a_change_that_is_the_same_but_for_rounding_has_no_interval() -> None:
+    row = {"rewards": {"a": 0.0}, "fault": ""}
+    before = [[{**row, "rewards": {"a": value}}] for value in (0.1, 0.3, 0.7)]
+    after = [[{**row, "rewards": {"a": value + 0.275}}] for value in (0.1, 0.3000001, 0.7)]
+    found = reward_changes(before, after)["a"]
+    assert found["change"] == pytest.approx(0.275) and found["low"] is found["high"] is None
+
+
+def test_files_of_texts_may_hold_what_looks_like_a_record() -> None:
+    lines = [
+        {"prompt": "a red circle", "prompt_id": 3, "tags": ["x"], "caption_id": 1},
+        {"prompt": "a blue square", "tag": "animals"},
+    ]
+    Path("mixed.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    report = by_rewards(source="mixed.jsonl")
+    assert [rows[0]["prompt"] for rows in report.evaluation.rows()] == [
+        "a red circle",
+        "a blue square",
+    ]
+    folder = report.path.with_suffix("")
+    record = {"prompt": "a red circle", "caption": "another text"}
+    (folder / "00000/metadata.jsonl").write_text(json.dumps(record))
+    again = by_rewards(images=folder, source=None)
+    assert again.evaluation.rows()[0][0]["prompt"] == "a red circle"
+    Path("negatives.csv").write_text("prompt,negative\na red circle,a blue ring\nblue circles,\n")
+    found = by_rewards(source="negatives.csv").evaluation
+    assert found.negatives == ["a blue ring", None]
