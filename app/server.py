@@ -86,7 +86,14 @@ def start(
         )
     except OSError as error:
         raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error
+    _drop_sharing(page.app)
     return page
+
+
+def _drop_sharing(app: Any) -> None:
+    """Takes Gradio's own middleware away that lets pages of other origins read answers; it stands before the door."""
+    app.user_middleware = [m for m in app.user_middleware if "CORS" not in m.cls.__name__]
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def serve(
