@@ -115,11 +115,14 @@ def require_whole_files(place: str | Path) -> None:
 
 
 def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any) -> Part:
-    """What `load(folder)` gives; whatever transformers says against it becomes one line.
+    """What `load(folder)` gives; whatever transformers says against it becomes one line. Python code that lies in the folder
+    is never run.
 
     Args:
         what: the part's name, for the message.
     """
+    if load.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False
     try:
         return load(folder, **options)
     except MemoryError:  # says nothing against the files
