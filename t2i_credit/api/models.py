@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config.plugins import PLUGIN, find_plugin
+from ..config.plugins import PLUGIN, find_plugin, require_call
 from ..config.schema import Config, parse_config
 from ..errors import ModelError, RunError
 from ..interfaces import require_model
@@ -36,7 +36,9 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
     if run := run_of(name):
         model = _load_run(*run)
     elif PLUGIN.fullmatch(name):
-        model = require_model(find_plugin(name, {}, "model.name")(), f"model {name}")
+        build = find_plugin(name, {}, "model.name")
+        require_call(build, (), "model.name", name)
+        model = require_model(build(), f"model {name}")
     else:
         model = load_pretrained(name)
     return model.to(device or local_device()).eval()

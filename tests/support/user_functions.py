@@ -66,3 +66,8 @@ class Blind(nn.Module):
 def blind_model() -> nn.Module:
     """A module that is no generator."""
     return Blind()
+
+
+def one_argument() -> object:
+    """Builds a reward that takes no prompts."""
+    return lambda images: images
