@@ -21,6 +21,7 @@ from transformers import (
 
 from ..errors import ModelError, one_line
 from . import EMBEDDED, TEXT_MODELS
+from .files import require_finite
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 CHARACTERS = " #*+,-:=" + string.digits + string.ascii_lowercase
@@ -110,4 +111,5 @@ def load_text_model(name_or_path: str | Path) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: not a readable text model: {one_line(error)}") from error
+    require_finite(model.named_parameters(), str(folder))
     return model.eval(), tokenizer

@@ -26,10 +26,11 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         An `ImageTokenModel` in evaluation mode.
 
     Raises:
-        ModelError: it is missing, damaged, or of an architecture that is not supported.
+        ModelError: it is missing, damaged, of an architecture that is not supported, or a weight is not finite.
         RunError: the run has no such checkpoint.
     """
     from ..models import load_pretrained
+    from ..models.files import require_finite
     from ..training.processes import local_device
 
     name = os.fspath(name_or_path)
@@ -41,6 +42,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         model = require_model(build(), f"model {name}")
     else:
         model = load_pretrained(name)
+        require_finite(model.named_parameters(), name)
     return model.to(device or local_device()).eval()
 
 

@@ -133,17 +133,23 @@ class RunReader:
         complete = told[: told.rfind(b"\n") + 1]
         metrics = []
         for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
-            try:
-                entry = json.loads(line)
-                if not whole(entry["step"]):
-                    raise ValueError(f"step {entry['step']!r}")
+            entry = _metrics_of(line)
+            if entry is not None:
                 metrics.append(entry)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                if strict:
-                    raise RunError(
-                        f"{path}, line {number}: damaged, not a line of metrics"
-                    ) from None
+            elif strict:
+                raise RunError(f"{path}, line {number}: damaged, not a line of metrics")
         return metrics, start + len(complete)
+
+    def damaged_metrics(self) -> list[tuple[int, bytes]]:
+        """Number and content of the lines of metrics.jsonl that `metrics` leaves out; one that was never finished is none
+        of them."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise cannot("read", self.path / "metrics.jsonl", error) from error
+        return [(n, line) for n, line in enumerate(lines, start=1) if _metrics_of(line) is None]
 
     def steps(self) -> list[int]:
         """The recorded steps, ascending."""
@@ -286,3 +292,12 @@ def _ranges(steps: list[int]) -> str:
 
 def _json_lines(text: bytes) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line]
+
+
+def _metrics_of(line: bytes) -> dict[str, Any] | None:
+    """The metrics of a line; None if it is damaged."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        return entry if whole(entry["step"]) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
