@@ -20,6 +20,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
 BODY_SECONDS = 30.0  # for the whole of it
+FIRST_PAUSE, LONGEST_PAUSE = (
+    0.5,
+    60.0,
+)  # seconds before the next try of a login that failed; doubled after each
+ADDRESSES = 1000  # whose failed logins are remembered
 OURS = (b"same-origin", b"none")  # Sec-Fetch-Site of our own page, and of an address that was typed
 WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
@@ -31,6 +36,9 @@ ALLOWED = re.compile(
                     | heartbeat/[\w-]+ | theme\.css | queue/(join|data|status) | call/.+ )""",
     re.VERBOSE,
 )
+MEMBERS = re.compile(
+    r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)"
+)  # Gradio itself asks no login for these
 SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
 NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
 UNSAFE = re.compile(
@@ -45,10 +53,19 @@ class Doorman:
         app: the app.
         our_name: whether a name that a request asks for is this server's; None = any is. A foreign page whose name was
             bent to this machine's address (DNS rebinding) asks for its own.
+        known: whether a request comes with the cookie of a login; None = nobody needs one.
+        say: called with a line about a login that failed.
     """
 
-    def __init__(self, app: App, our_name: Callable[[str], bool] | None = None) -> None:
-        self.app, self.our_name = app, our_name
+    def __init__(
+        self,
+        app: App,
+        our_name: Callable[[str], bool] | None = None,
+        known: Callable[[Scope], bool] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.app, self.our_name, self.known = app, our_name, known
+        self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves, refuses, or passes on."""
@@ -66,6 +83,8 @@ class Doorman:
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
             return await _answer(send, 403, b"This address is not served here.\n")
+        if self.known is not None and MEMBERS.fullmatch(path) and not self.known(scope):
+            return await _answer(send, 401, b"Log in first.\n")
         if scope["method"] not in WITHOUT_BODY:
             if (refusal := _refused_head(scope)) is not None:
                 return await _answer(send, *refusal)
@@ -79,7 +98,46 @@ class Doorman:
             if refusal is not None:
                 return await _answer(send, *refusal)
             receive = _again(body, receive)
+            if path.rstrip("/") == "/login":
+                return await self.logins.tried(self.app, scope, receive, send)
         await self.app(scope, receive, send)
+
+
+class Logins:
+    """Logins one after the other for every address, with a pause before each that grows with those that failed.
+
+    Args:
+        say: called with a line about each that failed.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._failed: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def tried(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a login on, and remembers how it ended."""
+        address = str((scope.get("client") or ("unknown",))[0])
+        async with self._turns.setdefault(address, asyncio.Lock()):
+            if failed := self._failed.get(address, 0):
+                await asyncio.sleep(min(FIRST_PAUSE * 2 ** min(failed - 1, 10), LONGEST_PAUSE))
+            status = 0
+
+            async def sent(message: MutableMapping[str, Any]) -> None:
+                nonlocal status
+                status = message.get("status", status)
+                await send(message)
+
+            await app(scope, receive, sent)
+            if status == 200:
+                self._failed.pop(address, None)
+                return
+            self._failed[address] = failed + 1
+            self.say(f"login refused: {failed + 1} in a row from {address}")
+        while len(self._failed) > ADDRESSES:  # the oldest first
+            gone = next(iter(self._failed))
+            del self._failed[gone]
+            self._turns.pop(gone, None)
 
 
 def _asked_name(scope: Scope) -> str:

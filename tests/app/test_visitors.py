@@ -159,3 +159,56 @@ def test_a_request_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
     status, _ = doorman([b"x"])
     assert status == 408
+
+
+def test_who_guesses_waits_longer_every_time_and_is_told_of(monkeypatch):
+    pauses, told = [], []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(guard.asyncio, "sleep", pause)
+
+    async def app(scope, receive, send):
+        right = b"right" in (await receive())["body"]
+        await guard._answer(send, 200 if right else 400, b"")
+
+    door = guard.Doorman(app, say=told.append)
+
+    def login(word, address="10.0.0.1"):
+        async def receive():
+            return {"type": "http.request", "body": word, "more_body": False}
+
+        async def send(message):
+            pass
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/login",
+            "headers": [],
+            "client": (address, 1),
+        }
+        asyncio.run(door(scope, receive, send))
+
+    for _ in range(9):
+        login(b"wrong")
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60]
+    assert told[0] == "login refused: 1 in a row from 10.0.0.1" and len(told) == 9
+    login(b"wrong", "10.0.0.2")  # somebody else need not wait
+    login(b"right")
+    assert len(pauses) == 9
+    login(b"right")
+    assert len(pauses) == 9  # forgotten
+
+
+@pytest.mark.parametrize("path", ["reset", "cancel", "heartbeat/abc"])
+def test_without_the_cookie_nobody_resets_cancels_or_listens(address, path):
+    with httpx.Client(base_url=address, timeout=60) as stranger:
+        ask = stranger.get if path.startswith("heartbeat") else stranger.post
+        more = (
+            {}
+            if path.startswith("heartbeat")
+            else {"json": {"event_id": "a", "fn_index": 0, "session_hash": "b"}}
+        )
+        assert ask(f"gradio_api/{path}", **more).status_code == 401
