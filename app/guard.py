@@ -1,9 +1,10 @@
 """The door of the server: serves the page's own scripts, lets through what the page needs, refuses everything else. In
-particular nothing that reads a file by its path, takes an upload, fetches an address, or goes around the queue; and,
-without a login, no page but its own."""
+particular nothing that reads a file by its path, takes an upload, fetches an address, or goes around the queue; and
+nothing that another page asks for in a visitor's name."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,6 +19,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
+BODY_SECONDS = 30.0  # for the whole of it
+FIRST_PAUSE, LONGEST_PAUSE = (
+    0.5,
+    60.0,
+)  # seconds before the next try of a login that failed; doubled after each
+ADDRESSES = 1000  # whose failed logins are remembered
+OURS = (b"same-origin", b"none")  # Sec-Fetch-Site of our own page, and of an address that was typed
 WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
 # What Gradio's page asks for. Not in it, so refused: /gradio_api/file=, upload, stream, proxy=, component_server, run, api
@@ -28,6 +36,11 @@ ALLOWED = re.compile(
                     | heartbeat/[\w-]+ | theme\.css | queue/(join|data|status) | call/.+ )""",
     re.VERBOSE,
 )
+MEMBERS = re.compile(
+    r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)"
+)  # Gradio itself asks no login for these
+SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
+NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
 UNSAFE = re.compile(
     r"(^|[/\\])\.\.([/\\]|$)|%|\\|\0"
 )  # what is left of an encoded or climbing path
@@ -40,10 +53,19 @@ class Doorman:
         app: the app.
         our_name: whether a name that a request asks for is this server's; None = any is. A foreign page whose name was
             bent to this machine's address (DNS rebinding) asks for its own.
+        known: whether a request comes with the cookie of a login; None = nobody needs one.
+        say: called with a line about a login that failed.
     """
 
-    def __init__(self, app: App, our_name: Callable[[str], bool] | None = None) -> None:
-        self.app, self.our_name = app, our_name
+    def __init__(
+        self,
+        app: App,
+        our_name: Callable[[str], bool] | None = None,
+        known: Callable[[Scope], bool] | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.app, self.our_name, self.known = app, our_name, known
+        self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves, refuses, or passes on."""
@@ -53,20 +75,69 @@ class Doorman:
             return await send({"type": "websocket.close", "code": 1008})
         if self.our_name is not None and not self.our_name(_asked_name(scope)):
             return await _answer(send, 403, b"Without a login, only http://127.0.0.1 is served.\n")
+        if _of_another_page(scope):
+            return await _answer(send, 403, b"Another page asks for this.\n")
+        send = _unshared(send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
             return await _answer(send, 403, b"This address is not served here.\n")
+        if self.known is not None and MEMBERS.fullmatch(path) and not self.known(scope):
+            return await _answer(send, 401, b"Log in first.\n")
         if scope["method"] not in WITHOUT_BODY:
             if (refusal := _refused_head(scope)) is not None:
                 return await _answer(send, *refusal)
-            body = await _body(receive)
+            try:
+                body = await asyncio.wait_for(_body(receive), BODY_SECONDS)
+            except TimeoutError:
+                return await _answer(send, 408, b"This request takes too long.\n")
+            if len(body) > MOST_BYTES:
+                return await _answer(send, 413, b"This request is too long.\n")
             refusal = None if path.startswith("/login") else _refused_body(body)
             if refusal is not None:
                 return await _answer(send, *refusal)
             receive = _again(body, receive)
+            if path.rstrip("/") == "/login":
+                return await self.logins.tried(self.app, scope, receive, send)
         await self.app(scope, receive, send)
+
+
+class Logins:
+    """Logins one after the other for every address, with a pause before each that grows with those that failed.
+
+    Args:
+        say: called with a line about each that failed.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._failed: dict[str, int] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    async def tried(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a login on, and remembers how it ended."""
+        address = str((scope.get("client") or ("unknown",))[0])
+        async with self._turns.setdefault(address, asyncio.Lock()):
+            if failed := self._failed.get(address, 0):
+                await asyncio.sleep(min(FIRST_PAUSE * 2 ** min(failed - 1, 10), LONGEST_PAUSE))
+            status = 0
+
+            async def sent(message: MutableMapping[str, Any]) -> None:
+                nonlocal status
+                status = message.get("status", status)
+                await send(message)
+
+            await app(scope, receive, sent)
+            if status == 200:
+                self._failed.pop(address, None)
+                return
+            self._failed[address] = failed + 1
+            self.say(f"login refused: {failed + 1} in a row from {address}")
+        while len(self._failed) > ADDRESSES:  # the oldest first
+            gone = next(iter(self._failed))
+            del self._failed[gone]
+            self._turns.pop(gone, None)
 
 
 def _asked_name(scope: Scope) -> str:
@@ -76,13 +147,44 @@ def _asked_name(scope: Scope) -> str:
     return re.sub(r":\d*$", "", told).strip("[]")
 
 
+def _of_another_page(scope: Scope) -> bool:
+    """Whether a browser asks on behalf of a page that is not ours; the visitor who follows a link asks for himself."""
+    headers = dict(scope["headers"])
+    named = {
+        headers.get(name) for name in (b"host", b"x-forwarded-host")
+    }  # that of a proxy before us
+    origin = headers.get(b"origin")
+    if origin is not None and origin.partition(b"://")[2] not in named:
+        return True
+    follows = scope["method"] == "GET" and headers.get(b"sec-fetch-mode") == b"navigate"
+    follows = follows and headers.get(b"sec-fetch-dest") == b"document"
+    return headers.get(b"sec-fetch-site", OURS[0]) not in OURS and not follows
+
+
+def _unshared(send: Send) -> Send:
+    """Answers that no other page may read, show in a frame, or get by a cookie of ours."""
+
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            kept = [
+                (name, SAME_SITE.sub(b"SameSite=Lax", value) if name == b"set-cookie" else value)
+                for name, value in message.get("headers", [])
+                if not name.lower().startswith(b"access-control-")
+            ]
+            message = {**message, "headers": [*kept, *NO_FRAMES]}
+        await send(message)
+
+    return sent
+
+
 async def _body(receive: Receive) -> bytes:
-    """The body of a request, as long as it said that it is."""
-    parts, more = [], True
-    while more:
+    """The body of a request: what comes, whatever it said; a little more than is taken at most."""
+    parts, size, more = [], 0, True
+    while more and size <= MOST_BYTES:
         message = await receive()
         parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
+        size += len(parts[-1])
+        more = message["type"] == "http.request" and message.get("more_body", False)
     return b"".join(parts)
 
 
@@ -115,8 +217,8 @@ def _refused_body(body: bytes) -> tuple[int, bytes] | None:
 def _refused_head(scope: Scope) -> tuple[int, bytes] | None:
     """Why the body of a request is not even read, if so."""
     headers = dict(scope["headers"])
-    length = headers.get(b"content-length", b"0" if b"transfer-encoding" not in headers else b"")
-    if not length.isdigit():
+    length = headers.get(b"content-length", b"0")
+    if b"transfer-encoding" in headers or not length.isdigit():
         return 411, b"Say how long the request is.\n"
     if int(length) > MOST_BYTES:
         return 413, b"This request is too long.\n"

@@ -23,7 +23,12 @@ LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs 
 
 
 def start(
-    runs: Path | str, *, host: str = "127.0.0.1", port: int = PORT, login: str | None = None
+    runs: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    login: str | None = None,
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Any:
     """Starts serving a runs folder in the background.
 
@@ -32,6 +37,7 @@ def start(
         host: an address of this machine; any but a loopback one demands a login.
         port: 1 to 65535; 0 = any that is free.
         login: NAME:PASSWORD; None = what $T2I_CREDIT_LOGIN says, if it is set.
+        warn: called with a line about a login that failed.
 
     Returns:
         The Gradio page: `.local_url` is its address, `.close()` ends it.
@@ -50,13 +56,25 @@ def start(
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))
     from starlette.middleware import Middleware
+    from starlette.requests import cookie_parser
 
+    from ..rewards.connections import end_silent
     from .guard import Doorman
     from .page import build_page
     from .runs import RunShelf
     from .theme import css, head, theme
 
     page = build_page(RunShelf(root))
+
+    def known(scope: Any) -> bool:
+        cookies = cookie_parser(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1"))
+        names = (
+            f"access-token-{page.app.cookie_id}",
+            f"access-token-unsecure-{page.app.cookie_id}",
+        )
+        return any(cookies.get(name) in page.app.tokens for name in names)
+
+    door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:
         page.queue(max_size=64, default_concurrency_limit=2, api_open=False)
         page.launch(
@@ -77,16 +95,22 @@ def start(
             max_file_size=1,
             state_session_capacity=100,
             # a login's cookie stays away from a foreign page, whatever name that gives this machine
-            app_kwargs={
-                "middleware": [Middleware(Doorman, our_name=None if account else is_loopback)]
-            },
+            app_kwargs={"middleware": [Middleware(Doorman, say=warn, **door)]},
             theme=theme(),
             css=css(),
             head=head(),
         )
     except OSError as error:
         raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error
+    _drop_sharing(page.app)
+    end_silent(page.server)
     return page
+
+
+def _drop_sharing(app: Any) -> None:
+    """Takes Gradio's own middleware away that lets pages of other origins read answers; it stands before the door."""
+    app.user_middleware = [m for m in app.user_middleware if "CORS" not in m.cls.__name__]
+    app.middleware_stack = app.build_middleware_stack()
 
 
 def serve(

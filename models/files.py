@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -115,11 +116,14 @@ def require_whole_files(place: str | Path) -> None:
 
 
 def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any) -> Part:
-    """What `load(folder)` gives; whatever transformers says against it becomes one line.
+    """What `load(folder)` gives; whatever transformers says against it becomes one line. Python code that lies in the folder
+    is never run.
 
     Args:
         what: the part's name, for the message.
     """
+    if load.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False
     try:
         return load(folder, **options)
     except MemoryError:  # says nothing against the files
@@ -171,6 +175,15 @@ def load_weights(model_class: Any, folder: Path) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{folder}: the tensor {missing[0]} is missing ({len(missing)} in all)")
     return model.eval()
+
+
+def require_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
+    """Raises ModelError if a weight is infinite or not a number, as a run that went wrong leaves them."""
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel():
+            ends = torch.stack(tensor.detach().aminmax())  # of a tensor with a nan both are
+            if not bool(torch.isfinite(ends.float()).all()):
+                raise ModelError(f"{where}: the tensor {name} holds values that are not finite")
 
 
 def require_files(folder: Path, names: Sequence[str]) -> None:

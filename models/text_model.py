@@ -21,6 +21,7 @@ from transformers import (
 
 from ..errors import ModelError, one_line
 from . import EMBEDDED, TEXT_MODELS
+from .files import require_finite
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 CHARACTERS = " #*+,-:=" + string.digits + string.ascii_lowercase
@@ -102,10 +103,13 @@ def load_text_model(name_or_path: str | Path) -> tuple[Any, Any]:
     """
     folder = text_model_folder(name_or_path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: not a readable text model: {one_line(error)}") from error
+    require_finite(model.named_parameters(), str(folder))
     return model.eval(), tokenizer

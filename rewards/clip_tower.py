@@ -197,12 +197,15 @@ def _load_transformers(
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     with one_line_errors(reward, processor, "" if Path(processor).is_dir() else OFFLINE):
-        tokenizer = AutoTokenizer.from_pretrained(processor)
-        pictures = AutoImageProcessor.from_pretrained(processor)
+        tokenizer = AutoTokenizer.from_pretrained(processor, trust_remote_code=False)
+        pictures = AutoImageProcessor.from_pretrained(processor, trust_remote_code=False)
     with one_line_errors(reward, model, "" if Path(model).is_dir() else OFFLINE):
         require_whole_files(model)
         net, report = CLIPModel.from_pretrained(
-            model, dtype=getattr(torch, dtype), output_loading_info=True
+            model,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     if report["missing_keys"]:
         raise ModelError(f"{reward}: {model}: the tensor {min(report['missing_keys'])} is missing")
@@ -318,7 +321,11 @@ def to_device(device: str | None, reward: str) -> torch.device:
 @contextmanager
 def one_line_errors(reward: str, what: str, hint: str = "") -> Iterator[None]:
     """Whatever libraries raise about missing, foreign or damaged weights becomes a ModelError of one line, and what
-    they log about it is not shown."""
+    they log about it is not shown. Python code that comes with weights is never run."""
+    from transformers import dynamic_module_utils
+
+    # open_clip does not say that a model's own Python code is not to be run: then nobody is asked, and it is refused
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -88,12 +88,14 @@ def load_detector_files(
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"{name}: no such folder; {expected}")
     try:
-        kind = AutoConfig.from_pretrained(name).model_type
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if kind != model.config_class.model_type:
             raise ModelError(f"{name}: is a {kind} model; {expected}")
         require_whole_files(name)
-        tools = processor.from_pretrained(name)
-        loaded, report = model.from_pretrained(name, output_loading_info=True)
+        tools = processor.from_pretrained(name, trust_remote_code=False)
+        loaded, report = model.from_pretrained(
+            name, output_loading_info=True, trust_remote_code=False
+        )
     except ModelError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

@@ -17,6 +17,7 @@ from ..geneval import Detection, judge, keep
 from ..interfaces import Prompt
 from ..prompts.records import validate_spec
 from ..rollout.images import to_uint8
+from .clip_tower import to_device
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
 from .detection import Detector, Found, answered
 from .detectors import DETECTORS, Shapes
@@ -173,7 +174,7 @@ def geneval(
         device: null = a GPU if there is one.
         batch_size: images per forward pass of the detector.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = to_device(device, "reward geneval")
     build = find_plugin(detector, DETECTORS, "geneval.detector")
     return GenevalReward(
         build(model=model, device=where, batch_size=batch_size),

@@ -5,9 +5,13 @@ A server that is away is asked again, with growing pauses; one that answers nons
 
 from __future__ import annotations
 
+import json
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -35,6 +39,8 @@ from .wire import (
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds; every pause is twice the one before
 AWAY = (429, 502, 503, 504)  # answers of a server, or a proxy before it, that may do better later
 PROMPTS_AT_ONCE = 1000  # checked in one request
+MOST_BYTES = 16 << 20  # of an answer; one of 64 images has a few thousand
+PATIENCE = 10  # an answer is whole after this many times `timeout`, or has failed
 
 
 class RemoteReward:
@@ -43,7 +49,7 @@ class RemoteReward:
     Attributes:
         url: of the server, without a path.
         token: or None.
-        timeout: seconds without a byte after which a request has failed.
+        timeout: seconds without a byte after which a request has failed; ten times as many for all of an answer.
         retries: how often it is asked again.
         batch_size: images in a request.
     """
@@ -55,7 +61,7 @@ class RemoteReward:
         self.batch_size = batch_size
         # made once, because it reads all certificates; without TLS there is none to verify
         self.verify: Any = url.startswith("https:") and ssl.create_default_context()
-        self.headers = {"Content-Type": "application/json"}
+        self.headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token is not None:
             self.headers["Authorization"] = f"Bearer {token}"
 
@@ -135,28 +141,64 @@ class RemoteReward:
             if attempt:
                 time.sleep(min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
             try:
-                answer = client.post(self.url + path, content=body)
-            except httpx.TransportError as error:
+                status, answer = self._in_time(client, self.url + path, body)
+            except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:
                 reason = one_line(error) or type(error).__name__
                 continue
-            if answer.status_code == 200:
-                return answer.content
-            reason = f"status {answer.status_code}: {_told(answer)}"
-            if answer.status_code not in AWAY:
-                hint = "; lower batch_size" if answer.status_code == 413 else ""
+            if status == 200:
+                return answer
+            reason = f"status {status}: {_told(answer)}"
+            if 300 <= status < 400:
+                reason = f"status {status}: it sends elsewhere; give that address as url"
+            if status not in AWAY:
+                hint = "; lower batch_size" if status == 413 else ""
                 raise TrainingError(f"reward remote: {self.url}: {reason}{hint}")
         raise TrainingError(
             f"reward remote: {self.url} stays away ({reason}; asked {self.retries + 1} times in "
             f"{time.monotonic() - began:.0f} s); start it with t2i-credit serve-reward"
         )
 
+    def _in_time(self, client: httpx.Client, url: str, body: str) -> tuple[int, bytes]:
+        """Status and body of an answer, which must come whole, in time, and be no larger than one of ours.
 
-def _told(answer: httpx.Response) -> str:
+        Raises:
+            OSError: it does not.
+        """
+        limit, found = PATIENCE * self.timeout, Future[tuple[int, bytes]]()
+
+        def ask() -> None:
+            try:
+                found.set_result(_post(client, url, body))
+            except Exception as error:
+                found.set_exception(error)
+
+        # httpx has limits for every byte and none for all of them; a thread that is left behind keeps no program alive
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            return found.result(limit)
+        except FutureTimeout:
+            raise TimeoutError(f"no whole answer in {limit:g} s") from None
+
+
+def _post(client: httpx.Client, url: str, body: str) -> tuple[int, bytes]:
+    with client.stream("POST", url, content=body) as answer:
+        if (coding := answer.headers.get("content-encoding", "identity")) != "identity":
+            raise OSError(f"an answer in {coding!r:.40}, which was not asked for")
+        found = bytearray()
+        for part in answer.iter_raw():
+            found += part
+            if len(found) > MOST_BYTES:
+                raise OSError(f"an answer of more than {MOST_BYTES >> 20} MiB")
+        return answer.status_code, bytes(found)
+
+
+def _told(answer: bytes) -> str:
     """What an answer that is no score says, in one line."""
+    text = answer[:4096].decode("utf-8", "replace")
     try:
-        said: Any = answer.json()["error"]
-    except (ValueError, TypeError, KeyError):
-        said = answer.text
+        said: Any = json.loads(answer)["error"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        said = text
     return one_line(said)[:200]
 
 
@@ -174,7 +216,7 @@ def remote(
         url: such as http://127.0.0.1:8765.
         token: what the server was started with; None = $T2I_CREDIT_REWARD_TOKEN. It is written to the run folder, like
             all of the configuration: the variable is not.
-        timeout: seconds without a byte after which a request has failed.
+        timeout: seconds without a byte after which a request has failed; ten times as many for all of an answer.
         retries: how often a server that is away is asked again, after 0.5, 1, 2, ... 30 s; 8 are a minute and a half.
         batch_size: images in a request.
     """

@@ -5,6 +5,7 @@ Every request is checked before its body is read: token, kind and size. Rewards 
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import secrets
 import socket
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..interfaces import Prompt
+from .connections import end_silent
 from .wire import (
     CheckAnswer,
     CheckRequest,
@@ -34,6 +36,7 @@ from .wire import (
 )
 
 AT_ONCE = 16  # requests held at a time; more are told to come back (503)
+BODY_SECONDS = 300.0  # for the whole body of a request
 
 
 class ServedReward(Protocol):
@@ -71,6 +74,7 @@ def create_app(
     """
     limit = int(max_megabytes * 2**20)
     turn = threading.Lock()
+    held: set[Request] = set()
 
     async def admit(request: Request) -> None:
         given = request.headers.get("authorization", "")
@@ -104,12 +108,19 @@ def create_app(
         return ScoreAnswer(total=total.tolist(), parts=listed).model_dump()
 
     async def answer(request: Request, work: Callable[[bytes], dict[str, Any]]) -> JSONResponse:
-        body = await _body(request, limit)
+        if len(held) >= AT_ONCE:
+            raise Refusal(503, f"{AT_ONCE} requests are being answered; come back later")
+        held.add(request)
         try:
+            body = await asyncio.wait_for(_body(request, limit), BODY_SECONDS)
             return JSONResponse(await run_in_threadpool(work, body))
+        except TimeoutError:
+            raise Refusal(408, f"the request took more than {BODY_SECONDS:g} s to come") from None
         except UserError as error:
             status = 413 if isinstance(error, WireSizeError) else 422
             raise Refusal(status, str(error)) from error
+        finally:
+            held.discard(request)
 
     @app.post("/check")
     async def post_check(request: Request) -> JSONResponse:
@@ -161,8 +172,9 @@ def listen(host: str, port: int, *, token: str | None) -> socket.socket:
 
 def server_of(app: FastAPI) -> uvicorn.Server:
     """What answers requests: `run(sockets=[listener])` until its `should_exit` is set."""
-    settings = uvicorn.Config(app, log_level="warning", limit_concurrency=AT_ONCE, ws="none")
-    return uvicorn.Server(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    end_silent(server)
+    return server
 
 
 def serve(app: FastAPI, listener: socket.socket) -> None:

@@ -7,12 +7,13 @@ _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _NOT_CACHED = re.compile(r"cannot find the requested files in the local cache|in the cached files")
 _UNFIT = re.compile(r"loading state_dict for (\w+):\s*(.*)", re.S)
 _KEYS = re.compile(r"(Missing|Unexpected) key\(s\) in state_dict: (.*)")
+_WANTS_CODE = re.compile(r"trust_remote_code|custom code", re.I)
 _REFUSED_BY_TORCH = re.compile(r"weights only load failed.*?(?:GLOBAL ([\w.]+)|$)", re.I | re.S)
 
 
 def one_line(said: object) -> str:
     """What a library says, in one printable line. Of weights that do not fit the first tensor is named, of the hub that it
-    cannot be reached; where torch refuses a pickle that holds more than tensors, its advice to load it all the same is
+    cannot be reached, of a model's own Python code that it is not run; where torch refuses a pickle that holds more than tensors, its advice to load it all the same is
     left out."""
     text = _TERMINAL_CODE.sub("", str(said))
     if _NOT_CACHED.search(text):
@@ -24,6 +25,8 @@ def one_line(said: object) -> str:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             problem = f"{keys[1].lower()} are {names[0]}{more}"
         text = f"its tensors are not those of a {unfit[1]}: {problem}"
+    if _WANTS_CODE.search(text):
+        text = "it brings Python code of its own (auto_map), which is not run"
     if refused := _REFUSED_BY_TORCH.search(text):
         more = f", such as {refused[1]}" if refused[1] else ""
         text = f"a pickle that holds more than tensors{more}; its code is not run"

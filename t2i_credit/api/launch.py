@@ -70,8 +70,9 @@ def is_finished(path: Path, steps: int) -> bool:
 
 
 def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
-    """Says where a resumed run goes on, if steps that it has made are made again."""
+    """Says where a resumed run goes on, if steps that it has made are made again, and what of its metrics is lost."""
     from ..run_folder.reader import RunReader
+    from ..run_folder.start import DAMAGED
 
     reader = RunReader(path, strict=False)
     start = max(reader.checkpoints(), default=0)
@@ -80,6 +81,12 @@ def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
         where = f"goes on after its checkpoint of step {start}" if start else "has no checkpoint"
         again = f"steps {start + 1} to {made} are" if made > start + 1 else f"step {made} is"
         warn(f"{path} {where}: {again} run again")
+    if start and not (path / "metrics.jsonl").is_file():
+        warn(f"{path}/metrics.jsonl: is missing; its curves begin after step {start}")
+    if damaged := [number for number, _ in reader.damaged_metrics()]:
+        lines = f"{len(damaged)} damaged lines, line {damaged[0]} first, are"
+        lines = lines if len(damaged) > 1 else f"line {damaged[0]} is damaged, and is"
+        warn(f"{path}/metrics.jsonl: {lines} kept in {DAMAGED}")
 
 
 def slow_format(config: Config, device: str) -> str | None:

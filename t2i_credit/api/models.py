@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config.plugins import PLUGIN, find_plugin
+from ..config.plugins import PLUGIN, find_plugin, require_call
 from ..config.schema import Config, parse_config
 from ..errors import ModelError, RunError
 from ..interfaces import require_model
@@ -26,19 +26,23 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         An `ImageTokenModel` in evaluation mode.
 
     Raises:
-        ModelError: it is missing, damaged, or of an architecture that is not supported.
+        ModelError: it is missing, damaged, of an architecture that is not supported, or a weight is not finite.
         RunError: the run has no such checkpoint.
     """
     from ..models import load_pretrained
+    from ..models.files import require_finite
     from ..training.processes import local_device
 
     name = os.fspath(name_or_path)
     if run := run_of(name):
         model = _load_run(*run)
     elif PLUGIN.fullmatch(name):
-        model = require_model(find_plugin(name, {}, "model.name")(), f"model {name}")
+        build = find_plugin(name, {}, "model.name")
+        require_call(build, (), "model.name", name)
+        model = require_model(build(), f"model {name}")
     else:
         model = load_pretrained(name)
+        require_finite(model.named_parameters(), name)
     return model.to(device or local_device()).eval()
 
 

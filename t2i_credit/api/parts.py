@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..config.plugins import check_params, find_plugin
+from ..config.plugins import check_params, find_plugin, require_call
 from ..config.schema import Config
-from ..errors import ConfigError, PromptError, T2ICreditWarning
+from ..errors import ConfigError, PromptError, T2ICreditWarning, UserError, one_line, ran_out
 from ..interfaces import Prompt
 from ..prompts.batches import with_negative
 from ..prompts.files import load_prompts
@@ -55,8 +55,28 @@ def build_reward(config: Config) -> Any:
         builder = find_plugin(name, REWARDS, "reward")
         also = ("weight", "normalize", "heldout")
         params = check_params(builder, entry.params, f"reward.{name}", also=also)
-        parts[name] = (0.0 if entry.heldout else entry.weight, builder(**params))
+        parts[name] = (0.0 if entry.heldout else entry.weight, _built(builder, name, params))
     return WeightedReward(parts)
+
+
+def _built(builder: Any, name: str, params: Mapping[str, Any]) -> Any:
+    """A reward; a builder of the user's own may be no builder at all."""
+    from ..rewards import REWARDS
+
+    if name in REWARDS:
+        return builder(**params)
+    try:
+        reward = builder(**params)
+    except Exception as error:
+        if isinstance(error, UserError) or ran_out(error):
+            raise
+        raise ConfigError(
+            f"reward.{name}: cannot be built: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    if not callable(reward):
+        raise ConfigError(f"reward.{name}: its builder gives {type(reward).__name__}, no function")
+    require_call(reward, ("images", "prompts"), f"reward.{name}", name)
+    return reward
 
 
 def unread_by(model: Any, prompts: Sequence[Prompt]) -> list[str]:

@@ -1,13 +1,18 @@
-"""Finishes one run of a comparison in a process of its own: `python -m t2i_credit.cli.worker CONFIG EVALUATION`.
+"""Finishes one run of a comparison in a process of its own: `python -m t2i_credit.cli.worker CONFIG EVALUATION PARENT`.
 
-CONFIG is the resolved configuration, EVALUATION an evaluation plan as JSON, or null. Trains or resumes, then evaluates
-what is not evaluated yet; compares nothing.
+CONFIG is the resolved configuration, EVALUATION an evaluation plan as JSON, or null, PARENT the number of the process that
+compares: once it is gone, this one stops as after SIGTERM. Trains or resumes, then evaluates what is not evaluated yet;
+compares nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,19 @@ from ..measure.comparison.runs import load_recipe
 from ..run_folder.reader import RunReader
 from . import console
 from .quiet import quiet_libraries
+
+LOOK_EVERY = 1.0  # seconds between two looks at the parent
+
+
+def end_with(parent: int) -> None:
+    """Stops this process once another one is no more its parent: it was killed, and nobody waits for what is done here."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
@@ -46,6 +64,7 @@ def finish(config_file: Path, evaluation: dict[str, Any] | None) -> None:
 def main(arguments: list[str]) -> int:
     """Exit code 2 and one line for a user's error; a line where it was stopped, too."""
     quiet_libraries()
+    end_with(int(arguments[2]))
     try:
         finish(Path(arguments[0]), json.loads(arguments[1]))
     except UserError as error:

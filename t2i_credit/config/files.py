@@ -189,8 +189,14 @@ def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
 def _put(
     tree: dict[str, Any], path: tuple[str, ...], value: Any, where: str, origins: dict[str, str]
 ) -> None:
-    """Sets one value, or merges one section."""
+    """Sets one value, or merges one section.
+
+    Raises:
+        ConfigError: the command line gives a key a value, and keys of its own.
+    """
     section, *keys = path
+    if where == COMMAND_LINE:
+        _require_keys(tree, path)
     if not keys:
         if value is None:
             return
@@ -210,6 +216,19 @@ def _put(
         place = place[key]
     place[path[-1]] = copy.deepcopy(value)
     origins[".".join(map(plain, path))] = where
+
+
+def _require_keys(tree: Mapping[str, Any], path: Sequence[str]) -> None:
+    """Raises ConfigError if what holds the last of these keys is a value: then it would be lost without a word."""
+    place: Any = tree
+    for depth, key in enumerate(path[:-1], 1):
+        place = place.get(key)
+        if place is None:
+            return
+        if not isinstance(place, dict):
+            around, at = (".".join(map(plain, part)) for part in (path[:depth], path))
+            problem = f"{around} is {show(place)}, which has no keys; give one of the two"
+            raise ConfigError(f"{COMMAND_LINE}: {at}: {problem}")
 
 
 def check_tree(tree: Any, where: str, path: tuple[str, ...] = ()) -> None:

@@ -76,6 +76,20 @@ def function_of(plugin: Any) -> Callable[..., Any]:
     return function
 
 
+def require_call(fn: Callable[..., Any], given: Sequence[str], where: str, name: str) -> None:
+    """Raises KeyProblem unless a function can be called with these positional arguments; what it gives is seen when it is."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # of some written in C nobody knows
+        return
+    named = {key: None for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    try:
+        signature.bind(*given, **named)
+    except TypeError as error:
+        called = f"{name}({', '.join(given)})"
+        raise KeyProblem(where, f"cannot be called as {called}: {one_line(error)}") from None
+
+
 def check_params(
     fn: Callable[..., Any],
     params: Mapping[str, Any],
@@ -174,6 +188,7 @@ class PluginSection(OpenSection):
     """A section whose further keys are the keyword-only parameters of the function that it names, defaults filled in."""
 
     section: ClassVar[str]
+    given: ClassVar[tuple[str, ...]]  # what the function is called with, beside its parameters
 
     @classmethod
     def table(cls) -> Mapping[str, Any]:
@@ -193,9 +208,11 @@ class PluginSection(OpenSection):
         given = {key: value for key, value in data.items() if key not in cls.model_fields}
         also = tuple(cls.model_fields)
         params = check_params(function_of(plugin), given, cls.section, owner=name, also=also)
+        if name not in cls.table():
+            require_call(function_of(plugin), cls.given, f"{cls.section}.name", name)
+            return own | params
         try:
-            if name in cls.table():
-                cls.try_out(plugin, params)
+            cls.try_out(plugin, params)
         except (UserError, ArithmeticError) as error:
             message = one_line(error)
             blamed = [key for key in given if re.search(rf"\b{key}\b", message)]
@@ -212,6 +229,7 @@ class AdvantageConfig(PluginSection):
     """From a group's rewards to one number per image."""
 
     section = "advantage"
+    given = ("rewards", "group_size")
     name: str = knob("group_normalized", "the group baseline, or package.module:function")
 
     @classmethod
@@ -248,6 +266,7 @@ class CreditConfig(PluginSection):
     """From one number per image to one number per token."""
 
     section = "credit"
+    given = ("fields", "mask", "advantages")
     name: str = knob("uniform", "the credit assigner, or package.module:function")
     refresh: bool = knob(
         False, "take the credit from the policy of each update, not of the rollout"

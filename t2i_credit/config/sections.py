@@ -71,7 +71,9 @@ class PromptsConfig(Section):
 class RolloutConfig(Section):
     """How images are sampled for training."""
 
-    group_size: Count = knob(12, "G, images sampled per prompt; at least 2")
+    group_size: Annotated[int, Field(ge=1, le=100_000)] = knob(
+        12, "G, images sampled per prompt; at least 2"
+    )
     cfg_scale: Annotated[Float, Field(ge=1)] = knob(
         2.0, "strength of classifier-free guidance; 1 = none"
     )
@@ -233,7 +235,9 @@ class TrainConfig(Section):
         "of several processes: each holds the whole model (none), or a part of it, of its gradients and of "
         "the optimizer's state (full)",
     )
-    threads: Count | None = knob(None, "CPU threads; null = torch's own choice")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = knob(
+        None, "CPU threads; null = torch's own choice"
+    )
     trackers: Listed[Tracker] = knob(
         ("tensorboard",), "where metrics go beside metrics.jsonl; [] = nowhere else"
     )
@@ -257,6 +261,6 @@ class LogConfig(Section):
 
     samples_every: Count = knob(10, "steps between kept images and credit maps")
     groups: Count = knob(2, "prompt groups kept of such a step")
-    probes: Whole = knob(
+    probes: Annotated[int, Field(ge=0, le=1000)] = knob(
         1, "fixed prompts sampled with fixed noise at such a step, never trained on"
     )

@@ -19,10 +19,22 @@ from ..prompts.written import expanded, is_null_word
 from .messages import KeyProblem, show
 
 LARGEST_SEED = 2**63 - 1
-Float = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST_INTEGER = (
+    2**31 - 1
+)  # more is nobody's number of steps, images or tokens, and no library takes it
+
+
+def _fits_32_bits(value: float) -> float:
+    """Numbers meet tensors in float32, where these would be infinite, or zero."""
+    if value and not 1e-30 <= abs(value) <= 1e30:
+        raise ValueError(f"value {show(value)} is not allowed; 0, or from 1e-30 to 1e30 in size")
+    return value
+
+
+Float = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_fits_32_bits)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
+Whole = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 NonNegative = Annotated[Float, Field(ge=0)]
 Positive = Annotated[Float, Field(gt=0)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]

@@ -3,11 +3,12 @@ not decide what a training state is: the trainer hands over what must come back 
 
     000100/model.safetensors   trainable tensors, or model/ when the model saves itself
     000100/state.safetensors   the tensors of optimizer, scheduler and extra state
-    000100/state.json          everything else, and the size of every file
+    000100/state.json          everything else, and size and SHA-256 of every file
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -97,12 +98,10 @@ def save_checkpoint(
         else:
             save_file(_own_storage(model_state), draft / MODEL)
         save_file(_own_storage(tensors), draft / TENSORS)
-        files = {
-            p.relative_to(draft).as_posix(): p.stat().st_size
-            for p in draft.rglob("*")
-            if p.is_file()
-        }
-        state = {"format": FORMAT, "step": step, "files": files, **packed}
+        written = {p.relative_to(draft).as_posix(): p for p in draft.rglob("*") if p.is_file()}
+        sizes = {name: file.stat().st_size for name, file in written.items()}
+        digests = {name: _digest(file) for name, file in written.items()}
+        state = {"format": FORMAT, "step": step, "files": sizes, "sha256": digests, **packed}
         write_atomic(draft / STATE, json.dumps(state, ensure_ascii=False).encode())
     if keep is not None:
         prune(folder, keep=keep)
@@ -118,11 +117,14 @@ def load_checkpoint(folder: Path | str, step: int | None = None) -> Checkpoint:
         step: which one.
 
     Raises:
-        RunError: there is none, or a file of it is missing, truncated or of a newer format; names
+        RunError: there is none, or a file of it is missing, damaged or of a newer format; names
             the file.
     """
     step, state = check_checkpoint(folder, step)
     path = Path(folder) / step_name(step)
+    for name, digest in state["sha256"].items():
+        if _digest(path / name) != digest:
+            raise RunError(f"{path / name}: damaged, not what was written; {ELSE}")
     tensors = _load(path / TENSORS)
     saved_itself = MODEL not in state["files"]
     try:
@@ -271,6 +273,17 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path}: checkpoint format {found!r}; this t2i-credit reads {FORMAT}: update it"
         )
-    if not isinstance(state.get("files"), dict):
+    state.setdefault("sha256", {})  # older checkpoints have none
+    if not (isinstance(state.get("files"), dict) and isinstance(state["sha256"], dict)):
+        raise RunError(damaged)
+    if not state["sha256"].keys() <= state["files"].keys():
         raise RunError(damaged)
     return state
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot("read", file, error) from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
-from .atomic import cannot
+from .atomic import cannot, regular_file
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
 from .yaml_text import parse_yaml
 
+# Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
+MOST_SETTINGS, MOST_RECORDS, MOST_ARRAYS = 1 << 20, 16 << 20, 128 << 20
+MOST_PICTURE, MOST_PIXELS = 32 << 20, 4096 * 4096
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
 _BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 
@@ -89,12 +93,13 @@ class RunReader:
 
     def environment(self) -> dict[str, Any]:
         """Versions, device, seed, commit; `resumed` lists the environments of later starts."""
-        return self._json(self.path / "environment.json")
+        return self._json(self.path / "environment.json", MOST_SETTINGS)
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
         path = self.path / "config.yaml"
-        found = self._read(path, lambda content: parse_yaml(content, "damaged")) or {}
+        parse = partial(parse_yaml, where="damaged")
+        found = self._read(path, parse, MOST_SETTINGS) or {}
         if not isinstance(found, dict):
             raise RunError(f"{path}: holds {found!r:.60}, not sections (model: ...)")
         return found
@@ -104,7 +109,7 @@ class RunReader:
         status.json that is missing or damaged raises RunError, without it the run is `unreadable`."""
         path = self.path / "status.json"
         try:
-            known = self._json(path)
+            known = self._json(path, MOST_SETTINGS)
             try:
                 return run_status(self.path, known, stale_after)
             except (KeyError, TypeError) as error:
@@ -123,7 +128,7 @@ class RunReader:
         """`metrics`, of the lines from byte `start` on, and the byte where the next one begins."""
         path = self.path / "metrics.jsonl"
         try:
-            with contained(path, self.within).open("rb") as file:
+            with regular_file(contained(path, self.within)) as file:
                 file.seek(start)
                 told = file.read()
         except FileNotFoundError:
@@ -133,17 +138,24 @@ class RunReader:
         complete = told[: told.rfind(b"\n") + 1]
         metrics = []
         for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
-            try:
-                entry = json.loads(line)
-                if not whole(entry["step"]):
-                    raise ValueError(f"step {entry['step']!r}")
+            entry = _metrics_of(line)
+            if entry is not None:
                 metrics.append(entry)
-            except (ValueError, TypeError, KeyError, RecursionError):
-                if strict:
-                    raise RunError(
-                        f"{path}, line {number}: damaged, not a line of metrics"
-                    ) from None
+            elif strict:
+                raise RunError(f"{path}, line {number}: damaged, not a line of metrics")
         return metrics, start + len(complete)
+
+    def damaged_metrics(self) -> list[tuple[int, bytes]]:
+        """Number and content of the lines of metrics.jsonl that `metrics` leaves out; one that was never finished is none
+        of them."""
+        try:
+            with regular_file(self.path / "metrics.jsonl") as file:
+                lines = file.read().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise cannot("read", self.path / "metrics.jsonl", error) from error
+        return [(n, line) for n, line in enumerate(lines, start=1) if _metrics_of(line) is None]
 
     def steps(self) -> list[int]:
         """The recorded steps, ascending."""
@@ -176,7 +188,7 @@ class RunReader:
             raise RunError(
                 f"{self.path}: is a run on text, which has no images: t2i-credit heatmap shows it"
             )
-        arrays = self._read(folder / "arrays.safetensors", load_arrays)
+        arrays = self._read(folder / "arrays.safetensors", load_arrays, MOST_ARRAYS)
         try:
             height, width = header["grid"]
             sizes = (header["group_size"], header["codebook_size"])
@@ -234,16 +246,17 @@ class RunReader:
         folder = self.path / "heatmaps"
         return folder if step is None else folder / step_name(step)
 
-    def _read(self, path: Path, parse: Callable[[bytes], Any]) -> Any:
+    def _read(self, path: Path, parse: Callable[[bytes], Any], most: int = MOST_RECORDS) -> Any:
         """What `parse` makes of a file's bytes."""
         inside = contained(path, self.within)
         try:
-            return parse(inside.read_bytes())
+            with regular_file(inside, most) as file:
+                return parse(file.read(most))
         except _BAD as error:
             raise cannot("read", path, error) from error
 
-    def _json(self, path: Path) -> dict[str, Any]:
-        value = self._read(path, json.loads)
+    def _json(self, path: Path, most: int = MOST_RECORDS) -> dict[str, Any]:
+        value = self._read(path, json.loads, most)
         if not isinstance(value, dict):
             raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
         return value
@@ -271,7 +284,10 @@ def list_runs(folder: Path | str, *, within: Path | str | None = None) -> list[R
 
 def _picture(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as file:
+        with regular_file(path, MOST_PICTURE) as opened, Image.open(opened) as file:
+            width, height = file.size
+            if width * height > MOST_PIXELS:  # before any is decoded
+                raise ValueError(f"it has {width} x {height} pixels, too many")
             return file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # PIL reports a broken PNG chunk as a SyntaxError
@@ -286,3 +302,12 @@ def _ranges(steps: list[int]) -> str:
 
 def _json_lines(text: bytes) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line]
+
+
+def _metrics_of(line: bytes) -> dict[str, Any] | None:
+    """The metrics of a line; None if it is damaged."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        return entry if whole(entry["step"]) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -19,6 +19,8 @@ from .atomic import cannot, json_bytes, write_atomic, write_folder_atomic, write
 from .layout import FORMAT, numbered_folders, step_name
 from .reader import RunReader
 
+DAMAGED = "metrics.damaged.jsonl"  # lines of metrics.jsonl that cannot be read, as they were
+
 
 @dataclass(frozen=True)
 class Start:
@@ -108,7 +110,12 @@ def check_resumable(path: Path, total: int) -> int:
 
 def _cut_back(path: Path, step: int) -> None:
     """Drops what was written after a step, and what a killed process left unfinished."""
-    lines = RunReader(path, strict=False).metrics(strict=False)
+    reader = RunReader(path, strict=False)
+    lines, damaged = reader.metrics(strict=False), reader.damaged_metrics()
+    if damaged:
+        beside = path / DAMAGED
+        before = beside.read_bytes() if beside.is_file() else b""
+        write_atomic(beside, before + b"".join(line + b"\n" for _, line in damaged))
     kept = [json_bytes(line) + b"\n" for line in lines if line["step"] <= step]
     write_atomic(path / "metrics.jsonl", b"".join(kept))
     try:

@@ -43,12 +43,12 @@ def run_status(path: Path, known: Mapping[str, Any], stale_after: float) -> RunS
         stale_after: seconds of silence that mean that it was killed.
 
     Raises:
-        KeyError, TypeError: an entry is missing, unknown or of the wrong type; says which.
+        KeyError, TypeError: an entry is missing or of the wrong type; says which. Others, of a newer version, are left out.
     """
-    entries = dict(known)
-    here = entries.pop("host") == socket.gethostname()
+    here = known["host"] == socket.gethostname()
+    entries = {name: value for name, value in known.items() if name in _FITS}
     for name, value in entries.items():
-        if name in _FITS and not _FITS[name](value):
+        if not _FITS[name](value):
             raise TypeError(f"{name}: {value!r:.60} is not allowed")
     status = RunStatus(path, here=here, **entries)
     gone = here and not alive(status.pid)

@@ -20,6 +20,7 @@ from ..config.sections import TuneConfig
 from ..errors import ConfigError, RunError
 from ..interfaces import Condition, Reference
 from ..models.adapter import TRAINED_BEFORE, remember_trained
+from ..models.files import require_finite
 from .processes import part_like
 
 
@@ -200,7 +201,9 @@ def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
 
     Raises:
         RunError: they do not belong to this model.
+        ModelError: one is not finite.
     """
+    require_finite(state.items(), where)
     known = dict(model.named_parameters())
     for name, tensor in state.items():
         if name not in known or known[name].shape != tensor.shape:

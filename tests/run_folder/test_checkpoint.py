@@ -155,8 +155,29 @@ def test_a_truncated_or_missing_file_is_named_in_one_line(tmp_path, name, damage
 def test_a_damaged_header_of_the_right_size_is_named(tmp_path):
     file = save_plain(tmp_path, 1) / "model.safetensors"
     file.write_bytes(b"\xff" * file.stat().st_size)
-    with pytest.raises(RunError, match=r"model\.safetensors: cannot be read"):
+    with pytest.raises(RunError, match=r"model\.safetensors: damaged"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors"])
+def test_zeros_in_the_middle_of_tensors_are_noticed(tmp_path, name):
+    tensors = {"weight": torch.randn(64, 64)}
+    path = save_checkpoint(tmp_path, 3, model_state=tensors, extra={"moments": torch.randn(5000)})
+    whole = (path / name).read_bytes()
+    (path / name).write_bytes(whole[:4000] + bytes(4096) + whole[8096:])
+    assert len((path / name).read_bytes()) == len(whole)
+    with pytest.raises(RunError, match=rf"{name}: damaged, not what was written; delete"):
+        load_checkpoint(tmp_path)
+    (path / name).write_bytes(whole)
+    assert torch.equal(load_checkpoint(tmp_path).model_state["weight"], tensors["weight"])
+
+
+def test_a_checkpoint_without_digests_is_read_as_before(tmp_path):
+    path = save_checkpoint(tmp_path, 3, model_state={"weight": torch.ones(2)})
+    state = json.loads((path / "state.json").read_text())
+    assert sorted(state.pop("sha256")) == ["model.safetensors", "state.safetensors"]
+    (path / "state.json").write_text(json.dumps(state))
+    assert load_checkpoint(tmp_path).step == 3
 
 
 def test_a_newer_format_is_refused(tmp_path):

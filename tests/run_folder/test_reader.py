@@ -23,7 +23,6 @@ STATUS = [
     {"total": "9"},
     {"total": -1},
     {"message": 3},
-    {"path": "elsewhere"},
 ]
 
 
@@ -155,3 +154,14 @@ def test_checkpoints_that_lead_out_of_the_folder_are_refused(tmp_path):
             reader.checkpoint(step)
     with pytest.raises(RunError, match="no checkpoint of step 4"):
         reader.checkpoint(4)
+
+
+def test_a_status_of_a_newer_version_is_read(tmp_path):
+    start_toy_run(tmp_path / "one")
+    say_state(tmp_path / "one", "finished")
+    path = tmp_path / "one" / "status.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "path": "elsewhere", "mood": "good"})
+    )
+    (found,) = list_runs(tmp_path)
+    assert found.state == "finished" and found.path == tmp_path / "one"

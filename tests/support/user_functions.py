@@ -86,3 +86,8 @@ def in_place() -> Any:
         return images.mean((1, 2, 3))
 
     return reward
+
+
+def one_argument() -> object:
+    """Builds a reward that takes no prompts."""
+    return lambda images: images

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import recipe
+from toys import recipe, tiny_model
 from training_runs import (
     EVERY_REWARD,
     EVERYTHING,
@@ -20,7 +20,7 @@ from training_runs import (
 
 from t2i_credit import api
 from t2i_credit.config.schema import parse_config
-from t2i_credit.errors import RunError
+from t2i_credit.errors import RunError, UserError
 from t2i_credit.run_folder.checkpoint import load_checkpoint, save_checkpoint
 from t2i_credit.run_folder.reader import RunReader
 
@@ -142,3 +142,55 @@ def test_a_run_that_has_all_its_steps_takes_no_other_value(tmp_path: Path) -> No
     (line,) = told
     assert line.startswith(f"{run.path} has all its steps, so nothing is trained, and no other")
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_damaged_lines_of_metrics_are_told_and_kept(tmp_path: Path) -> None:
+    run = trained(tmp_path, train={"steps": 3, "checkpoint_every": 3})
+    file = run.path / "metrics.jsonl"
+    first, second, third = file.read_bytes().splitlines(keepends=True)
+    broken = second[:40] + b"\n"
+    file.write_bytes(
+        first + broken + third + b'{"step": 4, "rew'
+    )  # the last one was never finished
+    told: list[str] = []
+    config = recipe(tmp_path, train={"steps": 4, "checkpoint_every": 3})
+    api.train(config, resume=True, warn=told.append)
+    assert f"{file}: line 2 is damaged, and is kept in metrics.damaged.jsonl" in told
+    assert (run.path / "metrics.damaged.jsonl").read_bytes() == broken
+    assert [row["step"] for row in run.metrics()] == [1, 3, 4]
+
+
+def test_missing_metrics_are_told(tmp_path: Path) -> None:
+    run = trained(tmp_path, train={"steps": 3, "checkpoint_every": 3})
+    (run.path / "metrics.jsonl").unlink()
+    told: list[str] = []
+    config = recipe(tmp_path, train={"steps": 4, "checkpoint_every": 3})
+    api.train(config, resume=True, warn=told.append)
+    assert f"{run.path}/metrics.jsonl: is missing; its curves begin after step 3" in told
+    assert [row["step"] for row in run.metrics()] == [4]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_one_line_in_a_run_and_in_a_model_folder(
+    tmp_path: Path, value: float
+) -> None:
+    run = trained(tmp_path, train={"steps": 3, "checkpoint_every": 3})
+    saved = load_checkpoint(run.path / "checkpoints")
+    assert saved.model_state is not None
+    name, tensor = next(iter(saved.model_state.items()))
+    tensor.view(-1)[-1] = value
+    state = {"optimizer": saved.optimizer, "extra": saved.extra, "model_state": saved.model_state}
+    save_checkpoint(run.path / "checkpoints", 3, **state)  # type: ignore[arg-type]
+    for refused in (
+        lambda: api.load_model(run.path),
+        lambda: api.train(recipe(tmp_path, train={"steps": 4}), resume=True, warn=print),
+    ):
+        with pytest.raises(
+            UserError, match=rf"000003: the tensor {name} holds values that are not"
+        ):
+            refused()
+    model = tiny_model()
+    model.image_head.weight.data[0, 0] = value
+    model.save_pretrained(tmp_path / "broken")
+    with pytest.raises(UserError, match=r"broken: the tensor image_head.weight holds values"):
+        api.load_model(tmp_path / "broken")

@@ -253,7 +253,10 @@ def _finish(run: Run, evaluation: EvaluationPlan | None, processes: _Processes) 
     plan = json.dumps(evaluation and asdict(evaluation))
     with open(run.log, "ab") as log:
         code = processes.run(
-            [sys.executable, "-m", "t2i_credit.cli.worker", str(run.config_file), plan],
+            [
+                *(sys.executable, "-m", "t2i_credit.cli.worker"),
+                *(str(run.config_file), plan, str(os.getpid())),
+            ],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
