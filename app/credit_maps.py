@@ -11,7 +11,6 @@ from ..errors import RunError
 from ..heatmap.sample import common_scale
 from ..run_folder.reader import RunReader
 from . import components
-from .checks import check_record
 from .downloads import csv_file, gif_file, png_file
 from .payload import plain, sample_payload, scale_payload, view_of
 from .runs import Recorded, RunShelf, liveliest, or_in_words
@@ -107,7 +106,6 @@ def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tupl
     for step, place in found:
         try:
             record = reader.step(step)
-            check_record(record)
             frames.append((record, place))
         except RunError:
             continue

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .checks import is_number
+from ..run_folder.checks import is_number
 
 POINTS = 400  # most points of a curve that are sent
 BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (

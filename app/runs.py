@@ -17,10 +17,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from ..errors import RunError, UserError
 from ..heatmap.text import spoken
+from ..run_folder.checks import is_number
 from ..run_folder.layout import contained
 from ..run_folder.reader import RunReader, list_runs
 from ..run_folder.status import RunStatus, whole
-from .checks import is_number
 from .tail import MetricsTail
 
 T = TypeVar("T")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..run_folder.reader import RunReader, StepRecord
-from .checks import check_record
 from .payload import group_payload
 from .texts import TextStep, is_text, text_payload, text_step
 
@@ -20,7 +19,6 @@ def read_step(reader: RunReader, step: int) -> StepRecord | TextStep:
     if is_text(reader):
         return text_step(reader, step)
     record = reader.step(step)
-    check_record(record)
     return record
 
 

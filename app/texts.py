@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from ..errors import RunError
 from ..heatmap.sample import SampleView, common_scale
 from ..heatmap.text import printable, spoken, visible
+from ..run_folder.checks import is_number
 from ..run_folder.reader import RunReader
 from ..run_folder.status import whole
-from .checks import is_number
 from .downloads import Made, cell
 from .payload import MISSING, scale_payload
 

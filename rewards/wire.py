@@ -23,7 +23,7 @@ from ..config.messages import explain
 from ..errors import ConfigError, UserError, one_line
 from ..interfaces import Prompt
 from ..prompts.records import validate_spec
-from ..rollout.images import from_uint8, to_uint8
+from ..rollout.images import UNREADABLE, from_uint8, require_rows, to_uint8
 
 TOKEN_VARIABLE = "T2I_CREDIT_REWARD_TOKEN"
 
@@ -151,13 +151,21 @@ def unpack_images(messages: Sequence[str], *, max_bytes: int) -> Tensor:
         where = f"images[{number}]"
         try:
             # nothing but PNG is tried, and the size is known before a pixel is unpacked
-            file = Image.open(io.BytesIO(base64.b64decode(message, validate=True)), formats=["PNG"])
+            opened = io.BytesIO(base64.b64decode(message, validate=True))
+            file = Image.open(opened, formats=["PNG"])
             room -= 3 * file.width * file.height
             if room < 0:
                 problem = f"{where}: the images unpack to more than {max_bytes} bytes"
                 raise WireSizeError(f"{problem}; send fewer at once")
+            opened.seek(0)
+            require_rows(opened)
             file.load()
-        except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
+        except UserError:
+            raise
+        except (
+            *UNREADABLE,
+            binascii.Error,
+        ) as error:  # ValueError: text or a profile that is too long
             raise WireError(f"{where}: not a PNG in base64 ({one_line(error)[:80]})") from None
         if file.mode != "RGB":
             raise WireError(f"{where}: mode {file.mode} is not allowed; RGB")

@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,14 @@ UNREADABLE = (
 )
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+# where the passes of an interlaced PNG begin, and their steps: x, y, across, down (PNG, section 8.2)
+ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+
+
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """An image file as (h, w, 3), turned as it was taken, whatever its mode and depth.
 
@@ -30,14 +38,58 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Raises:
         one of UNREADABLE: no such file, no image, or levels that belong to no known depth.
     """
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
+    with open(path, "rb") as opened:
+        require_rows(opened)
+        with Image.open(opened) as file:
+            image = ImageOps.exif_transpose(file)
     if image.mode[0] in "IF":  # I, I;16, I;16B, F: Pillow would cut them off at 255
         image = Image.fromarray(_upper_bits(np.asarray(image), image.mode))
     elif image.mode == "P":  # Pillow warns of transparent colours that are dropped
         image = image.convert("RGBA")
     pixels: NDArray[np.uint8] = np.asarray(image.convert("RGB"))
     return pixels
+
+
+def require_rows(file: BinaryIO) -> None:
+    """Raises OSError if a PNG holds fewer rows than it says: Pillow shows the others black. Other formats are left to it.
+
+    Args:
+        file: at its beginning, where it is left again.
+    """
+    start = file.tell()
+    try:
+        if file.read(8) != PNG:
+            return
+        wanted, found, unpack = 0, 0, zlib.decompressobj()
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"IDAT":
+                packed = file.read(length)
+                while packed and found <= wanted:
+                    found += len(unpack.decompress(packed, 1 << 20))
+                    packed = unpack.unconsumed_tail
+                file.seek(4, os.SEEK_CUR)
+                continue
+            if kind == b"IHDR":
+                wanted = _png_bytes(*struct.unpack(">IIBB2xB", file.read(13)))
+                length = 0
+            file.seek(length + 4, os.SEEK_CUR)
+        if found < wanted:
+            raise OSError(f"image file is truncated ({found} of {wanted} bytes of pixels)")
+    finally:
+        file.seek(start)
+
+
+def _png_bytes(width: int, height: int, depth: int, color: int, interlaced: int) -> int:
+    """Unpacked bytes of a PNG's pixels: each row has one more than its pixels; seven small images if it is interlaced."""
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color, 0)
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for x, y, across, down in passes:
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        if columns > 0:
+            total += max(0, rows) * (1 + -(-columns * bits // 8))
+    return total
 
 
 def _upper_bits(levels: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:

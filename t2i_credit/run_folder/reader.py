@@ -17,6 +17,7 @@ from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
 from .atomic import cannot, regular_file
+from .checks import check_record
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
 from .yaml_text import parse_yaml
@@ -193,9 +194,13 @@ class RunReader:
             height, width = header["grid"]
             sizes = (header["group_size"], header["codebook_size"])
             samples = header["samples"]
-            return StepRecord(folder, step, (height, width), *sizes, samples, arrays, self.within)
+            record = StepRecord(folder, step, (height, width), *sizes, samples, arrays, self.within)
+            if not isinstance(samples, list):
+                raise TypeError(f"samples: {samples!r:.60}")
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{folder / 'samples.json'}: not a recorded step: {error!r}") from error
+        check_record(record)
+        return record
 
     def step_folder(self, step: int) -> Path:
         """Where a step is recorded; it need not be."""

@@ -1,5 +1,5 @@
-"""Whether a recorded step holds what the page shows of it. Asked where a step is read, so that nothing after has to doubt
-it. Reads no file itself.
+"""Whether a recorded step holds what a run records. Asked where a step is read, so that nothing after has to doubt it. Reads
+no file itself.
 
 Shapes: N kept samples of a step, T = H*W image tokens in raster order, pictures and masks h x w pixels.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import RunError
-from ..run_folder.reader import StepRecord
-from ..run_folder.status import whole
+from .status import whole
+
+if TYPE_CHECKING:
+    from .reader import StepRecord
 
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written
