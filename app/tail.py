@@ -8,9 +8,12 @@ from typing import Any
 
 from ..run_folder.reader import RunReader
 
+MOST_BYTES = 8 << 20  # of lines that are parsed at a time: 10,000 of a usual run
+MOST_LINES = 20_000  # that are kept; a curve is drawn from 400 of them
+
 
 class MetricsTail:
-    """The metrics of one run, as far as they were read. Safe to ask from several threads."""
+    """The metrics of one run, as far as they were read; of a very long one some of them. Safe to ask from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,15 +22,17 @@ class MetricsTail:
         self._lines: list[dict[str, Any]] = []
 
     def lines(self, reader: RunReader) -> list[dict[str, Any]]:
-        """`reader.metrics(strict=False)`; the dictionaries are kept and must not be changed.
+        """`reader.metrics(strict=False)`, thinned where they are many; the dictionaries are kept and must not be changed.
 
         Raises:
             RunError: the file cannot be read.
         """
         with self._lock:
             self._start_again_if_replaced(reader)
-            new, self._read = reader.metrics_from(self._read, strict=False)
+            new, self._read = reader.metrics_from(self._read, strict=False, most=MOST_BYTES)
             self._lines += [{intern(name): value for name, value in line.items()} for line in new]
+            while len(self._lines) > MOST_LINES:  # every other one goes, and the newest stays
+                self._lines = [*self._lines[:-1:2], self._lines[-1]]
             return list(self._lines)
 
     def _start_again_if_replaced(self, reader: RunReader) -> None:

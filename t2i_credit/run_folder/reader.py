@@ -4,11 +4,13 @@ users import this from. Shapes: N kept samples of a step, T = H*W image tokens."
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -24,6 +26,7 @@ from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
 MOST_SETTINGS, MOST_RECORDS, MOST_ARRAYS = 1 << 20, 16 << 20, 128 << 20
+MOST_LINE = 1 << 20  # of metrics
 MOST_PICTURE, MOST_PIXELS = 32 << 20, 4096 * 4096
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
 _BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
@@ -125,26 +128,41 @@ class RunReader:
         `strict`, a damaged line raises RunError, without it the line is left out too."""
         return self.metrics_from(0, strict=strict)[0]
 
-    def metrics_from(self, start: int, *, strict: bool = True) -> tuple[list[dict[str, Any]], int]:
-        """`metrics`, of the lines from byte `start` on, and the byte where the next one begins."""
+    def metrics_from(
+        self, start: int, *, strict: bool = True, most: int | None = None
+    ) -> tuple[list[dict[str, Any]], int]:
+        """`metrics`, of the lines from byte `start` on, and the byte where the next one begins.
+
+        Args:
+            start: where a line begins.
+            strict: see `metrics`.
+            most: about so many bytes of lines are parsed, at equal distances, and the last one; None = all.
+        """
         path = self.path / "metrics.jsonl"
+        metrics: list[dict[str, Any]] = []
+        end, damaged, last = start, 0, b""
         try:
             with regular_file(contained(path, self.within)) as file:
+                every = -(-max(1, os.fstat(file.fileno()).st_size - start) // (most or sys.maxsize))
                 file.seek(start)
-                told = file.read()
+                for number, (line, size) in enumerate(_lines(file)):
+                    end += size
+                    last = line if number % every else b""
+                    if number % every:
+                        continue
+                    if (entry := _metrics_of(line)) is not None:
+                        metrics.append(entry)
+                    elif not damaged:
+                        damaged = number + 1
         except FileNotFoundError:
             return [], start
         except OSError as error:
             raise cannot("read", path, error) from error
-        complete = told[: told.rfind(b"\n") + 1]
-        metrics = []
-        for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
-            entry = _metrics_of(line)
-            if entry is not None:
-                metrics.append(entry)
-            elif strict:
-                raise RunError(f"{path}, line {number}: damaged, not a line of metrics")
-        return metrics, start + len(complete)
+        if damaged and strict:
+            raise RunError(f"{path}, line {damaged}: damaged, not a line of metrics")
+        if last and (entry := _metrics_of(last)) is not None:
+            metrics.append(entry)
+        return metrics, end
 
     def damaged_metrics(self) -> list[tuple[int, bytes]]:
         """Number and content of the lines of metrics.jsonl that `metrics` leaves out; one that was never finished is none
@@ -307,6 +325,17 @@ def _ranges(steps: list[int]) -> str:
 
 def _json_lines(text: bytes) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line]
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The lines of a file that are whole, and their sizes; one that is far too long is empty here."""
+    while line := file.readline(MOST_LINE):
+        kept, size = line, len(line)
+        while not line.endswith(b"\n"):
+            if not (line := file.readline(MOST_LINE)):
+                return
+            kept, size = b"", size + len(line)
+        yield kept, size
 
 
 def _metrics_of(line: bytes) -> dict[str, Any] | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import resource
+import time
 
 import pytest
 from app_toys import start_toy_run
@@ -76,3 +79,44 @@ def test_the_shelf_remembers_a_few_runs(tmp_path):
         reader = shelf.open(f"run{number}")
         assert shelf.metrics(reader) == shelf.metrics(reader) == reader.metrics()
     assert len(shelf._tails) == REMEMBERED_RUNS
+
+
+def test_a_quarter_of_a_million_steps_are_thinned_while_they_are_read(run):
+    more = {f"reward_{n}": 0.123456789 for n in range(20)}
+    lines = (json.dumps({"step": n, **more}).encode() + b"\n" for n in range(1, 250_001))
+    with (run.path / "metrics.jsonl").open("wb") as file:
+        file.writelines(lines)
+    assert (run.path / "metrics.jsonl").stat().st_size > 100 << 20
+    reader, tail = RunReader(run.path), MetricsTail()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    steps = [line["step"] for line in tail.lines(reader)]
+    assert time.perf_counter() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+    assert steps[0] == 1 and steps[-1] == 250_000 and 2_000 < len(steps) <= 20_001
+    assert max(b - a for a, b in itertools.pairwise(steps)) < 250_000 / 400
+    add(run, 250_001)  # and what comes is read as ever
+    assert tail.lines(reader)[-1]["step"] == 250_001
+
+
+def test_a_line_without_end_is_not_kept(run):
+    add(run, 1)
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 2, "reward": "')
+        for _ in range(100):
+            file.write(b"x" * (1 << 20))
+        file.write(b'"}\n')
+    add(run, 3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    steps = [line["step"] for line in MetricsTail().lines(RunReader(run.path))]
+    assert steps in ([1, 3], [1], [3])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_live_metrics_never_grow_beyond_what_is_kept(run, monkeypatch):
+    monkeypatch.setattr("t2i_credit.app.tail.MOST_LINES", 10)
+    reader, tail = RunReader(run.path), MetricsTail()
+    for step in range(1, 60):
+        add(run, step)
+        steps = [line["step"] for line in tail.lines(reader)]
+        assert steps == sorted(set(steps)) and steps[-1] == step and len(steps) <= 11
+    assert steps[0] == 1
