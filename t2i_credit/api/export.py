@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..config.schema import parse_config
 from ..errors import RunError, UserError, one_line
 from ..heatmap.files import write_heatmaps
 from ..run_folder.atomic import write_atomic, write_folder_atomic
@@ -46,7 +47,7 @@ def export(run: str, out: Path, *, push: str | None = None) -> Path:
         raise RunError(f"{out}: exists; name another folder, or delete it")
     path, step = split_step(run)
     reader = RunReader(path)
-    config = reader.config()
+    config = parse_config(reader.config()).model_dump(mode="json")
     steps = [step] if step is not None else list_checkpoints(reader.path / "checkpoints")[-1:]
     if not steps:
         raise RunError(f"{path}: the run has no checkpoint yet")
@@ -67,7 +68,7 @@ def export(run: str, out: Path, *, push: str | None = None) -> Path:
 
 def card(
     config: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+    scores: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     *,
     step: int,
     pictured: bool,
@@ -76,7 +77,7 @@ def card(
 
     Args:
         config: the run's resolved configuration.
-        scores: evaluation name to {task: before, after, change, low, high}; before may be missing.
+        scores: evaluation name to {task: before, after, change, low, high}; None where nothing is known.
         step: of the checkpoint.
         pictured: whether credit.png lies beside it.
     """
@@ -106,11 +107,13 @@ def card(
     for name, tasks in scores.items():
         lines += [f"{name}:", "", "| task | before | after | change [95%] |", "|---|---|---|---|"]
         for task, row in tasks.items():
-            before = f"{row['before']:.3f}" if "before" in row else ""
-            change = f"{row['change']:+.3f}" if before else ""
-            if before and row["low"] is not None:
-                change += f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-            lines.append(f"| {task} | {before} | {row['after']:.3f} | {change} |")
+            before, after, change, low, high = (
+                row[key] for key in ("before", "after", "change", "low", "high")
+            )
+            cells = [task, _shown(before, ".3f"), _shown(after, ".3f"), _shown(change, "+.3f")]
+            if None not in (change, low, high):
+                cells[-1] += f" [{low:+.3f}, {high:+.3f}]"
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     if pictured:
         lines += ["## Credit", "", f"![Images and the credit of their tokens]({SHEET})", ""]
@@ -118,17 +121,34 @@ def card(
     return "\n".join([*lines, "## Recipe", "", "```yaml", recipe, "```", ""])
 
 
-def _scores(reader: RunReader) -> dict[str, dict[str, dict[str, float]]]:
-    """What the run's evaluations found."""
+def _shown(value: float | None, style: str) -> str:
+    return "" if value is None else format(value, style)
+
+
+def _scores(reader: RunReader) -> dict[str, dict[str, dict[str, float | None]]]:
+    """What the run's evaluations found, of every task or reward: after, and before, change, low and high where two were
+    compared; None where nothing is known."""
     found = {}
     for name in reader.evaluations():
         value = reader.evaluation(name)
-        plain = {
-            task: {"after": row.get("correct", row.get("mean"))}
-            for task, row in value["summary"].items()
-        }
-        found[name] = value.get("paired") or plain
+        try:
+            rows = value.get("paired") or value["summary"]
+            found[name] = {
+                task: {
+                    "after": _number(row, "after", "correct", "mean"),
+                    **{key: _number(row, key) for key in ("before", "change", "low", "high")},
+                }
+                for task, row in rows.items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise RunError(f"{reader.path}: evaluation {name}: damaged scores") from error
     return found
+
+
+def _number(row: Mapping[str, Any], *keys: str) -> float | None:
+    """The first of these entries that is there."""
+    value = next((row[key] for key in keys if row.get(key) is not None), None)
+    return None if value is None else float(value)
 
 
 def _credit_sheet(reader: RunReader, folder: Path) -> bool:

@@ -129,7 +129,11 @@ def load_checkpoint(folder: Path | str, step: int | None = None) -> Checkpoint:
     saved_itself = MODEL not in state["files"]
     try:
         trees = {name: _unpack(state[name], tensors) for name in TREES}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if not isinstance(trees["extra"], dict):
+            raise TypeError("extra")
+        if not all(trees[name] is None or isinstance(trees[name], dict) for name in TREES):
+            raise TypeError("trees")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RunError(f"{path / STATE}: damaged, not the state of a checkpoint; {ELSE}") from error
     return Checkpoint(
         path=path,

@@ -240,7 +240,8 @@ class Trainer:
                 raise RunError(f"{saved.path}: {was}; same model.dtype?")
         extra = saved.extra
         for part, ours in self.subject.items():  # checkpoints that did not say it yet are believed
-            if extra.get("subject", {}).get(part, ours) != ours:
+            known = extra.get("subject")
+            if isinstance(known, dict) and known.get(part, ours) != ours:
                 keys = "model.name" if part == "model" else "prompts.source, column, split, tasks"
                 raise RunError(f"{saved.path}: this run began with {SUBJECT[part]}; same {keys}?")
         try:

@@ -203,6 +203,8 @@ def load_trained(model: Any, state: Mapping[str, Tensor], where: str) -> None:
         RunError: they do not belong to this model.
         ModelError: one is not finite.
     """
+    if not (isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())):
+        raise RunError(f"{where}: damaged, holds no weights")
     require_finite(state.items(), where)
     known = dict(model.named_parameters())
     for name, tensor in state.items():

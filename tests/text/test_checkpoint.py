@@ -170,7 +170,7 @@ def test_what_cannot_go_on_is_refused_in_one_line(model: Path, tmp_path: Path) -
         train(model, tmp_path, "arithmetic/grpo", resume=True)
     state = run.path / "checkpoints" / "000003" / "state.json"
     value = json.loads(state.read_text("utf-8"))
-    value["files"] = {}
+    value["files"] = value["sha256"] = {}
     (extra,) = (entry for name, entry in value["extra"]["dict"] if name == "random")
     extra *= 2
     state.write_text(json.dumps(value), "utf-8")
@@ -218,7 +218,7 @@ def test_a_refused_resume_changes_no_byte(model: Path, tmp_path: Path) -> None:
     refuses(RunError, r"^train.steps: 2 is not allowed; .*checkpoint of step 3", "train.steps=2")
     refuses(ConfigError, "^--resume: train.seed was", "train.seed=3")
     state = json.loads((checkpoint / "state.json").read_text())
-    state["files"] = {}
+    state["files"] = state["sha256"] = {}
     (checkpoint / "state.json").write_text(json.dumps(state))
     trainer_state = checkpoint / "model" / "trainer_state.json"
     kept = trainer_state.read_text()

@@ -192,7 +192,7 @@ class Evaluation:
             entries = [(rows[p], o["negative"], o["disagreement"]) for p, o in enumerate(prompts)]
             found = cls.gather(protocol, entries, value.get("about"))
             found.summary()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise RunError(f"{where}: not a readable evaluation: {reason}") from error
         return found
