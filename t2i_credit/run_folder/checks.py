@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import RunError
 from .status import whole
 
-if TYPE_CHECKING:
-    from .reader import StepRecord
-
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written
 
 
-def check_record(record: StepRecord) -> None:
+def check_record(record: Any) -> None:
     """Refuses a step whose arrays and samples do not belong together, or are not what a run records.
+
+    Args:
+        record: a `StepRecord`.
 
     Raises:
         RunError: one line that says what is missing or wrong.
@@ -51,7 +51,7 @@ def is_number(value: object) -> bool:
     return value is None or (isinstance(value, int) and abs(value) <= 2**53)
 
 
-def _check_arrays(record: StepRecord) -> None:
+def _check_arrays(record: Any) -> None:
     if missing := [name for name in NEEDED if name not in record.arrays]:
         raise RunError(f"{record.folder}: {', '.join(missing)} missing in arrays.safetensors")
     shape = (len(record.samples), record.grid[0] * record.grid[1])
