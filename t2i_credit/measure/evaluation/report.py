@@ -111,7 +111,8 @@ def write_report(
 def _model(evaluation: Evaluation) -> str:
     """What drew the images, as far as that is known."""
     about = evaluation.about
-    model = str(about.get("model") or about.get("images") or about.get("results") or "images")
+    folder = Path(str(about["images"])).name if about.get("images") else None  # not where it lies
+    model = str(about.get("model") or folder or about.get("results") or "images")
     return f"{model}, step {about['step']}" if about.get("step") and "@" not in model else model
 
 
