@@ -6,8 +6,10 @@ Builds no adapter. Everything wrong with the files is a ModelError that names on
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 LFS_POINTER = b"version https://git-lfs"
+MOST_LAYERS, MOST_SIZE = 1000, 1 << 24  # of a model's configuration
 TORCH = (b"PK", b"\x80")  # how a file of torch.save begins, a zip or a pickle
 Part = TypeVar("Part")
 
@@ -58,6 +61,36 @@ def snapshot(name: str, patterns: Sequence[str] = _WANTED) -> Path:
     raise ModelError(f"model {name!r}: no such folder; on the Hugging Face hub: {reason}")
 
 
+def inside(folder: Path, name: object, key: str) -> Path:
+    """The file or folder of a model folder that its own settings name.
+
+    Args:
+        folder: the model folder.
+        name: as it stands under `key`.
+
+    Raises:
+        ModelError: it leads out of the folder.
+    """
+    path = os.path.normpath(str(name))
+    if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
+        raise ModelError(f"{folder}: {key}: {str(name)!r:.80} leads out of the folder")
+    return folder / path
+
+
+def require_sizes(path: Path) -> None:
+    """Raises ModelError for a configuration whose numbers no model has: building it would take for ever, or all memory."""
+
+    def walk(value: Any, at: str) -> None:
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                walk(entry, f"{at}.{key}" if at else str(key))
+        elif isinstance(value, int) and abs(value) > (MOST_LAYERS if "layers" in at else MOST_SIZE):
+            most = MOST_LAYERS if "layers" in at else MOST_SIZE
+            raise ModelError(f"{path}: {at}: {value:.6g} is not allowed; at most {most:,}")
+
+    walk(read_object(path), "")
+
+
 def require_weights(folder: Path) -> None:
     """Raises ModelError unless model.safetensors, or every shard that its index names, is there and whole."""
     if (folder / WHOLE).is_file():
@@ -74,7 +107,8 @@ def require_weights(folder: Path) -> None:
     shards = read_object(folder / SHARDS).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ModelError(f"{folder / SHARDS}: weight_map: missing")
-    for shard in sorted(set(shards.values())):
+    for shard in sorted({str(shard) for shard in shards.values()}):
+        inside(folder, shard, f"{SHARDS}: weight_map")
         if not (folder / shard).is_file():
             raise ModelError(f"{folder / shard}: missing; {SHARDS} names it")
         require_whole(folder / shard)
@@ -98,12 +132,18 @@ def require_whole(path: Path) -> None:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt"):
                 pass
+        elif begins.startswith(TORCH[0]):
+            with zipfile.ZipFile(path) as packed:
+                if any(entry.compress_type for entry in packed.infolist()):
+                    raise ModelError(
+                        f"{path}: is a compressed archive; torch.save compresses nothing"
+                    )
         elif not begins.startswith(TORCH):
             raise ModelError(
                 f"{path}: no file of weights, it begins with {begins[:8]!r}; .safetensors files are read, and tensors "
                 "that torch.save wrote"
             )
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ModelError(f"{path}: damaged: {one_line(error)}") from None
 
 
@@ -164,6 +204,7 @@ def load_weights(model_class: Any, folder: Path) -> Any:
         ModelError: a shard is missing or damaged, or a tensor is missing or has another shape.
     """
     require_weights(folder)
+    require_sizes(folder / "config.json")
     model, report = load_part(
         "model",
         folder,

@@ -19,10 +19,19 @@ from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
 from ..errors import ModelError, one_line
-from .files import TOKENIZER, load_part, load_weights, read_object, require_one, require_whole
+from .files import (
+    TOKENIZER,
+    inside,
+    load_part,
+    load_weights,
+    read_object,
+    require_one,
+    require_whole,
+)
 
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
+FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 NORM_GROUPS = 32  # of JanusVQVAE's group norms
 _TENSORS = ("model", "module", "state_dict")  # what the published training scripts call them
 
@@ -199,7 +208,7 @@ def _tensors(
     root: Path, config: dict[str, Any], key: str, default: str
 ) -> tuple[dict[str, Tensor], Path]:
     """The tensors of a checkpoint, .safetensors or .pt (which is never unpickled freely)."""
-    path = root / str(config.get(key, default))
+    path = inside(root, config.get(key, default), f"config.json: {key}")
     if not path.is_file():
         raise ModelError(f"{path}: missing; config.json names it as {key}")
     require_whole(path)
@@ -211,10 +220,10 @@ def _tensors(
         raise ModelError(
             f"{path}: damaged, or more than tensors: {one_line(error)[:200]}"
         ) from None
-    inside = next((raw[k] for k in _TENSORS if k in raw), raw) if isinstance(raw, dict) else None
-    if not isinstance(inside, dict) or not all(isinstance(t, Tensor) for t in inside.values()):
+    named = next((raw[k] for k in _TENSORS if k in raw), raw) if isinstance(raw, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(t, Tensor) for t in named.values()):
         raise ModelError(f"{path}: holds no tensors by name")
-    return inside, path
+    return named, path
 
 
 def _vq_model(tensors: dict[str, Tensor], path: Path, side: int, codes: int) -> JanusVQVAE:
@@ -260,6 +269,11 @@ def _load(module: Any, tensors: dict[str, Tensor], path: Path, wanted: set[str])
     for name in sorted(wanted):
         if name not in tensors:
             raise ModelError(f"{path}: the tensor of {name} is missing")
+        if tensors[name].dtype not in FORMATS:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FORMATS)
+            raise ModelError(
+                f"{path}: {name} has numbers of type {tensors[name].dtype}; {kinds} are read"
+            )
         if tensors[name].shape != own[name].shape:
             found, needed = tuple(tensors[name].shape), tuple(own[name].shape)
             raise ModelError(f"{path}: {name} has shape {found}; the model needs {needed}")
@@ -292,7 +306,7 @@ def _text_encoder(root: Path, config: dict[str, Any]) -> tuple[Any, Any]:
         return None, None
     from transformers import AutoTokenizer, T5EncoderModel
 
-    folder = root / str(config["t5"])
+    folder = inside(root, config["t5"], "config.json: t5")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no text encoder here; config.json names it as t5")
     require_one(folder, TOKENIZER, "a text encoder")
