@@ -87,7 +87,7 @@ wheel: $(STAMP) ## dist/*.whl
 	rm -rf $(LITTER)
 
 clean: ## removes what the targets above made, .venv included; runs/ stays
-	rm -rf .venv .venv-newest .venv-oldest dist $(LITTER) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-oldest dist $(LITTER) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate of TORCH=keep is the environment that is active. What it holds is seen from .venv, which cannot change it; or it
