@@ -218,6 +218,7 @@ def run_training(
     from accelerate.state import AcceleratorState
 
     from ..training.gold import References
+    from ..training.processes import lost_processes
     from ..training.stopping import Stop
     from ..training.trainer import Trainer
     from .objects import describe_as_rewarded
@@ -247,6 +248,7 @@ def run_training(
     with (
         run_folder(accelerator, config, path, resume) as run,
         stop.heeded(),
+        lost_processes(),
         out_of_memory("; then continue at the last checkpoint with --resume"),
     ):
         trainer = Trainer(

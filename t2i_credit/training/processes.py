@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -27,10 +28,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..interfaces import Prompt, Rollout
 from ..run_folder.layout import numbered_folders
 
+# what gloo and NCCL say when a process that they talk to is gone
+GONE = re.compile(
+    r"closed by peer|reset by peer|broken pipe|connection refused|remote (process|error)|timed out",
+    re.I,
+)
 # what runs the transformer besides `forward`
 PASSES = ("prefill", "advance", "reference")
 
@@ -48,6 +54,24 @@ def process_count() -> int:
 def local_device() -> str:
     """The GPU of this process, if there is one."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Says in words what the backend says in its own when another process of the run has ended.
+
+    Raises:
+        TrainingError: in place of its error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if process_count() == 1 or not GONE.search(str(error)):
+            raise
+        raise TrainingError(
+            "another process of this run has ended, and this one cannot go on alone; what it said is above or in the launcher's "
+            "table; then continue at the last checkpoint with --resume"
+        ) from error
 
 
 def require_enough_prompts(prompts: int, processes: int) -> None:

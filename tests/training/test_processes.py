@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -82,8 +83,11 @@ SECTIONS: dict[str, Any] = {
 }
 
 
-def two_processes(launcher: str, *arguments: str, stop_after: int = 0) -> Any:
-    """What two processes of t2i-credit leave, on gloo; the launcher gets a SIGTERM when as many steps are written."""
+def two_processes(
+    launcher: str, *arguments: str, stop_after: int = 0, kill: str | None = None
+) -> Any:
+    """What two processes of t2i-credit leave, on gloo; when as many steps are written the launcher gets a SIGTERM, or the
+    process of that rank is killed."""
     command = [sys.executable, "-m", *launcher.split(), "-m", "t2i_credit.cli", *arguments]
     environment = os.environ | {
         "PYTHONPATH": str(SUPPORT),
@@ -98,7 +102,11 @@ def two_processes(launcher: str, *arguments: str, stop_after: int = 0) -> Any:
             not metrics.exists() or metrics.read_text().count("\n") < stop_after
         ):
             time.sleep(0.05)
-        process.terminate()
+        if kill is None:
+            process.terminate()
+        else:
+            ranks = psutil.Process(process.pid).children(recursive=True)
+            next(one for one in ranks if one.environ().get("RANK") == kill).kill()
     out, err = process.communicate(timeout=600)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
@@ -176,6 +184,25 @@ def test_two_processes_that_are_stopped_agree_on_the_step(tmp_path: Path, shardi
     config["train"] |= {"steps": step + 1, "sharding": "none"}
     t2i_credit.train(config, resume=True)
     assert [row["step"] for row in run.metrics()] == list(range(1, step + 2))
+
+
+def test_a_process_whose_other_is_killed_says_so_in_words(tmp_path: Path) -> None:
+    train = {"steps": 10_000, "checkpoint_every": 1}
+    config = recipe(tmp_path, **SECTIONS, train=train)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    command = ("train", str(tmp_path / "run.yaml"))
+    done = two_processes(LAUNCHERS["full"], *command, stop_after=2, kill="1")
+    assert done.returncode != 0
+    run = RunReader(tmp_path / "runs" / "run")
+    status = run.status()
+    # the launcher ends who is left: whichever comes first
+    assert status.state in ("failed", "stopped"), status
+    if status.state == "failed":
+        assert status.message.startswith("another process of this run has ended")
+        assert "--resume" in status.message
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert all("another process of this run has ended" in line for line in told)
+    assert run.checkpoints()
 
 
 def test_of_two_processes_one_prints_the_plan(tmp_path: Path) -> None:
