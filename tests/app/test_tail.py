@@ -88,9 +88,9 @@ def test_a_quarter_of_a_million_steps_are_thinned_while_they_are_read(run):
         file.writelines(lines)
     assert (run.path / "metrics.jsonl").stat().st_size > 100 << 20
     reader, tail = RunReader(run.path), MetricsTail()
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     steps = [line["step"] for line in tail.lines(reader)]
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5  # of this process alone: others may be busy
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
     assert steps[0] == 1 and steps[-1] == 250_000 and 2_000 < len(steps) <= 20_001
     assert max(b - a for a, b in itertools.pairwise(steps)) < 250_000 / 400

@@ -71,13 +71,13 @@ def test_a_connection_without_a_whole_request_is_ended(first: bytes) -> None:
         if first.endswith(b"\r\n\r\n"):
             assert one.recv(4096).startswith(b"HTTP/1.1 200")
         with suppress(OSError):  # drips, so that it is never idle
-            while time.monotonic() - began < 10:
+            while time.monotonic() - began < 40:
                 one.sendall(b"x" if first else b"")
                 one.settimeout(0.05)
                 with suppress(TimeoutError):
                     if one.recv(4096) == b"":
                         break
-        assert 0.2 < time.monotonic() - began < 5
+        assert 0.2 < time.monotonic() - began < 30
     with answering(after=0.3) as url:
         assert httpx.get(url).status_code == 200
 

@@ -59,7 +59,7 @@ def test_an_answer_that_drips_without_end_is_given_up() -> None:
     began = time.monotonic()
     with saying("200 OK\nContent-Type: application/json", drips()) as url:
         assert "no whole answer in 1 s" in refused(url, timeout=0.1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # and not for ever
 
 
 def test_a_head_that_drips_without_end_is_given_up() -> None:
