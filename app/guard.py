@@ -118,6 +118,7 @@ class Logins:
     async def tried(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a login on, and remembers how it ended."""
         address = str((scope.get("client") or ("unknown",))[0])
+        address = address if address.isprintable() else repr(address)
         async with self._turns.setdefault(address, asyncio.Lock()):
             if failed := self._failed.get(address, 0):
                 await asyncio.sleep(min(FIRST_PAUSE * 2 ** min(failed - 1, 10), LONGEST_PAUSE))
@@ -156,7 +157,11 @@ def _of_another_page(scope: Scope) -> bool:
     origin = headers.get(b"origin")
     if origin is not None and origin.partition(b"://")[2] not in named:
         return True
-    follows = scope["method"] == "GET" and headers.get(b"sec-fetch-mode") == b"navigate"
+    begins = scope["method"] == "GET" and scope["path"] in (
+        "/",
+        "",
+    )  # a link elsewhere may not log out
+    follows = begins and headers.get(b"sec-fetch-mode") == b"navigate"
     follows = follows and headers.get(b"sec-fetch-dest") == b"document"
     return headers.get(b"sec-fetch-site", OURS[0]) not in OURS and not follows
 

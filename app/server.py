@@ -55,6 +55,8 @@ def start(
     # Gradio remembers 10,000 events and makes a table of them with pandas after each one, for a page that is off here
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(2**62))
+    # uvicorn would take a visitor's address from a header that anybody on this machine can write
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     from starlette.middleware import Middleware
     from starlette.requests import cookie_parser
 

@@ -30,7 +30,7 @@ PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 LFS_POINTER = b"version https://git-lfs"
-MOST_LAYERS, MOST_SIZE = 1000, 1 << 24  # of a model's configuration
+MOST_LAYERS, MOST_WIDE, MOST_SIZE = 1000, 1 << 20, 1 << 24  # of a model's configuration
 TORCH = (b"PK", b"\x80")  # how a file of torch.save begins, a zip or a pickle
 Part = TypeVar("Part")
 
@@ -80,12 +80,20 @@ def inside(folder: Path, name: object, key: str) -> Path:
 def require_sizes(path: Path) -> None:
     """Raises ModelError for a configuration whose numbers no model has: building it would take for ever, or all memory."""
 
+    def most_of(at: str) -> int:
+        return MOST_LAYERS if "layers" in at else MOST_WIDE if at.endswith("_size") else MOST_SIZE
+
     def walk(value: Any, at: str) -> None:
         if isinstance(value, dict):
             for key, entry in value.items():
                 walk(entry, f"{at}.{key}" if at else str(key))
-        elif isinstance(value, int) and abs(value) > (MOST_LAYERS if "layers" in at else MOST_SIZE):
-            most = MOST_LAYERS if "layers" in at else MOST_SIZE
+        elif isinstance(value, list):
+            if len(value) > MOST_LAYERS:
+                raise ModelError(f"{path}: {at}: {len(value)} entries; at most {MOST_LAYERS:,}")
+            for entry in value:
+                walk(entry, at)
+        elif isinstance(value, int) and abs(value) > most_of(at):
+            most = most_of(at)
             raise ModelError(f"{path}: {at}: {value:.6g} is not allowed; at most {most:,}")
 
     walk(read_object(path), "")

@@ -101,8 +101,8 @@ def create_app(
             counts = f"{len(message.images)} images for {len(message.prompts)} prompts"
             raise WireError(f"{counts}; as many are needed, and at least one")
         prompts = unpack_prompts(message.prompts)
-        images = unpack_images(message.images, max_bytes=limit)
-        with turn:
+        with turn:  # the pixels of one request at a time
+            images = unpack_images(message.images, max_bytes=limit)
             total, parts = reward(images, prompts)
         listed = {name: part.tolist() for name, part in parts.items()}
         return ScoreAnswer(total=total.tolist(), parts=listed).model_dump()

@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import RunError
-from .atomic import cannot, write_atomic, write_folder_atomic
+from .atomic import cannot, regular_file, write_atomic, write_folder_atomic
 from .layout import numbered_folders, step_name
 
 FORMAT = 1
 MODEL, MODEL_FOLDER = "model.safetensors", "model"
 TENSORS, STATE = "state.safetensors", "state.json"
 TREES = ("optimizer", "scheduler", "extra")  # of a state
+MOST_STATE = 256 << 20  # bytes of a state.json
 ELSE = "delete the checkpoint's folder to resume from an older one"
 
 
@@ -267,7 +268,8 @@ def _load(path: Path) -> dict[str, Tensor]:
 def _read_state(path: Path) -> dict[str, Any]:
     damaged = f"{path}: damaged, not the state of a checkpoint; {ELSE}"
     try:
-        state: dict[str, Any] = json.loads(path.read_bytes())
+        with regular_file(path, MOST_STATE) as file:
+            state: dict[str, Any] = json.loads(file.read())
         found = state["format"]
     except OSError as error:
         raise cannot("read", path, error) from error
@@ -282,7 +284,16 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise RunError(damaged)
     if not state["sha256"].keys() <= state["files"].keys():
         raise RunError(damaged)
+    if not all(map(_is_within, state["files"])):
+        raise RunError(damaged)
     return state
+
+
+def _is_within(name: str) -> bool:
+    """Whether it is the name of a file inside of the checkpoint."""
+    parts = PurePosixPath(name).parts
+    plain = name.isprintable() and 0 < len(name) < 300
+    return plain and bool(parts) and parts[0] != "/" and ".." not in parts
 
 
 def _digest(file: Path) -> str:

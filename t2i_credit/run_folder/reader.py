@@ -25,7 +25,8 @@ from .status import STALE_AFTER, RunStatus, run_status, whole
 from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
-MOST_SETTINGS, MOST_RECORDS, MOST_ARRAYS = 1 << 20, 16 << 20, 128 << 20
+MOST_CONFIG, MOST_SETTINGS = 128 << 10, 1 << 20
+MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 128 << 20, 2 << 30
 MOST_LINE = 1 << 20  # of metrics
 MOST_PICTURE, MOST_PIXELS = 32 << 20, 4096 * 4096
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
@@ -103,7 +104,7 @@ class RunReader:
         """The resolved configuration."""
         path = self.path / "config.yaml"
         parse = partial(parse_yaml, where="damaged")
-        found = self._read(path, parse, MOST_SETTINGS) or {}
+        found = self._read(path, parse, MOST_CONFIG) or {}
         if not isinstance(found, dict):
             raise RunError(f"{path}: holds {found!r:.60}, not sections (model: ...)")
         return found
@@ -142,7 +143,7 @@ class RunReader:
         metrics: list[dict[str, Any]] = []
         end, damaged, last = start, 0, b""
         try:
-            with regular_file(contained(path, self.within)) as file:
+            with regular_file(contained(path, self.within), MOST_METRICS) as file:
                 every = -(-max(1, os.fstat(file.fileno()).st_size - start) // (most or sys.maxsize))
                 file.seek(start)
                 for number, (line, size) in enumerate(_lines(file)):
@@ -156,7 +157,7 @@ class RunReader:
                         damaged = number + 1
         except FileNotFoundError:
             return [], start
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise cannot("read", path, error) from error
         if damaged and strict:
             raise RunError(f"{path}, line {damaged}: damaged, not a line of metrics")
@@ -168,7 +169,7 @@ class RunReader:
         """Number and content of the lines of metrics.jsonl that `metrics` leaves out; one that was never finished is none
         of them."""
         try:
-            with regular_file(self.path / "metrics.jsonl") as file:
+            with regular_file(self.path / "metrics.jsonl", MOST_METRICS) as file:
                 lines = file.read().split(b"\n")[:-1]
         except FileNotFoundError:
             return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import httpx
 import pytest
@@ -71,11 +72,6 @@ def test_our_own_page_and_a_link_to_it_are_answered(visitor, address):
     for headers in (
         ours,
         {"sec-fetch-site": "none", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
-        {
-            "sec-fetch-site": "cross-site",
-            "sec-fetch-mode": "navigate",
-            "sec-fetch-dest": "document",
-        },
         # behind a proxy that gives it a name, told in either way
         {"origin": "https://runs.example", "host": "runs.example"},
         {"origin": "https://runs.example", "x-forwarded-host": "runs.example"},
@@ -212,3 +208,27 @@ def test_without_the_cookie_nobody_resets_cancels_or_listens(address, path):
             else {"json": {"event_id": "a", "fn_index": 0, "session_hash": "b"}}
         )
         assert ask(f"gradio_api/{path}", **more).status_code == 401
+
+
+def test_a_header_gives_nobody_another_address(place):
+    with (
+        served(place, login="me:a long password") as facts,
+        httpx.Client(base_url=facts["address"], timeout=60) as guesser,
+    ):
+        began = time.monotonic()
+        for n in range(3):
+            headers = {"x-forwarded-for": f"10.0.0.{n}"}
+            wrong = guesser.post("login", data={**RIGHT, "password": "wrong"}, headers=headers)
+            assert wrong.status_code == 400
+        assert time.monotonic() - began > 1.4  # half a second, and one
+
+
+def test_a_link_elsewhere_logs_nobody_out(visitor):
+    link = {
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+        "sec-fetch-dest": "document",
+    }
+    assert visitor.get("logout", headers=link).status_code == 403
+    assert visitor.get("", headers=link).status_code == 200
+    assert visitor.get("config").status_code == 200  # still logged in

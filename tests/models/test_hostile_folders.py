@@ -100,6 +100,7 @@ def test_numbers_of_no_weights_are_named(folders: dict[str, Path], kind: torch.d
         ("text_config", "hidden_size", 2**40),
         ("text_config", "vocab_size", -(2**62)),
         ("vq_config", "num_embeddings", 10**12),
+        ("text_config", "vocab_size", 16_777_216),
         ("vision_config", "num_hidden_layers", 100_000),
     ],
 )
@@ -112,3 +113,11 @@ def test_sizes_of_no_model_are_refused_before_it_is_built(
     (folder / "config.json").write_text(json.dumps(config))
     said = refused(folder)
     assert f"config.json: {section}.{key}: " in said and "is not allowed; at most" in said
+
+
+def test_lists_of_no_model_are_refused(folders: dict[str, Path]) -> None:
+    folder = folders["janus"]
+    config = json.loads((folder / "config.json").read_text())
+    config["vq_config"]["channel_multiplier"] = [1] * 3000
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "vq_config.channel_multiplier: 3000 entries; at most 1,000" in refused(folder)

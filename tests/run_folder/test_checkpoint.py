@@ -180,6 +180,21 @@ def test_a_checkpoint_without_digests_is_read_as_before(tmp_path):
     assert load_checkpoint(tmp_path).step == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "a/../../b", "x" * 5000, "x\n\x1b[2Jy", ""]
+)
+def test_names_that_are_none_of_a_checkpoint_are_not_looked_at(tmp_path, name):
+    path = save_checkpoint(tmp_path, 3, model_state={"weight": torch.ones(2)})
+    state = json.loads((path / "state.json").read_text())
+    state["files"][name] = 1
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(
+        RunError, match=r"state.json: damaged, not the state of a checkpoint"
+    ) as told:
+        load_checkpoint(tmp_path)
+    assert str(told.value).isprintable()
+
+
 def test_a_newer_format_is_refused(tmp_path):
     file = save_plain(tmp_path, 1) / "state.json"
     file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
