@@ -78,7 +78,8 @@ def inside(folder: Path, name: object, key: str) -> Path:
 
 
 def require_sizes(path: Path) -> None:
-    """Raises ModelError for a configuration whose numbers no model has: building it would take for ever, or all memory."""
+    """Raises ModelError for a configuration whose numbers no model has: building it would take for ever, or all memory; and
+    for one whose attention is code from the hub, which is not run."""
 
     def most_of(at: str) -> int:
         return MOST_LAYERS if "layers" in at else MOST_WIDE if at.endswith("_size") else MOST_SIZE
@@ -92,6 +93,8 @@ def require_sizes(path: Path) -> None:
                 raise ModelError(f"{path}: {at}: {len(value)} entries; at most {MOST_LAYERS:,}")
             for entry in value:
                 walk(entry, at)
+        elif isinstance(value, str) and "attn_implementation" in at and "/" in value:
+            raise ModelError(f"{path}: {at}: {value!r:.80} is code from the hub, which is not run")
         elif isinstance(value, int) and abs(value) > most_of(at):
             most = most_of(at)
             raise ModelError(f"{path}: {at}: {value:.6g} is not allowed; at most {most:,}")
@@ -156,8 +159,11 @@ def require_whole(path: Path) -> None:
 
 
 def require_whole_files(place: str | Path) -> None:
-    """`require_whole` of a file, or of every .safetensors file in a folder; what is neither has nothing to read yet."""
+    """`require_whole` of a file, or of every .safetensors file in a folder, and `require_sizes` of its config.json; what is
+    neither has nothing to read yet."""
     path = Path(place)
+    if (path / "config.json").is_file():
+        require_sizes(path / "config.json")
     for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
         if file.is_file():
             require_whole(file)

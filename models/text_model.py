@@ -21,7 +21,7 @@ from transformers import (
 
 from ..errors import ModelError, one_line
 from . import EMBEDDED, TEXT_MODELS
-from .files import require_finite
+from .files import require_finite, require_sizes
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 CHARACTERS = " #*+,-:=" + string.digits + string.ascii_lowercase
@@ -102,6 +102,7 @@ def load_text_model(name_or_path: str | Path) -> tuple[Any, Any]:
         ModelError: there is no such folder, or it cannot be loaded.
     """
     folder = text_model_folder(name_or_path)
+    require_sizes(folder / "config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

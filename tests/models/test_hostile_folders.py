@@ -121,3 +121,18 @@ def test_lists_of_no_model_are_refused(folders: dict[str, Path]) -> None:
     config["vq_config"]["channel_multiplier"] = [1] * 3000
     (folder / "config.json").write_text(json.dumps(config))
     assert "vq_config.channel_multiplier: 3000 entries; at most 1,000" in refused(folder)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_that_is_code_from_the_hub_is_refused(
+    folders: dict[str, Path], tmp_path: Path, key: str
+) -> None:
+    from tiny_texts import write_checkpoint
+
+    from t2i_credit.models.text_model import load_text_model
+
+    edited(folders["janus"], **{key: "kernels-community/anything"})
+    assert "is code from the hub, which is not run" in refused(folders["janus"])
+    edited(write_checkpoint(tmp_path / "text"), **{key: "kernels-community/anything"})
+    with pytest.raises(ModelError, match="is code from the hub, which is not run"):
+        load_text_model(tmp_path / "text")
