@@ -20,10 +20,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
 BODY_SECONDS = 30.0  # for the whole of it
-FIRST_PAUSE, LONGEST_PAUSE = (
-    0.5,
-    60.0,
-)  # seconds before the next try of a login that failed; doubled after each
+# seconds before the next try of a login that failed; doubled after each
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 ADDRESSES = 1000  # whose failed logins are remembered
 OURS = (b"same-origin", b"none")  # Sec-Fetch-Site of our own page, and of an address that was typed
 WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
@@ -36,9 +34,8 @@ ALLOWED = re.compile(
                     | heartbeat/[\w-]+ | theme\.css | queue/(join|data|status) | call/.+ )""",
     re.VERBOSE,
 )
-MEMBERS = re.compile(
-    r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)"
-)  # Gradio itself asks no login for these
+# Gradio itself asks no login for these
+MEMBERS = re.compile(r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)")
 SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
 NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
 UNSAFE = re.compile(
@@ -151,18 +148,15 @@ def _asked_name(scope: Scope) -> str:
 def _of_another_page(scope: Scope) -> bool:
     """Whether a browser asks on behalf of a page that is not ours; the visitor who follows a link asks for himself."""
     headers = dict(scope["headers"])
-    named = {
-        headers.get(name) for name in (b"host", b"x-forwarded-host")
-    }  # that of a proxy before us
+    # the latter is that of a proxy before us
+    named = {headers.get(name) for name in (b"host", b"x-forwarded-host")}
     origin = headers.get(b"origin")
     if origin is not None and origin.partition(b"://")[2] not in named:
         return True
-    begins = scope["method"] == "GET" and scope["path"] in (
-        "/",
-        "",
-    )  # a link elsewhere may not log out
-    follows = begins and headers.get(b"sec-fetch-mode") == b"navigate"
-    follows = follows and headers.get(b"sec-fetch-dest") == b"document"
+    asked = (headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest"))
+    # to the page itself alone: a link elsewhere may not log out
+    begins = scope["method"] == "GET" and scope["path"] in ("/", "")
+    follows = begins and asked == (b"navigate", b"document")
     return headers.get(b"sec-fetch-site", OURS[0]) not in OURS and not follows
 
 

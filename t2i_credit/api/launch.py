@@ -76,14 +76,15 @@ def warn_of_repeats(path: Path, warn: Callable[[str], None]) -> None:
 
     reader = RunReader(path, strict=False)
     start = max(reader.checkpoints(), default=0)
-    made = max((int(row["step"]) for row in reader.metrics(strict=False)), default=0)
+    rows, unread = reader.sorted_metrics()
+    made = max((int(row["step"]) for row in rows), default=0)
     if made > start:
         where = f"goes on after its checkpoint of step {start}" if start else "has no checkpoint"
         again = f"steps {start + 1} to {made} are" if made > start + 1 else f"step {made} is"
         warn(f"{path} {where}: {again} run again")
     if start and not (path / "metrics.jsonl").is_file():
         warn(f"{path}/metrics.jsonl: is missing; its curves begin after step {start}")
-    if damaged := [number for number, _ in reader.damaged_metrics()]:
+    if damaged := [number for number, _ in unread]:
         lines = f"{len(damaged)} damaged lines, line {damaged[0]} first, are"
         lines = lines if len(damaged) > 1 else f"line {damaged[0]} is damaged, and is"
         warn(f"{path}/metrics.jsonl: {lines} kept in {DAMAGED}")

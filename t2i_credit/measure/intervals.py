@@ -320,6 +320,11 @@ def verdict(low: float | None, high: float | None) -> int:
     return int((low or 0) > 0) - int((high or 0) < 0)
 
 
+def or_none(value: float) -> float | None:
+    """The value; None, as JSON has it, where it is nan or infinite."""
+    return float(value) if math.isfinite(value) else None
+
+
 def decimals(values: Iterable[float | None]) -> int:
     """How many decimals show four digits of the largest of these; 3 at least, so that 0.003 is seen beside 21.3."""
     largest = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)

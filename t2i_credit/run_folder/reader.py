@@ -165,17 +165,19 @@ class RunReader:
             metrics.append(entry)
         return metrics, end
 
-    def damaged_metrics(self) -> list[tuple[int, bytes]]:
-        """Number and content of the lines of metrics.jsonl that `metrics` leaves out; one that was never finished is none
-        of them."""
+    def sorted_metrics(self) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:
+        """The lines of metrics.jsonl, and number and content of those that are damaged; one that was never finished is left
+        out."""
         try:
             with regular_file(self.path / "metrics.jsonl", MOST_METRICS) as file:
                 lines = file.read().split(b"\n")[:-1]
         except FileNotFoundError:
-            return []
-        except OSError as error:
+            return [], []
+        except (OSError, ValueError) as error:
             raise cannot("read", self.path / "metrics.jsonl", error) from error
-        return [(n, line) for n, line in enumerate(lines, start=1) if _metrics_of(line) is None]
+        found = [(n, line, _metrics_of(line)) for n, line in enumerate(lines, start=1)]
+        whole_ones = [entry for _, _, entry in found if entry is not None]
+        return whole_ones, [(n, line) for n, line, entry in found if entry is None]
 
     def steps(self) -> list[int]:
         """The recorded steps, ascending."""

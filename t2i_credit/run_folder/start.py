@@ -110,8 +110,7 @@ def check_resumable(path: Path, total: int) -> int:
 
 def _cut_back(path: Path, step: int) -> None:
     """Drops what was written after a step, and what a killed process left unfinished."""
-    reader = RunReader(path, strict=False)
-    lines, damaged = reader.metrics(strict=False), reader.damaged_metrics()
+    lines, damaged = RunReader(path, strict=False).sorted_metrics()
     if damaged:
         beside = path / DAMAGED
         before = beside.read_bytes() if beside.is_file() else b""

@@ -32,7 +32,11 @@ from .stopping import Stop
 from .tune import MovingAverage, fingerprint, load_trained
 from .update import PolicyUpdate, learning_rate
 
-SUBJECT = {"model": "the weights of another model", "prompts": "another set of prompts"}
+# what a run goes on with, and the keys that say it
+SUBJECT = {
+    "model": ("the weights of another model", "model.name"),
+    "prompts": ("another set of prompts", "prompts.source, column, split, tasks"),
+}
 
 
 class Trainer:
@@ -242,8 +246,8 @@ class Trainer:
         for part, ours in self.subject.items():  # checkpoints that did not say it yet are believed
             known = extra.get("subject")
             if isinstance(known, dict) and known.get(part, ours) != ours:
-                keys = "model.name" if part == "model" else "prompts.source, column, split, tasks"
-                raise RunError(f"{saved.path}: this run began with {SUBJECT[part]}; same {keys}?")
+                began, keys = SUBJECT[part]
+                raise RunError(f"{saved.path}: this run began with {began}; same {keys}?")
         try:
             if self.average is not None:
                 # one that was switched on since then begins with the weights

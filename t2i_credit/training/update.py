@@ -92,8 +92,7 @@ class PolicyUpdate:
     @torch.no_grad()
     def credit(self, rollout: Rollout, advantages: Tensor) -> RolloutCredit:
         """The credit of a rollout, as far as no pass of the policy is needed for it."""
-        codebook, grid = self.sampler.codebook, self.sampler.grid
-        known = rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
+        known = self._known(rollout, advantages)
         if self.needs & UPDATE_FIELDS:
             return RolloutCredit(known, None)
         return RolloutCredit(known, self._assign(rollout, known, advantages))
@@ -166,18 +165,23 @@ class PolicyUpdate:
     @torch.no_grad()
     def credit_of(self, rollout: Rollout, advantages: Tensor) -> Tensor:
         """(B, T) credit of whole groups under the policy as it is now."""
-        credit = self.credit(rollout, advantages)
-        if not self.renews and credit.weights is not None:
-            return credit.weights
+        known = self._known(rollout, advantages)
+        if not self.renews:
+            return self._assign(rollout, known, advantages)
         asks = "ref_logprobs" in self.needs
         parts = []
         size = self._size(rollout)
         for samples in micro_batches(range(len(rollout)), size, rollout.group_size):
             rows = torch.tensor(samples, device=self.sampler.device)
             found = self.policy.ask(rollout, rows, self.in_pass)
-            parts.append(self._fields(rollout, rows, credit.known, found, reference=asks))
+            parts.append(self._fields(rollout, rows, known, found, reference=asks))
         fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
         return self._assign(rollout, fields, advantages)
+
+    def _known(self, rollout: Rollout, advantages: Tensor) -> dict[str, Tensor]:
+        """{name: (B, T)} of the credit's fields that no update changes."""
+        codebook, grid = self.sampler.codebook, self.sampler.grid
+        return rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
 
     @torch.no_grad()
     def _fields(

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 import uvicorn
-from remote_rewards import MEAN, PROMPTS, eight_bit, serving
+from remote_rewards import MEAN, PROMPTS, eight_bit, running, serving
 
 from t2i_credit.rewards import server as served
 from t2i_credit.rewards.connections import end_silent
@@ -50,14 +50,11 @@ def answering(after: float) -> Iterator[str]:
         uvicorn.Config(app, log_level="error", lifespan="off", timeout_keep_alive=60)
     )  # type: ignore[arg-type]
     end_silent(server, after=after, look_every=0.05)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        running(server, listener) as address,
+    ):
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import uvicorn
 from torch import Tensor
 from toys import bright
 
@@ -63,8 +65,13 @@ def serving(
     """The address of a server of a reward, in a thread."""
     reward = api.build_reward(parse_config({"reward": sections}))
     app = create_app(reward, names=list(sections), token=token, max_megabytes=max_megabytes)
-    listener = listen("127.0.0.1", 0, token=token)
-    server = server_of(app)
+    with running(server_of(app), listen("127.0.0.1", 0, token=token)) as address:
+        yield address
+
+
+@contextmanager
+def running(server: uvicorn.Server, listener: socket.socket) -> Iterator[str]:
+    """The address of a server, in a thread."""
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from ...run_folder.atomic import write_atomic
-from ..intervals import decimals, verdict
+from ..intervals import decimals, or_none, verdict
 from .image_folder import load_image
 from .protocol import SAMPLING
 from .rewards import Rows, prompt_rewards
@@ -173,8 +173,8 @@ def _reward_parts(
         pictures = [_rewarded(record, images) for record in records]
         for picture, record in zip(pictures, earlier[p] if earlier else [], strict=False):
             picture["before"] = _rewarded(record, before_images)
-        means = {name: _finite(values[p]) for name, values in of_prompts.items()}
-        was = {name: _finite(values[p]) for name, values in of_earlier.items() if values}
+        means = {name: or_none(values[p]) for name, values in of_prompts.items()}
+        was = {name: or_none(values[p]) for name, values in of_earlier.items() if values}
         changes: dict[str, float | None] = {}
         for name, then in was.items():
             now = means[name]
@@ -214,11 +214,6 @@ def _strip(after: Sequence[float], before: Sequence[float]) -> dict[str, Any]:
         mean = sum(at) / len(at) if at else None
         lines.append({"kind": kind, "label": label, "at": at, "mean": mean})
     return {"low": low, "high": high, "lines": lines if before else lines[:1]}
-
-
-def _finite(value: float) -> float | None:
-    """None in place of nan."""
-    return value if math.isfinite(value) else None
 
 
 def _picture(record: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ...errors import ConfigError
 from ...interfaces import Prompt
 from ...rollout.images import from_uint8
 from ...run_folder.yaml_text import parse_yaml
-from ..intervals import mean_interval
+from ..intervals import mean_interval, or_none
 
 Rewards = dict[str, dict[str, Any]]  # {name: what its builder takes}
 # images (N, h, w, 3) uint8, all of one size, and their prompts to {reward: (N) values}
@@ -107,7 +107,7 @@ def reward_summary(rows: Rows) -> dict[str, dict[str, Any]]:
     found = {}
     for name in reward_names(rows):
         values = [one for one in _values(rows, name) if one]
-        mean, low, high = map(_known, mean_interval(prompt_rewards(rows, name)))
+        mean, low, high = map(or_none, mean_interval(prompt_rewards(rows, name)))
         found[name] = {
             "mean": mean,
             "low": low,
@@ -135,15 +135,10 @@ def reward_changes(before: Rows, after: Rows) -> dict[str, dict[str, float | Non
         scale = float(np.nanmax(np.abs([*first, *second]))) if both.any() else 0.0
         values = (*means, *mean_interval(second - first, scale))
         names = ("before", "after", "change", "low", "high")
-        found[name] = dict(zip(names, map(_known, values), strict=True))
+        found[name] = dict(zip(names, map(or_none, values), strict=True))
     return found
 
 
 def _values(rows: Rows, name: str) -> list[list[float]]:
     """(P) the rewards of each prompt's images that have one."""
     return [[r["rewards"][name] for r in records if name in r["rewards"]] for records in rows]
-
-
-def _known(value: float) -> float | None:
-    """None in place of nan, as JSON has it."""
-    return float(value) if np.isfinite(value) else None

@@ -8,7 +8,6 @@ Protocol: Ghosh et al. 2023 (arXiv 2310.11513): 4 images per prompt, overall = m
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from ...errors import RunError, UserError
 from ...interfaces import Prompt
 from ...prompts.records import TASKS, prompt_key, record_key
 from ...run_folder.writer import write_evaluation
-from ..intervals import change_intervals, task_intervals, task_means
+from ..intervals import change_intervals, or_none, task_intervals, task_means
 from .protocol import Protocol, digest
 from .rewards import reward_changes, reward_summary
 
@@ -143,9 +142,9 @@ class Evaluation:
         scores: dict[str, dict[str, Any]] = {}
         for task, found in task_intervals(by_task(tags, correct)).items():
             prompts = len(tags) if task == "overall" else tags.count(task)
-            scores[task] = dict(zip(("correct", "low", "high"), map(_known, found), strict=True))
+            scores[task] = dict(zip(("correct", "low", "high"), map(or_none, found), strict=True))
             for name, means in columns.items():
-                scores[task][name] = _known(means[task])
+                scores[task][name] = or_none(means[task])
             scores[task] |= {
                 "prompts": prompts,
                 "images": images.total() if task == "overall" else images[task],
@@ -248,7 +247,7 @@ def paired(before: Evaluation, after: Evaluation) -> dict[str, dict[str, float |
     changes = change_intervals(by_task(tags, second - first))
     names = ("before", "before_low", "before_high", "after", "change", "low", "high")
     return {
-        task: dict(zip(names, map(_known, (*earlier[task], later[task], *change)), strict=True))
+        task: dict(zip(names, map(or_none, (*earlier[task], later[task], *change)), strict=True))
         for task, change in changes.items()
     }
 
@@ -297,11 +296,6 @@ def usual_size(prompts: Sequence[Prompt], sizes: Sequence[int]) -> int:
 def _usual(sizes: Mapping[Any, int]) -> int:
     """The most frequent of the sizes, of several the largest."""
     return max(multimode(sizes.values()))
-
-
-def _known(value: float) -> float | None:
-    """None in place of nan, as JSON has it."""
-    return None if math.isnan(value) else value
 
 
 def read_text(path: Path) -> str:

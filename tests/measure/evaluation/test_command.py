@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from painter import Painter, WideConfig, build
 
 from t2i_credit.api.models import CFG_SCALE
 from t2i_credit.config.schema import load_config, to_yaml
@@ -25,17 +24,7 @@ from t2i_credit.worlds.shapes.detector import detect
 CHECK_MODEL = judging.check_model
 
 
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    return build(Painter, WideConfig)
-
-
-@pytest.fixture(autouse=True)
-def models(painter: Painter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Any name is the painter; the tests that load by name are those of the verbs."""
-    monkeypatch.setattr("t2i_credit.measure.evaluation.store.load_model", lambda name: painter)
-    monkeypatch.setattr(judging, "check_model", lambda name: None)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("any_name_is_the_painter")
 
 
 def evaluate(model: str | None = "painter", images: Path | None = None, **more: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from painter import PROMPTS, PROTOCOL, Painter, WideConfig, build
+from painter import PROMPTS, PROTOCOL, Painter
 from PIL import Image
 
 from t2i_credit.geneval import Detection
@@ -24,11 +24,6 @@ from t2i_credit.worlds.shapes.detector import detect
 
 FEW = PROMPTS[::2]  # one of each task
 SETTINGS = replace(PROTOCOL, images_per_prompt=2, batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    return build(Painter, WideConfig)
 
 
 @pytest.fixture(scope="module")

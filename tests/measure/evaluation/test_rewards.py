@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from painter import PROMPTS, Painter, WideConfig, build
+from painter import PROMPTS, Painter
 from scipy import stats
 
 from t2i_credit.errors import UserError
@@ -26,17 +26,9 @@ from t2i_credit.rollout.images import from_uint8
 TEXTS = ["a red circle", "a blue square", "a red square left of a blue circle", "blue circles"]
 
 
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    return build(Painter, WideConfig)
-
-
 @pytest.fixture(autouse=True)
-def folder(painter: Painter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def folder(any_name_is_the_painter: None) -> None:
     """Any name is the painter; a table of texts lies in the working directory."""
-    monkeypatch.setattr("t2i_credit.measure.evaluation.store.load_model", lambda name: painter)
-    monkeypatch.setattr(judging, "check_model", lambda name: None)
-    monkeypatch.chdir(tmp_path)
     rows = [f'"{text}",{number}' for number, text in enumerate(TEXTS)]
     Path("list.csv").write_text("\n".join(["Prompts,Category", *rows]) + "\n", encoding="utf-8")
 
