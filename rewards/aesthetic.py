@@ -15,7 +15,8 @@ from ..errors import ModelError, T2ICreditWarning
 from ..interfaces import Prompt
 from ..models.files import require_whole_files
 from .clip import BatchSize
-from .clip_tower import EMBEDDED, ClipTower, Dtype, one_line_errors, open_clip_tower
+from .clip_tower import EMBEDDED, ClipTower, Dtype, open_clip_tower
+from .loading import one_line_errors
 
 HEAD = "aesthetic_head.safetensors"
 # LAION's published heads, by the names of their files, and the architecture that each was made for, with OpenAI's weights

@@ -1,32 +1,28 @@
 """CLIP-like models as two cached functions: images to embeddings, once per batch, and texts, once per prompt.
 
 Rewards that name the same model share one tower in memory. Knows the formats of open_clip and transformers, what a
-configuration's words mean to open_clip, and one line for what is missing; scores nothing.
+configuration's words mean to open_clip; scores nothing.
 """
 
 from __future__ import annotations
 
 import difflib
-import logging
-import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary, ref
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ModelError, UserError, one_line
+from ..errors import ModelError
 from ..models.files import require_whole_files
 from .clip_input import ClipInput
+from .loading import OFFLINE, one_line_errors, to_device
 
 EMBEDDED = Path(__file__).parent / "embedded" / "shapes"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-OFFLINE = "; without a network, name a file or folder that was downloaded before"
 HUB, LOCAL = "hf-hub:", "local-dir:"  # what open_clip's names may begin with
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -305,47 +301,6 @@ def _weights(model: str, pretrained: str | None, reward: str) -> str:
             f"{reward}: pretrained: {pretrained!r} is no file; model {model} needs {listed}"
         )
     return str(Path(pretrained).resolve())
-
-
-def to_device(device: str | None, reward: str) -> torch.device:
-    """The device of that name; None = a GPU if there is one."""
-    try:
-        found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = one_line(error)
-        raise ModelError(f"{reward}: device: {device!r} cannot be used: {reason}") from None
-    return found
-
-
-@contextmanager
-def one_line_errors(reward: str, what: str, hint: str = "") -> Iterator[None]:
-    """Whatever libraries raise about missing, foreign or damaged weights becomes a ModelError of one line, and what
-    they log about it is not shown. Python code that comes with weights is never run."""
-    from transformers import dynamic_module_utils
-
-    # open_clip does not say that a model's own Python code is not to be run: then nobody is asked, and it is refused
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    except UserError as error:
-        raise ModelError(f"{reward}: {error}") from None
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        reason = one_line(error)[:300] or type(error).__name__
-        raise ModelError(f"{reward}: {what}: cannot be loaded: {reason}{hint}") from error
-    finally:
-        logging.disable(before)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .clip_tower import OFFLINE, one_line_errors, open_clip_source
+from .clip_tower import open_clip_source
+from .loading import OFFLINE, one_line_errors
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 BACKGROUND = "#999"

@@ -17,10 +17,10 @@ from ..geneval import Detection, judge, keep
 from ..interfaces import Prompt
 from ..prompts.records import validate_spec
 from ..rollout.images import to_uint8
-from .clip_tower import to_device
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
 from .detection import Detector, Found, answered
 from .detectors import DETECTORS, Shapes
+from .loading import to_device
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
