@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cache
 from typing import Any
+
+from starlette.exceptions import HTTPException
 
 from . import components
 
@@ -19,6 +22,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
+LONGEST_ADDRESS = 1000  # letters of its path
+PIECE = 1 << 16  # bytes of an answer that wait for a visitor who does not read
 BODY_SECONDS = 30.0  # for the whole of it
 # seconds before the next try of a login that failed; doubled after each
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
@@ -31,7 +36,7 @@ ALLOWED = re.compile(
     r"""/ | /config/? | /theme\.css | /favicon\.ico | /robots\.txt | /manifest\.json
       | /login/? | /login_check/? | /logout | /(static|assets|svelte)/.+
       | /gradio_api/( info/? | startup-events | app_id/? | user/? | token/? | login_check/? | reset/? | cancel
-                    | heartbeat/[\w-]+ | theme\.css | queue/(join|data|status) | call/.+ )""",
+                    | heartbeat/[\w-]+ | theme\.css | queue/(join|data|status) )""",
     re.VERBOSE,
 )
 # Gradio itself asks no login for these
@@ -51,6 +56,7 @@ class Doorman:
         our_name: whether a name that a request asks for is this server's; None = any is. A foreign page whose name was
             bent to this machine's address (DNS rebinding) asks for its own.
         known: whether a request comes with the cookie of a login; None = nobody needs one.
+        events: {number: how many values it takes} of the page's events; None = any is let through.
         say: called with a line about a login that failed.
     """
 
@@ -59,9 +65,10 @@ class Doorman:
         app: App,
         our_name: Callable[[str], bool] | None = None,
         known: Callable[[Scope], bool] | None = None,
+        events: Mapping[int, int] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.app, self.our_name, self.known = app, our_name, known
+        self.app, self.our_name, self.known, self.events = app, our_name, known, events
         self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +83,8 @@ class Doorman:
             return await _answer(send, 403, b"Another page asks for this.\n")
         send = _unshared(send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if len(path.encode()) > LONGEST_ADDRESS:
+            return await _answer(send, 414, b"This address is too long.\n")
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
@@ -91,13 +100,22 @@ class Doorman:
                 return await _answer(send, 408, b"This request takes too long.\n")
             if len(body) > MOST_BYTES:
                 return await _answer(send, 413, b"This request is too long.\n")
-            refusal = None if path.startswith("/login") else _refused_body(body)
+            refusal = None
+            if not path.startswith("/login"):
+                events = self.events if path.endswith("/queue/join") else None
+                refusal = _refused_body(body, events)
             if refusal is not None:
                 return await _answer(send, *refusal)
             receive = _again(body, receive)
             if path.rstrip("/") == "/login":
                 return await self.logins.tried(self.app, scope, receive, send)
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        except RuntimeError as error:
+            # a visitor's page asks for the events of a server before this one: Gradio begins an answer, and stops
+            if not (path.endswith("/queue/data") and isinstance(error.__cause__, HTTPException)):
+                raise
+            await send({"type": "http.response.body", "body": b""})
 
 
 class Logins:
@@ -197,20 +215,38 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _refused_body(body: bytes) -> tuple[int, bytes] | None:
-    """Why the content of a request is not taken, if so: Gradio fetches whatever a value calls a file into its cache,
-    also from other servers, before a function of ours sees it."""
+def _refused_body(body: bytes, events: Mapping[int, int] | None) -> tuple[int, bytes] | None:
+    """Why the content of a request is not taken, if so. Gradio fetches whatever a value calls a file into its cache, also from
+    other servers, before a function of ours sees it; and it stumbles over numbers and letters that its answers cannot hold,
+    and over events that the page does not have."""
     files = []
 
-    def look(entry: dict[str, Any]) -> None:
+    def look(entry: dict[str, Any]) -> dict[str, Any]:
         if "path" in entry and "meta" in entry:
             files.append(entry)
+        return entry
+
+    def finite(text: str) -> float:
+        if not math.isfinite(number := float(text)):
+            raise ValueError(text)
+        return number
 
     try:
-        json.loads(body or b"null", object_hook=look)
+        asked = json.loads(body, object_hook=look, parse_float=finite, parse_constant=finite)
+        json.dumps(asked, ensure_ascii=False).encode()  # half a letter has no bytes
     except (ValueError, RecursionError):
         return 400, b"This request is no JSON.\n"
-    return (403, b"Files are not taken.\n") if files else None
+    if files:
+        return 403, b"Files are not taken.\n"
+    if not isinstance(asked, dict):
+        return 400, b"This request is no JSON object.\n"
+    if events is not None:
+        event, data = asked.get("fn_index"), asked.get("data")
+        if type(event) is not int or event not in events:
+            return 404, b"The page has no such event.\n"
+        if not isinstance(data, list) or len(data) != events[event]:
+            return 400, b"This event takes other values.\n"
+    return None
 
 
 def _refused_head(scope: Scope) -> tuple[int, bytes] | None:
@@ -254,4 +290,7 @@ async def _answer(send: Send, status: int, body: bytes, kind: str = "text/plain"
         (b"cache-control", b"max-age=3600" if status == 200 else b"no-store"),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    for first in range(0, max(1, len(body)), PIECE):
+        piece = body[first : first + PIECE]
+        more = first + PIECE < len(body)
+        await send({"type": "http.response.body", "body": piece, "more_body": more})

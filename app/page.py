@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..errors import one_line
 from . import compare, components, credit_maps, evaluation, playground, training
 from .components import QUIET, READING, asked_for
 from .runs import RunShelf
@@ -20,9 +21,20 @@ TABS = {
 }
 
 
+class Page(gr.Blocks):
+    """A page that says no more about a value that a component does not take than one line."""
+
+    async def preprocess_data(self, *given: Any, **named: Any) -> list[Any]:
+        """See `gr.Blocks`; only who writes requests by hand sees the error."""
+        try:
+            return await super().preprocess_data(*given, **named)
+        except Exception as error:
+            raise gr.Error(one_line(error)[:200], print_exception=False) from None
+
+
 def build_page(shelf: RunShelf) -> gr.Blocks:
     """The whole page over one runs folder."""
-    with gr.Blocks(title="t2i-credit", analytics_enabled=False, fill_width=True) as page:
+    with Page(title="t2i-credit", analytics_enabled=False, fill_width=True) as page:
         with gr.Row(elem_id="top"):
             components.header()
             run = gr.Dropdown(

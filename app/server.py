@@ -76,6 +76,7 @@ def start(
         )
         return any(cookies.get(name) in page.app.tokens for name in names)
 
+    events = {number: len(event.inputs) for number, event in page.fns.items()}
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:
         page.queue(max_size=64, default_concurrency_limit=2, api_open=False)
@@ -97,7 +98,7 @@ def start(
             max_file_size=1,
             state_session_capacity=100,
             # a login's cookie stays away from a foreign page, whatever name that gives this machine
-            app_kwargs={"middleware": [Middleware(Doorman, say=warn, **door)]},
+            app_kwargs={"middleware": [Middleware(Doorman, say=warn, events=events, **door)]},
             theme=theme(),
             css=css(),
             head=head(),

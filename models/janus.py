@@ -20,6 +20,7 @@ from .decoding import PromptCondition, left_padded
 from .files import load_processor, load_weights
 from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
+from .templates import PROMPT, frame
 
 
 class JanusImageModel(LlamaImageModel):
@@ -39,6 +40,7 @@ class JanusImageModel(LlamaImageModel):
         super().__init__()
         self.janus = janus
         self.processor: Any = processor  # None only where nothing is encoded or saved
+        self._frame = _frame(processor) if processor else ("", "")
         side = janus.model.vqmodel.config.num_patches
         self.grid = (side, side)
         self.codebook_size = janus.model.vqmodel.config.num_embeddings
@@ -81,9 +83,9 @@ class JanusImageModel(LlamaImageModel):
         return left_padded(rows, self.pad, len(prompts), self.device)
 
     def _ids(self, text: str) -> list[int]:
-        chat = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        shown = self.processor.apply_chat_template(chat, add_generation_prompt=True)
-        ids = self.processor(text=shown, generation_mode="image")["input_ids"][0].tolist()
+        before, after = self._frame
+        ids = self.processor(text=before + text + after, generation_mode="image")["input_ids"]
+        ids = ids[0].tolist()
         if len(ids) > self.prompt_limit:
             raise ModelError(
                 f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
@@ -144,6 +146,17 @@ class JanusImageModel(LlamaImageModel):
         except ModelError as error:
             where = "" if str(error).startswith(str(root)) else f"{root}/"
             raise ModelError(f"{where}{error}") from None
+
+
+def _frame(processor: Any) -> tuple[str, str]:
+    """What stands before and after a prompt."""
+    content = [{"type": "text", "text": PROMPT}]
+    return frame(
+        Path("chat_template.jinja"),
+        processor.chat_template,
+        content,
+        processor.tokenizer.special_tokens_map,
+    )
 
 
 def _special_ids(janus: Any, processor: Any | None) -> tuple[int, int, int]:

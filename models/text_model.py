@@ -22,6 +22,7 @@ from transformers import (
 from ..errors import ModelError, one_line
 from . import EMBEDDED, TEXT_MODELS
 from .files import require_finite, require_sizes
+from .templates import PROMPT, written
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 CHARACTERS = " #*+,-:=" + string.digits + string.ascii_lowercase
@@ -113,4 +114,7 @@ def load_text_model(name_or_path: str | Path) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: not a readable text model: {one_line(error)}") from error
     require_finite(model.named_parameters(), str(folder))
+    if isinstance(tokenizer.chat_template, str):
+        where = folder / "chat_template.jinja"
+        written(where, tokenizer.chat_template, PROMPT, tokenizer.special_tokens_map)
     return model.eval(), tokenizer

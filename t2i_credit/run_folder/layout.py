@@ -74,7 +74,7 @@ def contained(path: Path, within: Path | None) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself; a name with a NUL
         raise cannot("read", path, error) from error
     if not inside:
-        raise RunError(f"{path}: leads out of {within}; it is not read")
+        raise RunError(f"{path}: leads out of {within}, so it is left alone")
     return path
 
 

@@ -269,8 +269,8 @@ class RunReader:
 
     def heatmaps(self, step: int | None = None) -> Path:
         """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
-        folder = self.path / "heatmaps"
-        return folder if step is None else folder / step_name(step)
+        folder = self.path / "heatmaps" / ("" if step is None else step_name(step))
+        return contained(folder, self.path.resolve())
 
     def _read(self, path: Path, parse: Callable[[bytes], Any], most: int = MOST_RECORDS) -> Any:
         """What `parse` makes of a file's bytes."""

@@ -341,6 +341,17 @@ def test_heatmaps_go_where_they_are_sent(tmp_path):
         write_heatmaps(run, out=tmp_path / "file" / "x")
 
 
+@pytest.mark.parametrize("link", ["heatmaps", "heatmaps/000002"])
+def test_nothing_is_drawn_through_a_link_out_of_the_run(tmp_path, link):
+    run = recorded_run(tmp_path / "run")
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (run / link).parent.mkdir(exist_ok=True)
+    (run / link).symlink_to(elsewhere)
+    with pytest.raises(RunError, match="leads out of"):
+        write_heatmaps(run, 2)
+    assert not list(elsewhere.iterdir())
+
+
 def test_an_animation_follows_the_prompt_that_the_most_steps_recorded(tmp_path):
     run = recorded_run(tmp_path / "r", steps=(1, 2, 3))
     path = write_animation(run)

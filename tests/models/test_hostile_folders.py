@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,27 @@ def test_attention_that_is_code_from_the_hub_is_refused(
     edited(write_checkpoint(tmp_path / "text"), **{key: "kernels-community/anything"})
     with pytest.raises(ModelError, match="is code from the hub, which is not run"):
         load_text_model(tmp_path / "text")
+
+
+TEMPLATES = {
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "takes too long",
+    "{{ 'x' * 9999999999 }}": "memory",
+    "{% set ns = namespace(t='xxxxxxxx') %}{% for a in range(99999) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}": "memory",
+    "{{ messages[0].content[0].text * 90000 }}": "writes more than 65,536 letters around a prompt",
+    "{{ messages }} {{ messages }}": "writes a prompt 2 times; once is right",
+    "hello": "writes a prompt 0 times; once is right",
+    "{{ ''.__class__.__mro__ }}": "__class__",
+    "{% for": "unexpected 'end of template'",
+    "{{ raise_exception('no\nway') }}": "no way",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_chat_template_is_tried_with_little_time_and_memory(
+    folders: dict[str, Path], template: str
+) -> None:
+    (folders["janus"] / "chat_template.jinja").write_text(template)
+    began = time.monotonic()
+    found = refused(folders["janus"])
+    assert "chat_template.jinja: " in found and TEMPLATES[template].lower() in found.lower()
+    assert time.monotonic() - began < 60

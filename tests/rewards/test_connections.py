@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -37,14 +38,13 @@ def test_silent_connections_keep_nobody_out() -> None:
 
 
 @contextmanager
-def answering(after: float) -> Iterator[str]:
-    """A server that answers anything at once, and waits for a request no longer than that."""
+def answering(after: float, size: int = 0) -> Iterator[str]:
+    """A server that answers anything at once with so many bytes, and waits for a visitor no longer than that."""
 
-    async def app(scope: object, receive: object, send: object) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
-        )  # type: ignore[operator]
-        await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
+    async def app(scope: object, receive: object, send: Any) -> None:
+        headers = [(b"content-length", b"%d" % size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * size})
 
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="error", lifespan="off", timeout_keep_alive=60)
@@ -117,3 +117,18 @@ def test_a_request_beyond_those_that_are_held_is_told_to_come_back(
             return [third.status_code, *found, later.status_code]
 
     assert asyncio.run(ask()) == [503, 200, 200, 200]
+
+
+def test_an_answer_that_nobody_reads_is_given_up() -> None:
+    size = 64 << 20  # more than the system keeps for a connection
+    with answering(after=0.3, size=size) as url, connect(url) as one:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(2)
+        got = 0
+        one.settimeout(30)
+        with suppress(ConnectionError):
+            while piece := one.recv(1 << 20):
+                got += len(piece)
+        assert got < size
+    with answering(after=0.3, size=size) as url:
+        assert len(httpx.get(url, timeout=60).content) == size

@@ -234,11 +234,13 @@ sys.stdin.read()
 
 
 @contextmanager
-def served(root: Path, login: str = "") -> Iterator[dict[str, Any]]:
+def served(root: Path, login: str = "", log: Any = None) -> Iterator[dict[str, Any]]:
     """The app in a process of its own (its library leaves loops and sockets to the garbage collector): its address, and
-    the bounds of its queue."""
+    the bounds of its queue. `log`: an open file that takes what it says on the console."""
     command = [sys.executable, "-c", SERVER, str(root), login]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+    )
     assert process.stdout and process.stdin
     try:
         yield json.loads(process.stdout.readline())
