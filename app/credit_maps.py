@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -19,6 +20,7 @@ from .texts import TextStep, text_csv
 from .training import by_reward
 
 FRAMES = 48  # of a film at most
+COUNTING = 0.3  # seconds; steps that were read before are remembered
 
 
 def build() -> tuple[gr.HTML, gr.HTML]:
@@ -59,7 +61,7 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
             "run": str(name),
             "steps": steps,
             "prompts": [{"group": g.group, "prompt": g.prompt, "probe": g.probe} for g in groups],
-            "group": {**payload, "number": chosen.group},
+            "group": {**payload, "number": chosen.group, "recorded": often(shelf, reader, chosen)},
             "turn": asked.get("turn"),
             "sent": time.time(),
         }
@@ -158,8 +160,22 @@ def nearest(steps: list[int], wanted: object) -> int:
     return min(steps, key=lambda step: abs(step - wanted))
 
 
+def often(shelf: RunShelf, reader: RunReader, group: Recorded) -> int | None:
+    """At how many steps the prompt of a group was recorded; None where counting takes longer than a visitor waits."""
+    steps, until = reader.steps(), time.monotonic() + COUNTING
+    if group.probe:
+        return len(steps)
+    found = 0
+    for step in steps:
+        if time.monotonic() > until:
+            return None
+        with suppress(RunError):
+            found += any(one.prompt == group.prompt for one in shelf.recorded(reader, step))
+    return found
+
+
 def choose(groups: list[Recorded], asked: dict[str, Any]) -> Recorded:
-    """The group that was asked for, else one of the same prompt, else the liveliest.
+    """The group that was asked for, else one of the same prompt, else the probe, else the liveliest.
 
     Raises:
         RunError: the step holds no sample.
@@ -172,4 +188,5 @@ def choose(groups: list[Recorded], asked: dict[str, Any]) -> Recorded:
     for group in groups:
         if group.prompt == asked.get("prompt"):
             return group
-    return liveliest(groups)
+    probes = [group for group in groups if group.probe and asked.get("prompt")]
+    return liveliest(probes or groups)

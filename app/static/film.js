@@ -30,7 +30,15 @@
       },
       "▶  Play this prompt through training",
     );
-    body.append(start);
+    const probe = state.value.prompts.find((one) => one.probe);
+    const once = group.recorded === 1;
+    const offer = t2i.el(
+      "button",
+      { type: "button", class: "film-load", onclick: () => state.choose(probe) },
+      probe ? `Show “${t2i.shortened(probe.prompt)}” instead` : "",
+    );
+    const alone = t2i.el("p", {}, `This prompt was recorded at this step alone, so there is no film of it.${probe ? " The probe comes back at every step, with the same noise." : ""}`);
+    body.append(...(once ? [alone, ...(probe ? [offer] : [])] : [start]));
     const film = { box, refresh: () => {} };
     film.show = (value) => {
       if (value.prompt !== group.prompt || value.run !== run) return;

@@ -1,42 +1,6 @@
-// Beside the credit maps: what to look at (step, prompt), how to look at it, and the numbers of one token.
+// Beside the credit maps: how to look at them, and the numbers of one token.
 (() => {
   const t2i = window.t2i;
-
-  // Step and prompt.
-  t2i.mapsHead = (state) => {
-    const { steps, group, prompts } = state.value;
-    const now = steps.indexOf(group.step);
-    const told = t2i.el("output", {}, `step ${group.step} · ${now + 1} of ${steps.length} recorded`);
-    let wait = 0;
-    const go = (index) => {
-      const step = steps[Math.max(0, Math.min(steps.length - 1, index))];
-      told.textContent = `step ${step} …`;
-      clearTimeout(wait);
-      wait = setTimeout(() => state.ask("choose", { step, prompt: group.prompt }), 120);
-    };
-    const range = t2i.slider("step", { min: 0, max: Math.max(0, steps.length - 1), step: 1, value: now }, go);
-    range.classList.add("step-range");
-    range.disabled = steps.length < 2;
-    const select = t2i.el("select", {
-      "aria-label": "prompt",
-      onchange: () => state.ask("choose", { step: group.step, group: Number(select.value) }),
-    });
-    for (const one of prompts)
-      select.append(
-        t2i.el(
-          "option",
-          { value: one.group, selected: one.group === group.number },
-          t2i.shortened(one.prompt) + (one.probe ? "  (probe: same noise at every step)" : ""),
-        ),
-      );
-    const against = group.text ? null : t2i.el("output", {}, `against ${t2i.negative(group.negative)}`);
-    return t2i.el(
-      "header",
-      { class: "maps-head" },
-      t2i.el("label", {}, t2i.el("span", {}, "Training step"), range, told),
-      t2i.el("label", {}, t2i.el("span", {}, "Prompt"), select, against),
-    );
-  };
 
   // The palette of the chosen map.
   t2i.paletteChoice = (state, refresh) => {

@@ -28,7 +28,7 @@
       if (value.turn < state.answered) return;
       state.answered = value.turn ?? state.answered;
       if (value.kind === "notice") {
-        state.value = null;
+        [state.value, state.head] = [null, null];
         root.replaceChildren(t2i.notice(...value.notice));
         return;
       }
@@ -45,6 +45,7 @@
   const receive = (root, state, value) => {
     const before = state.value;
     state.value = value;
+    if (before?.run !== value.run) [state.head, state.prompt] = [null, t2i.kept?.run === value.run ? t2i.kept.prompt : undefined];
     state.look = value.group.text ? state.looks.text : state.looks.picture;
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
@@ -69,12 +70,17 @@
     state.parts = desk.parts;
     state.film = group.text ? null : t2i.film(state);
     const many = `${group.samples.length} ${group.text ? "answers to" : "samples of"} this prompt`;
-    root.replaceChildren(
-      t2i.mapsHead(state),
+    if (!state.head) {
+      state.head = t2i.mapsHead(state);
+      state.body = t2i.el("div", {});
+      root.replaceChildren(state.head.box, state.body);
+    }
+    state.body.replaceChildren(
       desk.box,
       section("The whole group", `${many}, best reward first, on one scale`, desk.parts.strip.box),
       ...(state.film ? [state.film.box] : []),
     );
+    state.head.refresh();
     refresh(state);
   };
 

@@ -304,3 +304,26 @@ def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
     finally:
         training.terminate()
         training.wait()
+
+
+def test_scrubbing_keeps_drag_focus_and_prompt(page):
+    open_tab(page, "Credit maps")
+    head = page.locator(".maps-head")
+    page.evaluate("window.held = document.querySelector('.step-range')")
+    page.locator(".step-range").focus()
+    for step, keys in ((5, "ArrowLeft"), (1, "ArrowLeft"), (5, "ArrowRight")):
+        page.keyboard.press(keys)
+        page.wait_for_function(
+            f"document.querySelector('.step-says').innerText.startsWith('step {step} ·')"
+        )
+        assert page.evaluate("document.activeElement === window.held && window.held.isConnected")
+    page.locator(".step-number").fill("9")
+    page.locator(".step-number").press("Enter")
+    page.wait_for_function("document.querySelector('.step-says').innerText.startsWith('step 9 ·')")
+    assert "step-number" in page.evaluate("document.activeElement.className")
+    assert head.locator("select").evaluate("one => one.selectedOptions[0].text") == PROMPT
+    head.get_by_label("the recorded step before").click()
+    page.wait_for_function("document.querySelector('.step-says').innerText.startsWith('step 5 ·')")
+    head.get_by_label("play through the recorded steps").click()
+    page.wait_for_function("document.querySelector('.step-says').innerText.startsWith('step 9 ·')")
+    assert head.get_by_label("play through the recorded steps").inner_text() == "▶"  # at its end
