@@ -70,7 +70,7 @@ READERS: dict[str, list[str]] = {
         ]
         for name in PROMPTS
     },
-    "names.txt": ["prompts --names work/names.txt --out work/made.jsonl"],
+    "names.txt": ["prompts --per-task 2 --names work/names.txt --out work/made.jsonl"],
     "run.yaml": ["config work/run.yaml", f"train work/run.yaml {NEW}"],
     "scores/**/*": [
         f"evaluate --images {SCORES} --out work/judged",
@@ -138,7 +138,8 @@ def check(run: LimitedCommands, whole: Path, draw: Any) -> None:
     """Damages one file of a copy, runs one command, looks at how it ends."""
     pattern, command = draw(st.sampled_from(COMMANDS))
     files = sorted(p.relative_to(whole) for p in whole.glob(pattern) if p.is_file())
-    file = draw(st.sampled_from(files))
+    kind = draw(st.sampled_from(sorted({f.suffix for f in files})))
+    file = draw(st.sampled_from([f for f in files if f.suffix == kind]))
     work = renewed(whole, run.folder / "work")
     what = damage_file(draw, work / file)
     before = contents(work)
