@@ -46,7 +46,7 @@ OF_RUN = [
     f"sample RUN {CIRCLE}",
     "train RUN.yaml --resume train.steps=3",
     f"evaluate RUN {TASKS} --against work/model",
-    f"evaluate work/model {TASKS} --against RUN",
+    f"evaluate work/model {TASKS} --against RUN --out work/judged",
     "truth RUN --measure causality --prompts 1 --images 2 --credit uniform --out work/truth"
     " prompts.source=work/records.jsonl",
 ]
