@@ -70,13 +70,14 @@ class LimitedCommands:
         return Ended(None, *self._printed(), seconds)
 
     def _start(self) -> None:
+        places = filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))
         files = [(self.folder / name).open("wb") for name in ("out", "err")]
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
         )
         for file in files:
             file.close()
