@@ -5,12 +5,12 @@ A model folder says what it is in its config.json (`model_type`). Heavy imports 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..files import read_json
 
 EMBEDDED = Path(__file__).parent / "embedded"
 TEXT_MODELS = ("arithmetic",)
@@ -105,7 +105,7 @@ def _architecture(folder: Path) -> str:
         return check_pretrained(base_of(folder))
     path = folder / "config.json"
     try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        kind = read_json(path).get("model_type")
     except FileNotFoundError:
         raise ModelError(f"{path}: missing; a model folder has one") from None
     except (OSError, ValueError, AttributeError) as error:
@@ -115,7 +115,7 @@ def _architecture(folder: Path) -> str:
             f"{path}: model_type 'multi_modality' is the layout of DeepSeek's own code; the same weights in that of "
             "transformers are deepseek-community/Janus-Pro-1B and deepseek-community/Janus-Pro-7B"
         )
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         supported = ", ".join(MODELS)
         raise ModelError(f"{path}: model_type {kind!r} is not supported; supported: {supported}")
     return str(kind)

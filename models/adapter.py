@@ -6,6 +6,7 @@ whole transformers model or for a part of it, such as its language model: the te
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def base_of(folder: Path) -> str:
         raise ModelError(
             f"{folder / CONFIG}: base_model_name_or_path: {base!r} is not allowed; the name of a model is"
         )
+    if os.path.isdir(base) and is_adapter(Path(base)):  # perhaps this one, without end
+        raise ModelError(f"{folder / CONFIG}: base_model_name_or_path: {base} is an adapter itself")
     return base
 
 

@@ -5,7 +5,6 @@ Builds no adapter. Everything wrong with the files is a ModelError that names on
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import ModelError, one_line
+from ..files import MOST_GIVEN, read_json
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
@@ -29,6 +29,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
 PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_config.json",))
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
+SETTINGS = (".json", ".jinja", ".txt", ".model")
 LFS_POINTER = b"version https://git-lfs"
 MOST_LAYERS, MOST_WIDE, MOST_SIZE = 1000, 1 << 20, 1 << 24  # of a model's configuration
 TORCH = (b"PK", b"\x80")  # how a file of torch.save begins, a zip or a pickle
@@ -179,6 +180,9 @@ def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any
     if load.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
     try:
+        for file in folder.iterdir():
+            if file.suffix in SETTINGS and file.is_file() and file.stat().st_size > MOST_GIVEN:
+                raise OSError(f"{file.name} has more than {MOST_GIVEN:,} bytes")
         return load(folder, **options)
     except MemoryError:  # says nothing against the files
         raise
@@ -255,7 +259,7 @@ def read_object(path: Path) -> dict[str, Any]:
         ModelError: it cannot be read, or holds something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:

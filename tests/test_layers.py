@@ -22,6 +22,7 @@ worlds heatmap config
 geneval run_folder models credit
 prompts rollout advantages losses
 interfaces
+files
 errors"""
 HEIGHT = {name: -i for i, line in enumerate(FLOORS.split("\n")) for name in line.split()}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 # the order in which --help lists the commands
 from . import runs, measure, make  # noqa: F401  # isort: skip
-from ..errors import UserError, ran_out
+from ..errors import UserError, one_line, ran_out
 from .app import app
 from .quiet import VERBOSE_VARIABLE, broken_torch, quiet_libraries
 
@@ -41,6 +41,10 @@ def main() -> Any:
         if os.environ.get(VERBOSE_VARIABLE) and error.__cause__:
             traceback.print_exception(error.__cause__)
         _end(broken_torch(error) or str(error))
+    except OSError as error:  # of a name that no file can have, or of a file that changes meanwhile
+        if not error.filename or os.environ.get(VERBOSE_VARIABLE):
+            raise
+        _end(f"{one_line(error.filename):.200}: {error.strerror}")
     except Exception as error:
         if line := broken_torch(error):
             _end(line)

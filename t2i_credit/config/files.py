@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, UserError
+from ..files import read_given
 from ..prompts.written import expanded
 from ..run_folder.yaml_text import parse_yaml
 from .messages import COMMAND_LINE, did_you_mean, plain, show
 from .plugins import AdvantageConfig, CreditConfig, PluginSection
 
+MOST_RECIPE = 1 << 20  # bytes
 TEXT_WORLDS = ("arithmetic",)  # folders of recipes for text
 _PLUGINS: dict[str, type[PluginSection]] = {"advantage": AdvantageConfig, "credit": CreditConfig}
 
@@ -129,7 +131,7 @@ def _open(name: str, front: str, folder: str | None) -> _Layer:
     try:
         if folder is not None and os.path.isfile(path):
             stem = os.path.splitext(os.path.basename(path))[0]
-            tree = _sections(Path(path).read_bytes(), plain(path))
+            tree = _sections(read_given(path, MOST_RECIPE), plain(path))
             return _Layer(os.path.realpath(path), plain(path), stem, os.path.dirname(path), tree)
         recipes = _recipes()
         if name in recipes:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PromptError, UserError, one_line
+from ..files import read_given
 from .formats import PROMPT_KEYS, SUFFIXES, Row, read_row, read_rows
 from .records import validate_spec
 from .written import expanded, is_null_word
@@ -59,7 +60,7 @@ def load_prompts(
         looked = "" if os.path.isabs(path) else f" in {_shown(os.getcwd())}"
         raise PromptError(f"{name}: no such prompt file{looked}")
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        text = read_given(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PromptError
+from ..files import read_given
 from .files import load_prompts, write_lines
 from .records import COCO_NAMES, RELATIONS, TASKS, caption
 
@@ -201,7 +202,7 @@ def write_prompt_file(
 def _names(path: Path) -> list[str]:
     """The lines of a file of names."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_given(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text (UTF-8)"
         raise PromptError(f"{path}: cannot be read ({reason}); one name a line") from None

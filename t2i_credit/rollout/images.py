@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..files import MOST_GIVEN, regular_file
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,7 +40,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Raises:
         one of UNREADABLE: no such file, no image, or levels that belong to no known depth.
     """
-    with open(path, "rb") as opened:
+    with regular_file(path, MOST_GIVEN) as opened:
         require_rows(opened)
         with Image.open(opened) as file:
             image = ImageOps.exif_transpose(file)
@@ -63,6 +65,8 @@ def require_rows(file: BinaryIO) -> None:
         wanted, found, unpack = 0, 0, zlib.decompressobj()
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
+            if kind == b"IEND" or not kind.isalpha():
+                break
             if kind == b"IDAT":
                 packed = file.read(length)
                 while packed and found <= wanted:

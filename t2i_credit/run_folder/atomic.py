@@ -3,18 +3,16 @@ layout; what the disk refuses becomes a RunError."""
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import math
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
@@ -105,24 +103,6 @@ def make_folder(path: Path) -> None:
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
     """JSON of one line, or indented; see `write_json`."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent).encode()
-
-
-@contextmanager
-def regular_file(path: Path, most: int | None = None) -> Iterator[BinaryIO]:
-    """A file to read, which does not block: no pipe, no device, and not larger than `most` bytes.
-
-    Raises:
-        OSError: there is none, or it is something else.
-        ValueError: it is larger.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        if most is not None and about.st_size > most:
-            raise ValueError(f"it has {about.st_size:,} bytes, and at most {most:,} are read")
-        yield file
 
 
 def cannot(done: str, path: Path, error: Exception) -> RunError:

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import RunError
-from .atomic import cannot, regular_file, write_atomic, write_folder_atomic
+from ..files import regular_file
+from .atomic import cannot, write_atomic, write_folder_atomic
 from .layout import numbered_folders, step_name
 
 FORMAT = 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import parse_json, read_given
 from .atomic import cannot, json_bytes, write_atomic
 
 
@@ -41,7 +42,7 @@ class Journal:
         title = json.loads(json_bytes(header))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+            lines = read_given(path).split(b"\n")[:-1] if path.exists() else []
         except OSError as error:
             raise cannot("read", path, error) from error
         self.found: list[Found] = []
@@ -89,7 +90,7 @@ def _complete(lines: Sequence[bytes]) -> list[Found]:
 def _json(line: bytes) -> dict[str, Any]:
     """The object of a line; {} if it is damaged."""
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

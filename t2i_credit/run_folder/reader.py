@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
-from .atomic import cannot, regular_file
+from ..files import regular_file
+from .atomic import cannot
 from .checks import check_record
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..api.models import run_of
 from ..errors import RunError
+from ..files import read_json
 from ..run_folder.checkpoint import load_checkpoint
 from ..run_folder.reader import RunReader
 
@@ -48,7 +48,12 @@ def is_text_model(name: str) -> bool:
     if name in TEXT_MODELS or run_of_text(name):
         return True
     try:
-        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+        config = read_json(Path(name) / "config.json")
         return any(kind.endswith("ForCausalLM") for kind in config.get("architectures") or [])
-    except (OSError, ValueError, AttributeError):  # whoever loads it says what is wrong with it
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+    ):  # whoever loads it says what is wrong with it
         return False

@@ -6,7 +6,6 @@ A run folder is small, so each case damages a copy of it.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from app_toys import write_rewarded_evaluation, write_toy_run
+from damage import damage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,10 +29,6 @@ from t2i_credit.measure.evaluation.scores import load_evaluation
 from t2i_credit.run_folder.reader import RunReader, list_runs
 from t2i_credit.run_folder.yaml_text import write_yaml
 
-JUNK: list[Any] = [
-    *(None, True, False, 0, -1, 3, 1e308, 10**400, "", "x", "a" * 1000, [], {}, [1], {"a": 1}),
-    *("nan", -1.5, [[[]]], "\N{LINE SEPARATOR}", "<script>"),
-]
 EVALUATIONS = ("train-cfg2", "list-clip-cfg2")
 
 
@@ -42,44 +38,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rewarded_evaluation(run)
     (run / "config.yaml").write_text(write_yaml(load_config("shapes/gcpo").model_dump(mode="json")))
     return run
-
-
-def mutated(draw: Any, value: Any) -> Any:
-    """The value with one of its parts replaced, removed or added."""
-    if isinstance(value, dict) and value and draw(st.booleans()):
-        key = draw(st.sampled_from(sorted(value)))
-        found = dict(value)
-        action = draw(st.sampled_from(["change", "change", "change", "remove", "add"]))
-        if action == "remove":
-            del found[key]
-        elif action == "add":
-            found[draw(st.sampled_from(["new", "samples", "step", "format"]))] = draw(
-                st.sampled_from(JUNK)
-            )
-        else:
-            found[key] = mutated(draw, value[key])
-        return found
-    if isinstance(value, list) and value and draw(st.booleans()):
-        place = draw(st.integers(0, len(value) - 1))
-        return [*value[:place], mutated(draw, value[place]), *value[place + 1 :]]
-    return draw(st.sampled_from(JUNK))
-
-
-@st.composite
-def damage(draw: Any, content: bytes, suffix: str) -> bytes:
-    """Other content of a file: cut, overwritten, replaced, or JSON of another shape."""
-    kind = draw(st.sampled_from(["json", "json", "json", "cut", "bytes", "junk"]))
-    if kind == "json" and suffix in (".json", ".jsonl"):
-        lines = content.decode().split("\n") if suffix == ".jsonl" else [content.decode()]
-        place = draw(st.integers(0, max(0, sum(map(bool, lines)) - 1)))
-        lines[place] = json.dumps(mutated(draw, json.loads(lines[place])))
-        return "\n".join(lines).encode()
-    if kind == "bytes" and content:
-        place = draw(st.integers(0, len(content) - 1))
-        return content[:place] + draw(st.binary(max_size=16)) + content[place + 16 :]
-    if kind == "junk":
-        return draw(st.sampled_from([b"", b"[]", b"null", b"{}", b"\xff\xfe", b"[" * 100_000]))
-    return content[: draw(st.integers(0, len(content)))]
 
 
 def readers(run: Path) -> dict[str, Callable[[], Any]]:

@@ -133,6 +133,7 @@ def test_a_wrong_adapter_is_named_in_one_line(base: Path, tmp_path: Path) -> Non
     assert "base_model_name_or_path: None is not allowed" in changed(
         config(base_model_name_or_path=None)
     )
+    assert "is an adapter itself" in changed(config(base_model_name_or_path=str(tmp_path / "copy")))
     assert "model '/no/such': no such folder" in changed(config(base_model_name_or_path="/no/such"))
     assert changed(lambda copy: (copy / "adapter_model.safetensors").unlink()) == (
         "adapter_model.safetensors: missing; an adapter has one"

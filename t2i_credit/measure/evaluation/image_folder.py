@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import RunError, UserError, one_line
+from ...files import read_json
 from ...interfaces import Prompt
 from ...rollout.images import UNREADABLE, read_image
 from ...run_folder.atomic import cannot, json_bytes, write_atomic
@@ -112,7 +113,7 @@ def read_protocol(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "protocol.json"
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -191,7 +192,8 @@ def load_image(path: Path) -> Pixels | str:
     except FileNotFoundError:
         return "missing"
     except UNREADABLE as error:
-        return f"unreadable ({one_line(error) or type(error).__name__})"
+        reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        return f"unreadable ({reason})"
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RunError, UserError
+from ...files import parse_json, read_given
 from ...interfaces import Prompt
 from ...prompts.records import TASKS, prompt_key, record_key
 from ...run_folder.writer import write_evaluation
@@ -301,7 +302,7 @@ def _usual(sizes: Mapping[Any, int]) -> int:
 def read_text(path: Path) -> str:
     """A text file, whole. Raises RunError if there is none, or it is none."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_given(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -311,7 +312,7 @@ def read_text(path: Path) -> str:
 
 def _parse(where: Path | str, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         raise RunError(f"{where}: damaged, not JSON") from None
     if not isinstance(value, dict):

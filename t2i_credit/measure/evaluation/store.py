@@ -4,7 +4,6 @@ lie, what identifies them. They are kept as they are made and written together. 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from ...api.parts import load_prompt_set, unread_by, warn_of
 from ...config.plugins import code_of
 from ...config.schema import parse_config
 from ...errors import UserError
+from ...files import read_json
 from ...interfaces import Prompt
 from ...prompts.batches import overlap
 from ...run_folder.journal import Journal
@@ -330,12 +330,14 @@ def require_free(path: Path, about: Mapping[str, Any]) -> None:
                 )
             break
     try:
-        known = json.loads(path.read_bytes())["about"]
+        known = read_json(path)["about"]
     except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not isinstance(known, dict):
         return
     for key in ("prompts", "images", "results"):
         before, now = (str(one.get(key, "")) for one in (known, about))
-        if key == "prompts" and Path(before).is_dir() | Path(now).is_dir():
+        if key == "prompts" and os.path.isdir(before) | os.path.isdir(now):
             continue  # an image folder's own records, which a file may be beside
         if before != now and os.path.realpath(before) != os.path.realpath(now):
             raise UserError(
