@@ -286,7 +286,7 @@ def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
                 open_tab(page, name, "#evaluation-bars .empty" if name == "Evaluation" else None)
             open_tab(page, "Credit maps")
             page.locator(".step-range").fill("0")  # the newest one is followed, and drawn anew
-            page.wait_for_function("/ 1 of /.test(document.querySelector('.maps-head').innerText)")
+            page.wait_for_function("/step \\d+ · 1 of /.test(document.querySelector('.maps-head').innerText)")
             point_at(page, 2, 3, grid=(6, 6))
             shown = numbers(page)
             step = int(re.search(r"step (\d+)", page.locator(".maps-head").inner_text())[1])
