@@ -65,10 +65,18 @@ def header() -> gr.HTML:
         '<header class="t2i-header"><div class="mark-tokens" aria-hidden="true">'
         + "".join("<i></i>" for _ in range(9))
         + "</div><div><h1>t2i-credit</h1><p>where the reward landed</p></div>"
+        '<button class="copy" type="button" hidden>copy link</button>'
         '<button class="theme" type="button" hidden aria-label="switch between light and dark">'
         '<span class="sun">☀</span><span class="moon">☾</span></button></header>'
     )
     return _component("header", "t2i-header", "t2i.theme(element)", template)
+
+
+def links() -> gr.HTML:
+    """What keeps the page's address and what it shows together (static/address.js). Value: {"tabs": {name: title}}; event go tells
+    the run that an older address names."""
+    script = "t2i.links(element, props, trigger, watch)"
+    return _component("links", "t2i-links", script, "<span hidden></span>")
 
 
 def plain(value: str = "", elem_id: str | None = None) -> gr.HTML:

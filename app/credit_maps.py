@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -139,12 +140,16 @@ def save(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     else:
         raise RunError(f"{kind!r} cannot be downloaded; png, gif and csv can")
     ending, mime, data = made
-    return {
-        "name": f"{reader.path.name}-step{step}.{ending}",
-        "mime": mime,
-        "data": data,
-        "sent": time.time(),
-    }
+    parts = [reader.path.name, *([] if kind == "gif" else [f"step{step}"]), slug(chosen.prompt)]
+    if kind == "png":
+        parts.append(f"sample{chosen.places[0] if asked.get('place') is None else asked['place']}")
+    name = "-".join(parts)
+    return {"name": f"{name}.{ending}", "mime": mime, "data": data, "sent": time.time()}
+
+
+def slug(prompt: str) -> str:
+    """A prompt as a part of a file's name."""
+    return re.sub(r"\W+", "-", prompt)[:48].strip("-_") or "prompt"
 
 
 def nearest(steps: list[int], wanted: object) -> int:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from .components import static
 
-STYLES = ("page", "pictures", "maps", "tokens")
+STYLES = ("page", "pictures", "maps", "tokens", "help")
 SANS = ("IBM Plex Sans", "system-ui", "sans-serif")
 MONO = ("IBM Plex Mono", "ui-monospace", "monospace")
 

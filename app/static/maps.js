@@ -50,10 +50,23 @@
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
+    if (t2i.wanted && (t2i.wanted.run ?? value.run) === value.run) restore(state, t2i.wanted);
+    t2i.wanted = null;
     const { scale, samples } = value.group;
     const there = { token_advantages: scale.advantage, signed_contrast: samples[0].arrays.negative_logprobs, credit: true };
     state.map = there[state.wished] ? state.wished : "credit"; // nothing is pushed, or no prompts are compared
     build(root, state);
+  };
+
+  // What the address asks for, as far as it is there.
+  const restore = (state, { sample, token, map, palette }) => {
+    const { samples, grid } = state.value.group;
+    const place = samples.findIndex((one) => one.place === sample);
+    if (place >= 0) state.place = place;
+    if (token < grid[0] * grid[1]) [state.token, state.pinned] = [token, true];
+    if (NAMES.includes(map)) state.wished = map;
+    const kind = t2i.MAPS[state.wished].palette;
+    if (palette && Object.hasOwn(state.look.palettes[kind], palette)) state.look.chosen[kind] = palette;
   };
 
   // The sample that the update moves most.
@@ -97,6 +110,7 @@
   const refresh = (state) => {
     for (const part of Object.values(state.parts)) part.refresh();
     state.film?.refresh();
+    t2i.address.tell(state);
   };
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
@@ -114,6 +128,7 @@
       [state.token, state.pinned] = [token, pinned];
       show();
       state.parts.inspector.refresh();
+      t2i.address.tell(state);
     };
     for (const { box } of tiles) pointing(box, state, point);
     const [picture, lit] = tiles;

@@ -10,6 +10,9 @@
     if (kept) dress(kept === "dark");
     const button = element.querySelector(".theme");
     button.hidden = false; // not before it does something
+    const copy = element.querySelector(".copy");
+    copy.hidden = false;
+    copy.onclick = () => t2i.copyLink(copy);
     button.onclick = () => {
       const dark = !document.body.classList.contains("dark");
       dress(dark);

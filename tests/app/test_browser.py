@@ -153,10 +153,12 @@ def test_downloads_can_be_opened(page, runs, tmp_path):
             page.locator(f'[data-save="{kind}"]').click()
         target = tmp_path / download.value.suggested_filename
         download.value.save_as(target)
-        assert target.name == f"toy-step9.{kind}"
-    with Image.open(tmp_path / "toy-step9.png") as picture:
+        said = "-sample3" if kind == "png" else ""  # the best, which the page shows first
+        assert target.name == f"toy-step9-a-red-circle{said}.{kind}"
+    with Image.open(tmp_path / "toy-step9-a-red-circle-sample3.png") as picture:
         assert picture.width > 600
-    rows = list(csv.DictReader((tmp_path / "toy-step9.csv").read_text().splitlines()))
+    table = tmp_path / "toy-step9-a-red-circle.csv"
+    rows = list(csv.DictReader(table.read_text().splitlines()))
     arrays = RunReader(runs / "toy").step(9).arrays
     for row in rows[:: W + 1]:
         place = int(row["sample"]), int(row["token"])
@@ -286,7 +288,9 @@ def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
                 open_tab(page, name, "#evaluation-bars .empty" if name == "Evaluation" else None)
             open_tab(page, "Credit maps")
             page.locator(".step-range").fill("0")  # the newest one is followed, and drawn anew
-            page.wait_for_function("/step \\d+ · 1 of /.test(document.querySelector('.maps-head').innerText)")
+            page.wait_for_function(
+                "/step \\d+ · 1 of /.test(document.querySelector('.maps-head').innerText)"
+            )
             point_at(page, 2, 3, grid=(6, 6))
             shown = numbers(page)
             step = int(re.search(r"step (\d+)", page.locator(".maps-head").inner_text())[1])

@@ -1,0 +1,44 @@
+// The words of the page, each with a plain sentence, and its formula on request.
+(() => {
+  const t2i = window.t2i;
+
+  // name: [sentence, formula]
+  const TERMS = {
+    group: ["Several samples of one prompt. They are compared with each other, so a prompt that is easy gains nothing by it.", "G samples x₁ … x_G of one prompt, rewards R₁ … R_G"],
+    advantage: ["How much better a sample is than the others of its group. Above 0 it is to become likelier, below 0 less likely.", "A_i = (R_i − mean R) / (std R + ε)"],
+    credit: ["How much each token counts when its sample is pushed. 1 is the average token; plain GRPO gives every token 1.", "w_t ≥ 0, mean over t = 1"],
+    "token advantage": ["What the update pushes at one place: the sample's advantage times the token's credit.", "A_{i,t} = A_i · w_{i,t}"],
+    contrast: ["How much likelier a token is under the prompt than under the negative prompt. Where both agree it is 0.", "c_t = log p(x_t | prompt) − log p(x_t | negative)"],
+    "negative prompt": ["The text that the prompt is held against: an opposite, or the model's own null prompt. Sampling is guided away from it.", "guided logits = negative + scale · (prompt − negative)"],
+    entropy: ["How undecided the model was about a token before it drew it. 0 means that only one token was possible.", "H_t = −Σ_v p(v) log p(v), in nats"],
+    "clip fraction": ["The share of tokens whose probability has moved so far that the update leaves them alone.", "share of t with |p_new / p_old − 1| beyond the clip range"],
+    auroc: ["How well a map tells prompted objects from the rest: 0.5 is guessing, 1 is perfect.", "P(credit on an object's token > credit elsewhere)"],
+    mass: ["How much of all credit lies on the prompted objects, against their share of the picture.", "Σ_{t on objects} w_t / Σ_t w_t"],
+    pointing: ["How often the token with the most credit lies on a prompted object.", "share of images whose argmax_t w_t is on an object"],
+  };
+
+  // A "?" that tells what a word means; null for a word that needs none.
+  t2i.term = (name) => {
+    if (!Object.hasOwn(TERMS, name)) return null;
+    const [says, formula] = TERMS[name];
+    const more = t2i.el("details", {}, t2i.el("summary", {}, "formula"), t2i.el("code", {}, formula));
+    const box = t2i.el("div", { popover: "auto", class: "term-box", role: "note" }, t2i.el("b", {}, name), t2i.el("p", {}, says), more);
+    const button = t2i.el("button", { type: "button", class: "term", "aria-label": `what is ${name}?` }, "?");
+    button.addEventListener("click", (event) => {
+      event.stopPropagation();
+      event.preventDefault();
+      if (!box.isConnected) (document.querySelector(".gradio-container") ?? document.body).append(box);
+      box.togglePopover();
+      const at = button.getBoundingClientRect();
+      const width = Math.min(320, window.innerWidth - 24);
+      Object.assign(box.style, {
+        width: `${width}px`,
+        left: `${Math.max(12, Math.min(at.left, window.innerWidth - width - 12))}px`,
+        top: `${Math.min(at.bottom + 8, window.innerHeight - 160)}px`,
+      });
+    });
+    box.addEventListener("toggle", (event) => event.newState === "closed" && box.remove());
+    return button;
+  };
+  t2i.TERMS = TERMS;
+})();

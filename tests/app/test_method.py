@@ -1,0 +1,51 @@
+"""The box that says which method a run is."""
+
+from pathlib import Path
+
+import pytest
+from app_toys import write_toy_run
+
+from t2i_credit.app import method
+from t2i_credit.app.runs import RunShelf
+from t2i_credit.config.schema import load_config
+from t2i_credit.run_folder.yaml_text import write_yaml
+
+TRUTH = Path(__file__).parents[2] / "docs" / "credit-truth.md"
+
+
+def run_of(folder, recipe, *overrides):
+    run = write_toy_run(folder / "run")
+    config = load_config(recipe, overrides)
+    (run / "config.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+    return method.about(RunShelf(folder), "run")
+
+
+def test_a_run_is_the_recipe_that_it_began_from(tmp_path):
+    said = run_of(tmp_path, "shapes/visual_figure", "train.steps=7", "train.seed=3")
+    assert "<dd>shapes/visual_figure, with train.steps=7</dd>" in said
+    assert "visual: tokens whose choice decides" in said and "0.889 [0.879, 0.897]" in said
+    assert "lies on the prompted objects (AUROC" in said
+
+
+@pytest.mark.parametrize("recipe", ["shapes/grpo", "shapes/gcpo", "shapes/entropy_rank"])
+def test_what_a_map_shows_is_said_as_it_was_measured(tmp_path, recipe):
+    said = run_of(tmp_path, recipe)
+    assert f"<dd>{recipe}</dd>" in said
+    if recipe == "shapes/grpo":
+        assert "its map is even" in said
+    elif recipe == "shapes/gcpo":
+        assert "little more than chance" in said or "does not lie" in said
+    else:
+        assert "does not lie on the prompted objects" in said
+
+
+def test_the_measured_figures_are_those_of_the_documentation():
+    text = TRUTH.read_text()
+    for credit, figure in method.MEASURED.items():
+        row = next(line for line in text.splitlines() if f"`{credit}`" in line and figure in line)
+        assert row.startswith("|")
+
+
+def test_everything_of_a_run_is_escaped(tmp_path):
+    said = run_of(tmp_path, "shapes/gcpo", "model.name=<script>alert(1)</script>")
+    assert "<script>" not in said and "&lt;script&gt;" in said
