@@ -17,7 +17,20 @@ from .payload import palettes
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 # of every event that reads records: however many ask, two of them run at once, whatever they ask for
 READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
-SCRIPTS = ("core", "tokens", "group", "maps", "inspector", "film", "charts", "gallery", "page")
+SCRIPTS = (
+    "core",
+    "drawing",
+    "tokens",
+    "group",
+    "maps",
+    "stage",
+    "spread",
+    "inspector",
+    "film",
+    "charts",
+    "gallery",
+    "page",
+)
 
 
 def group(elem_id: str) -> gr.HTML:
