@@ -53,6 +53,13 @@
       command ? t2i.el("code", {}, command) : null,
     );
 
+  // A copy of our own: what the library holds is slow to read, and is copied with all that is kept in it at every event.
+  t2i.copied = (value) => {
+    if (!value || typeof value !== "object") return value;
+    if (Array.isArray(value)) return value.map(t2i.copied);
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, t2i.copied(part)]));
+  };
+
   // Calls `show` with the component's value now and whenever it changes.
   t2i.follow = (props, watch, show) => {
     const look = () => props.value && typeof props.value === "object" && show(props.value);

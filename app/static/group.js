@@ -11,7 +11,7 @@
       const key = JSON.stringify([value.key, value.notice]);
       if (key === shown) return; // the same pictures: nothing to redraw, nothing flickers
       shown = key;
-      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(value, look)));
+      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(t2i.copied(value), look)));
     });
   };
 

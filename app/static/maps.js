@@ -23,7 +23,8 @@
       },
       events,
     };
-    t2i.follow(props, watch, (value) => {
+    t2i.follow(props, watch, (held) => {
+      const value = t2i.copied(held);
       if (value.kind === "film") return state.film?.show(value);
       if (value.turn < state.answered) return;
       state.answered = value.turn ?? state.answered;
