@@ -17,17 +17,10 @@ from .payload import palettes
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 # of every event that reads records: however many ask, two of them run at once, whatever they ask for
 READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
+# in the order in which they are loaded
 SCRIPTS = (
-    "core",
-    "tokens",
-    "group",
-    "head",
-    "maps",
-    "inspector",
-    "film",
-    "charts",
-    "gallery",
-    "page",
+    *("core", "drawing", "terms", "address", "tokens", "group", "head", "intro"),
+    *("maps", "stage", "spread", "inspector", "film", "charts", "gallery", "page"),
 )
 
 

@@ -71,7 +71,7 @@ def _shows(settings: Mapping[str, Any]) -> str:
     measured = MEASURED.get(f"{credit},kind={kind}") or MEASURED.get(str(credit))
     if measured is None:
         return ""
-    low, high = (float(end) for end in measured.partition("[")[2].strip("]").split(", "))
+    low = float(measured.partition("[")[2].partition(",")[0])
     where = (
         "lies on the prompted objects"
         if low > 0.6

@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import RunError
-from ..heatmap.draw import diverging, sequential
+from ..heatmap.colours import PALETTES, bar_marks, edges, table
+from ..heatmap.draw import display
 from ..heatmap.files import sample_view
+from ..heatmap.lines import STRENGTHS, picture_lines
 from ..heatmap.sample import SampleView, Scale, common_scale
 from ..heatmap.text import printable, spoken
 from ..run_folder.layout import decode_mask
 from ..run_folder.reader import StepRecord
 
-LONGEST = 512  # pixels of a picture on the page
+LONGEST, LINES = 512, 432  # pixels of a picture on the page, and of its lines
 SHOWN = (
     "logprobs",
     "negative_logprobs",
@@ -33,44 +35,14 @@ SHOWN = (
     "token_advantages",
     "entropy",
 )
-# all of them can be told apart by colour-blind readers: our own, and matplotlib's by their names
-PALETTES = {
-    "sequential": ("magma", "viridis", "cividis"),
-    "contrast": ("glow", "PuOr", "BrBG", "RdBu"),
-    "advantage": ("glow", "RdBu", "PuOr", "BrBG"),
-}
-# a light on a dark stage: where nothing is pushed nothing shines; colours at these shares of the limit
-SHARES = (-1.0, -0.68, -0.42, -0.16, 0.0, 0.16, 0.42, 0.68, 1.0)
-GLOW = {
-    "contrast": "ffd98a ffab24 bd7611 3d2a10 17181a 2b1d49 7444d6 a579ff dcc9ff",
-    "advantage": "ffb690 ff5f3f c92a33 40191f 17181a 112b49 1a6fd0 35a4fb 9fe2ff",
-}
-
-
-def glow(kind: str) -> NDArray[np.uint8]:
-    """(257, 3): a diverging palette of `GLOW`, dark and without colour in the middle."""
-    stops = np.array([list(bytes.fromhex(colour)) for colour in GLOW[kind].split()], np.float64)
-    ramp = np.linspace(-1, 1, 257)
-    channels = [np.interp(ramp, SHARES, channel) for channel in stops.T]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+SIGNED = {"credit": False, "contrast": True, "advantage": True}
 
 
 def palettes() -> dict[str, dict[str, str]]:
-    """{kind: {name: 257 colours}}, as base64 of 257 x 3 bytes; the middle one of a diverging palette is neutral."""
-    ramp = np.linspace(0, 1, 257, dtype=np.float32)
-    found: dict[str, dict[str, str]] = {}
-    for kind, names in PALETTES.items():
-        found[kind] = {
-            name: _base64(
-                glow(kind)
-                if name == "glow"
-                else sequential(ramp, 0, 1, name)
-                if kind == "sequential"
-                else diverging(2 * ramp - 1, 1, name)
-            )
-            for name in names
-        }
-    return found
+    """{kind: {name: 257 colours}}, as base64 of 257 x 3 bytes, the usual one first."""
+    return {
+        kind: {name: _base64(table(name)) for name in names} for kind, names in PALETTES.items()
+    }
 
 
 def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
@@ -104,6 +76,7 @@ def sample_payload(record: StepRecord, place: int, view: SampleView) -> dict[str
     return {
         "place": place,
         "image": None if picture is MISSING else picture_url(picture),
+        "lines": None if picture is MISSING else lines_payload(picture, record.grid),
         "pixels": list(picture.size),
         "reward": sample["reward"],
         "parts": {printable(n): part for n, part in (sample.get("reward_parts") or {}).items()},
@@ -140,13 +113,30 @@ class _WithoutPictures(StepRecord):
 
 
 def scale_payload(scale: Scale) -> dict[str, Any]:
-    """The colour scale of a group."""
+    """The colour scale of a group: limits, and for each kind of map `edges` (base64 of float32) and `bar_marks`."""
+    limits = {kind: float(getattr(scale, kind)) for kind in SIGNED}
     return {
-        "credit": scale.credit,
-        "contrast": scale.contrast,
-        "advantage": scale.advantage,
-        "clipped": sorted(scale.clipped),
+        **limits,
+        "edges": {kind: encode(edges(limits[kind], signed)) for kind, signed in SIGNED.items()},
+        "marks": {
+            kind: bar_marks(limits[kind], signed, kind in scale.clipped)
+            for kind, signed in SIGNED.items()
+        },
     }
+
+
+def lines_payload(picture: Image.Image, grid: tuple[int, int]) -> dict[str, Any]:
+    """The picture as lines: size (h, w), opacity of each level, and `steps`, base64 of a byte for each pixel of a line in raster order: how many pixels
+    it is further than the one before (the first: than one before the picture) times 4, plus its level; 63 pixels further
+    without a line are level 0."""
+    levels = picture_lines(picture, grid, display(picture, LINES).size)
+    places = np.flatnonzero(levels)
+    steps = np.diff(places, prepend=-1)
+    jumps, rest = np.divmod(steps - 1, 63)
+    ends = np.cumsum(jumps + 1) - 1
+    written = np.full(ends[-1] + 1 if ends.size else 0, 63 * 4, np.uint8)
+    written[ends] = 4 * (rest + 1) + levels.ravel()[places]
+    return {"size": levels.shape, "steps": _base64(written), "strengths": STRENGTHS}
 
 
 def objects_payload(objects: Any, size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -230,9 +220,10 @@ def picture_url(picture: Image.Image, longest: int = LONGEST) -> str:
         picture = picture.copy()
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small = max(picture.size) <= 128
-    picture.save(buffer, "PNG" if small else "WEBP", **({} if small else {"quality": 90}))
-    kind = "png" if small else "webp"
+    kind = "png" if max(picture.size) <= 128 else "jpeg"
+    picture.convert("RGB").save(
+        buffer, kind, **({} if kind == "png" else {"quality": 92, "subsampling": 0})
+    )
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

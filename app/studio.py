@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..heatmap.draw import robust_limit
+from ..heatmap.colours import robust_limit
+from ..heatmap.sample import Scale
 from .checkpoints import EMBEDDED, address, choices
-from .payload import encode, picture_url, plain
+from .payload import encode, lines_payload, picture_url, plain, scale_payload
 from .runs import RunShelf, in_words
 
 KEPT_MODELS = 2
@@ -226,16 +227,18 @@ def sampled(model: Any, take: Take, settings: Settings) -> dict[str, Any]:
     positive = rollout.logprobs.cpu().numpy()
     negative = rollout.negative_logprobs.cpu().numpy()
     tokens = rollout.tokens.cpu().numpy().astype(np.int32)
+    pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
     samples = [
         {
-            "image": picture_url(Image.fromarray(image)),
-            "pixels": [image.shape[1], image.shape[0]],
+            "image": picture_url(picture),
+            "lines": lines_payload(picture, model.grid),
+            "pixels": list(picture.size),
             "tokens": encode(tokens[i]),
             "arrays": {"logprobs": encode(positive[i]), "negative_logprobs": encode(negative[i])},
             "objects": [],
             "says": f"mean contrast {float((positive[i] - negative[i]).mean()):+.2f} nats",
         }
-        for i, image in enumerate(to_uint8(rollout.images))
+        for i, picture in enumerate(pictures)
     ]
     return {
         "prompt": take.title,
@@ -251,8 +254,8 @@ def finished(groups: list[dict[str, Any]]) -> dict[str, Any]:
     """All rows on one scale."""
     contrasts = np.concatenate([group.pop("contrasts").ravel() for group in groups])
     limit = robust_limit(contrasts)
-    clipped = ["contrast"] if np.abs(contrasts).max() > limit else []
-    scale = {"credit": 1.0, "contrast": limit, "advantage": 1.0, "clipped": clipped}
+    clipped = frozenset({"contrast"} if np.abs(contrasts).max() > limit else ())
+    scale = scale_payload(Scale(credit=2.0, contrast=limit, advantage=1.0, clipped=clipped))
     shown = [{**group, "scale": scale} for group in groups]
     return plain({"groups": shown, "map": "signed_contrast", "key": f"{id(groups)}"})
 

@@ -4,26 +4,22 @@
   const t2i = window.t2i;
 
   t2i.group = (element, props, watch) => {
-    const looks = { picture: t2i.look(t2i.palettes), text: t2i.look(t2i.palettes, true) };
-    looks.picture.outlines = false;
+    const look = { ...t2i.look(t2i.palettes), outlines: false };
     const root = element.querySelector(".t2i-group");
     let shown = "";
     t2i.follow(props, watch, (value) => {
       const key = JSON.stringify([value.key, value.notice]);
       if (key === shown) return; // the same pictures: nothing to redraw, nothing flickers
       shown = key;
-      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(value, looks)));
+      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(t2i.copied(value), look)));
     });
   };
 
-  const blocks = (value, looks) =>
-    value.groups.flatMap((group) => {
-      const look = group.text ? looks.text : looks.picture;
-      return [
-        heading(group, value.map, look),
-        group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look),
-      ];
-    });
+  const blocks = (value, look) =>
+    value.groups.flatMap((group) => [
+      heading(group, value.map, look),
+      group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look),
+    ]);
 
   const against = (group) => `against ${t2i.negative(group.negative)}`;
 
@@ -38,7 +34,7 @@
         t2i.el("p", {}, group.says ?? against(group)),
         group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
-      map ? t2i.legend(map, group.scale, look, group.text ? 1 : look.opacity) : null,
+      map ? t2i.legend(map, group.scale, look) : null,
     );
 
   const cards = (group, map, look) => {
@@ -51,10 +47,10 @@
   const card = (group, sample, map, look, i) => {
     const grid = sample.grid ?? group.grid;
     const picture = t2i.tile(sample.known ? "forming" : "");
-    picture.update(sample, grid, group.scale, null, look, 0);
+    picture.update(sample, grid, group.scale, null, look);
     if (sample.known) picture.box.style.setProperty("--known", sample.known);
     const heat = map ? t2i.tile("heat") : null;
-    heat?.update(sample, grid, group.scale, map, look, look.opacity);
+    heat?.update(sample, grid, group.scale, map, look);
     const caption = t2i.el("figcaption", {});
     if (sample.title) caption.append(t2i.el("strong", { class: "wide" }, sample.title));
     if (sample.reward !== undefined)

@@ -24,7 +24,7 @@
     return { box: t2i.el("label", { class: "palette" }, t2i.el("span", {}, "Palette"), select), refresh: fill };
   };
 
-  // Opacity, interpolation, outlines, palette.
+  // How map and picture are shown together, interpolation, outlines, palette; over a dimmed picture, how far it shows through.
   t2i.viewControls = (state, refresh, palette) => {
     const { look } = state;
     const check = (label, name) => {
@@ -32,19 +32,30 @@
       input.addEventListener("change", () => ((look[name] = input.checked), refresh()));
       return t2i.el("label", { class: "check" }, input, label);
     };
-    const opacity = t2i.slider("opacity of the map", { min: 0, max: 1, step: 0.01, value: look.opacity }, (value) => {
+    const modes = Object.entries(t2i.MODES).map(([name, [label, title]]) =>
+      t2i.el("button", { type: "button", title, "data-mode": name, onclick: () => ((look.mode = name), refresh()) }, label),
+    );
+    const opacity = t2i.slider("opacity of the map", { min: 0.3, max: 1, step: 0.01, value: look.opacity }, (value) => {
       look.opacity = value;
       refresh();
     });
+    const through = t2i.el("label", { class: "opacity" }, t2i.el("span", {}, "Map over picture"), opacity);
     const known = state.value.group.samples.some((sample) => sample.objects.length);
-    return t2i.el(
+    const box = t2i.el(
       "div",
       { class: "view" },
-      t2i.el("label", { class: "opacity" }, t2i.el("span", {}, "Map over picture"), opacity),
+      t2i.el("div", { class: "chips", role: "group", "aria-label": "map and picture" }, ...modes),
+      through,
       check("Smooth", "smooth"),
       known ? check("Object outlines", "outlines") : null,
       palette.box,
     );
+    const update = () => {
+      for (const mode of modes) mode.setAttribute("aria-pressed", mode.dataset.mode === look.mode);
+      through.hidden = look.mode !== "dimmed";
+      palette.refresh();
+    };
+    return { box, refresh: update };
   };
 
   // Four digits behind the point, or the power of ten of what they would round away.
@@ -83,16 +94,21 @@
           t2i.el("button", { type: "button", title, "data-save": kind, onclick: () => download(state, kind) }, label),
         ),
     );
-    const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, table, says, save);
+    const [loupe, spread] = state.value.group.text ? [] : [t2i.loupe(state), t2i.spread(state)];
+    const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, loupe?.box, table, spread?.box, says, save);
     const update = () => {
       const sample = t2i.sampleOf(state);
       const numbers = t2i.numbers(sample);
       const token = state.token;
+      if (loupe) hold(box, state);
+      loupe?.refresh();
+      spread?.refresh();
       if (token === null) return overview(state, sample, head, table, says);
       const { text, grid } = state.value.group;
       head.replaceChildren(
         t2i.el("h3", {}, `Token ${token}`),
         text ? wording(sample, token) : t2i.el("p", {}, `${spot(token, grid[1])} · code `, code(numbers.tokens[token])),
+        loupe && state.pinned ? letGo(state) : "",
       );
       table.replaceChildren(
         ...ROWS.filter(([name]) => numbers[name]).flatMap(([name, label, title, form]) => [
@@ -103,6 +119,19 @@
       says.textContent = sentence(numbers, token, sample, text ? ["token", "answer"] : ["code", "image"]);
     };
     return { box, refresh: update };
+  };
+
+  const letGo = (state) => {
+    const close = () => state.parts.stage.letGo();
+    return t2i.el("button", { type: "button", class: "let-go", "aria-label": "let go of the token", onclick: close }, "×");
+  };
+
+  // While a token is kept, a phone has its numbers in a sheet at the bottom of the screen; their usual place stays as high.
+  const hold = (box, state) => {
+    const side = box.parentElement;
+    if (side && state.pinned && !box.classList.contains("held")) side.style.minHeight = `${box.offsetHeight}px`;
+    box.classList.toggle("held", state.pinned);
+    if (side && !state.pinned) side.style.minHeight = "";
   };
 
   const spot = (token, columns) => `row ${Math.floor(token / columns)}, column ${token % columns}`;

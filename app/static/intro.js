@@ -21,7 +21,7 @@
     const some = samples.length <= SHOWN ? samples : Array.from({ length: SHOWN }, (_, i) => samples[Math.round((i * (samples.length - 1)) / (SHOWN - 1))]);
     const picture = (sample, map) => {
       const tile = t2i.tile("intro-tile");
-      tile.update(sample, group.grid, group.scale, map, state.look, state.look.opacity);
+      tile.update(sample, group.grid, group.scale, map, state.look);
       return tile.box;
     };
     const told = (sample, text) => t2i.el("span", { class: t2i.sign(sample.advantage) }, text);

@@ -8,7 +8,7 @@
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
     const state = {
-      looks: { picture: t2i.look(t2i.palettes), text: t2i.look(t2i.palettes, true) },
+      looks: { picture: t2i.look(t2i.palettes), text: t2i.look(t2i.palettes) },
       wished: "token_advantages", // the map that was asked for
       map: "token_advantages", // the one that is shown
       place: 0,
@@ -23,7 +23,8 @@
       },
       events,
     };
-    t2i.follow(props, watch, (value) => {
+    t2i.follow(props, watch, (held) => {
+      const value = t2i.copied(held);
       if (value.kind === "film") return state.film?.show(value);
       if (value.turn < state.answered) return;
       state.answered = value.turn ?? state.answered;
@@ -79,7 +80,7 @@
     const { group } = state.value;
     const again = () => refresh(state);
     const palette = t2i.paletteChoice(state, again);
-    const desk = group.text ? t2i.textDesk(state, again, palette) : pictureDesk(state, again, palette);
+    const desk = (group.text ? t2i.textDesk : pictureDesk)(state, again, palette);
     state.parts = desk.parts;
     state.film = group.text ? null : t2i.film(state);
     const many = `${group.samples.length} ${group.text ? "answers to" : "samples of"} this prompt`;
@@ -98,8 +99,9 @@
   };
 
   const pictureDesk = (state, again, palette) => {
-    const parts = { stage: stage(state), choice: choice(state), palette, inspector: t2i.inspector(state), strip: strip(state) };
-    const pictures = t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.choice.box, t2i.viewControls(state, again, palette));
+    const view = t2i.viewControls(state, again, palette);
+    const parts = { stage: t2i.stage(state), choice: choice(state), view, inspector: t2i.inspector(state), strip: strip(state) };
+    const pictures = t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.choice.box, view.box);
     const box = t2i.el("div", { class: "desk" }, pictures, t2i.el("div", { class: "desk-side" }, parts.inspector.box));
     return { parts, box };
   };
@@ -114,89 +116,6 @@
   };
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
-
-  // The picture beside the same under the chosen map; both point at tokens.
-  const stage = (state) => {
-    const [rows, columns] = state.value.group.grid;
-    const tiles = [t2i.tile("plate outlined"), t2i.tile("stage outlined")];
-    const marks = tiles.map((tile) => {
-      const mark = t2i.el("div", { class: "mark", hidden: true });
-      tile.box.append(mark);
-      return mark;
-    });
-    const point = (token, pinned) => {
-      [state.token, state.pinned] = [token, pinned];
-      show();
-      state.parts.inspector.refresh();
-      t2i.address.tell(state);
-    };
-    for (const { box } of tiles) pointing(box, state, point);
-    const [picture, lit] = tiles;
-    Object.entries({
-      tabindex: 0,
-      role: "application",
-      "aria-label": `picture of ${rows} by ${columns} tokens; arrow keys move between tokens`,
-    }).forEach(([name, text]) => lit.box.setAttribute(name, text));
-    lit.box.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
-      if (event.key === "Escape") point(null, false);
-      if (!move) return;
-      event.preventDefault();
-      point(Math.min(rows * columns - 1, Math.max(0, (state.token ?? 0) + move)), true);
-    });
-    const show = () => {
-      for (const mark of marks) {
-        mark.hidden = state.token === null;
-        if (state.token === null) continue;
-        mark.classList.toggle("pinned", state.pinned);
-        Object.assign(mark.style, {
-          left: `${(100 * (state.token % columns)) / columns}%`,
-          top: `${(100 * Math.floor(state.token / columns)) / rows}%`,
-          width: `${100 / columns}%`,
-          height: `${100 / rows}%`,
-        });
-      }
-    };
-    const told = t2i.el("figcaption", { class: "plate-says" });
-    const legend = t2i.el("figcaption", { class: "stage-legend" });
-    const box = t2i.el(
-      "div",
-      { class: "pair" },
-      t2i.el("figure", {}, picture.box, told),
-      t2i.el("figure", {}, lit.box, legend),
-    );
-    const update = () => {
-      const { group } = state.value;
-      const sample = t2i.sampleOf(state);
-      picture.update(sample, group.grid, group.scale, null, state.look, 0);
-      lit.update(sample, group.grid, group.scale, state.map, state.look, state.look.opacity);
-      told.replaceChildren(
-        t2i.el("b", {}, sample.gold ? "★ a golden reference" : `Sample ${state.place + 1} of ${group.samples.length}`),
-        t2i.el("span", {}, `reward ${t2i.number(sample.reward)}`),
-        t2i.el("span", { class: t2i.sign(sample.advantage) }, `advantage ${t2i.signed(sample.advantage)}`),
-      );
-      legend.replaceChildren(t2i.legend(state.map, group.scale, state.look, state.look.opacity));
-      show();
-    };
-    return { box, refresh: update };
-  };
-
-  // The pointer over a picture: hover points at a token, a click keeps it or lets go.
-  const pointing = (box, state, point) => {
-    const [rows, columns] = state.value.group.grid;
-    const at = (event) => {
-      const place = box.getBoundingClientRect();
-      const column = Math.floor(((event.clientX - place.left) / place.width) * columns);
-      const row = Math.floor(((event.clientY - place.top) / place.height) * rows);
-      return column < 0 || row < 0 || column >= columns || row >= rows ? null : row * columns + column;
-    };
-    box.addEventListener("pointermove", (event) => state.pinned || point(at(event), false));
-    box.addEventListener("pointerleave", () => state.pinned || point(null, false));
-    box.addEventListener("click", (event) => {
-      const token = at(event);
-      point(token, !(state.pinned && token === state.token));
-    });
-  };
 
   // The three maps by themselves; a click lays one over the picture.
   const choice = (state) => {
@@ -217,7 +136,7 @@
       const { grid, scale } = state.value.group;
       const sample = t2i.sampleOf(state);
       for (const { name, tile, button } of entries) {
-        tile.update(sample, grid, scale, name, state.look, 1);
+        tile.update(sample, grid, scale, name, state.look);
         button.setAttribute("aria-pressed", name === state.map);
         button.disabled = !t2i.numbers(sample)[name];
       }
@@ -255,8 +174,8 @@
     const update = () => {
       const { grid, scale } = state.value.group;
       entries.forEach(({ sample, picture, heat, button }, place) => {
-        picture.update(sample, grid, scale, null, state.look, 0);
-        heat.update(sample, grid, scale, state.map, state.look, state.look.opacity);
+        picture.update(sample, grid, scale, null, state.look);
+        heat.update(sample, grid, scale, state.map, state.look);
         button.setAttribute("aria-pressed", place === state.place);
       });
     };

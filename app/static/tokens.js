@@ -6,9 +6,6 @@
 
   t2i.shortened = (text) => (text.length > LONG ? text.slice(0, LONG) + " …" : text);
 
-  // Black or white, whichever can be read on the colour (weights of ITU-R BT.601).
-  const ink = (red, green, blue) => (0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#111" : "#fff");
-
   // The tokens of an answer, and what colours them by a map.
   const row = (sample) => {
     const pills = sample.pills.map((text, token) => t2i.el("span", { class: "pill", "data-token": token }, text));
@@ -25,7 +22,7 @@
         const place = t2i.place(map, values[token], scale);
         const colour = lut.subarray(3 * place, 3 * place + 3);
         pill.style.background = `rgb(${colour.join()})`;
-        pill.style.color = ink(...colour);
+        pill.style.color = t2i.light(...colour) ? "#111" : "#fff";
       });
     };
     return { box, pills, tint };
@@ -122,7 +119,7 @@
       }
       const { scale } = state.value.group;
       shown.tint(state.map, scale, state.look);
-      legend.replaceChildren(t2i.legend(state.map, scale, state.look, 1));
+      legend.replaceChildren(t2i.legend(state.map, scale, state.look));
       show();
     };
     return { box, refresh: update };

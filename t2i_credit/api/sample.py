@@ -8,17 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..heatmap.draw import (
-    CONTRAST,
-    QUIET,
-    display,
-    diverging,
-    diverging_bar,
-    draw_bar,
-    paste_framed,
-    robust_limit,
-    token_map,
-)
+from ..heatmap.colours import CONTRAST, diverging, robust_limit
+from ..heatmap.draw import QUIET, display, draw_bar, paste_framed, scale_bar, token_map
 from ..heatmap.lettering import wrap, write
 from ..interfaces import Prompt, Rollout
 from ..rollout.images import to_uint8
@@ -95,13 +86,14 @@ def contrast_sheet(
         y += 32
     negative = "null prompt" if prompt.negative is None else f"“{prompt.negative}”"
     write(canvas, (MARGIN, y), f"against {negative}", 16, QUIET)
-    bar = diverging_bar(limit, CONTRAST, ("fits the negative", "fits the prompt"), True)
+    ends = ("fits the negative", "fits the prompt")
+    bar = scale_bar(limit, CONTRAST, ends, beyond=np.abs(maps).max() > limit)
     draw_bar(canvas, bar, MARGIN, y + 36, 320)
     top = y + 36 + 76
-    for i, (picture, values) in enumerate(zip(shown, maps, strict=True)):
+    for i, (image, picture, values) in enumerate(zip(pictures, shown, maps, strict=True)):
         x = MARGIN + (i % columns) * (width + GAP)
         place = top + (i // columns) * block
         paste_framed(canvas, picture, x, place)
         colours = diverging(np.asarray(values, np.float32), limit, CONTRAST)
-        paste_framed(canvas, token_map(colours, picture), x, place + height + 8)
+        paste_framed(canvas, token_map(colours, picture, image), x, place + height + 8)
     return canvas.crop((0, 0, size[0], top + rows * block + MARGIN - GAP))

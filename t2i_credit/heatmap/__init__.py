@@ -1,21 +1,15 @@
 """Credit as pictures: colour maps, panels, contact sheets, films; of text, a page."""
 
-from .draw import (
-    ADVANTAGE,
-    CONTRAST,
-    display,
-    diverging,
-    overlay,
-    robust_limit,
-    sequential,
-    upsample,
-)
+from .colours import ADVANTAGE, CONTRAST, CREDIT, diverging, robust_limit, sequential
+from .draw import display, token_map
+from .lines import draw_lines, picture_lines
 from .sample import SampleView, Scale, common_scale, credit_overlay
 from .sheets import contact_sheet, credit_animation, panel
 
 __all__ = [
     "ADVANTAGE",
     "CONTRAST",
+    "CREDIT",
     "SampleView",
     "Scale",
     "common_scale",
@@ -24,9 +18,10 @@ __all__ = [
     "credit_overlay",
     "display",
     "diverging",
-    "overlay",
+    "draw_lines",
     "panel",
+    "picture_lines",
     "robust_limit",
     "sequential",
-    "upsample",
+    "token_map",
 ]

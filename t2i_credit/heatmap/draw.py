@@ -1,28 +1,20 @@
-"""From numbers to colours, and drawing: palettes, maps at the size of a picture, frames, bars, cells. Knows no sample.
+"""Drawing: maps at the size of a picture, frames, bars, cells. Knows no sample; colours come from colours.py.
 
-Shapes: token maps (H, W) = (rows, columns), images (h, w); sizes of maps are (height, width). Places and sizes of what is
-drawn are in pixels, and PIL's sizes (width, height).
+Shapes: token maps (H, W) = (rows, columns), images (h, w). Places and sizes of what is drawn are in pixels, sizes
+(width, height) as PIL has them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .lettering import write
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    Array = np.ndarray | Tensor | Sequence[Any]
-
-CREDIT, CONTRAST, ADVANTAGE = "magma", "PuOr", "RdBu"  # matplotlib's names
+from .colours import bar_marks, table
+from .lettering import length, write
+from .lines import draw_lines, picture_lines
 
 PAPER, QUIET, HAIRLINE, GOLD = "#fcfbf9", "#747b8a", "#d8d6d0", "#a87908"
 CELL = 288  # pixels
@@ -31,11 +23,10 @@ NARROWEST = 216  # pixels that a colour bar and its labels need
 
 @dataclass(frozen=True)
 class Bar:
-    """A colour bar: its colours (256, 3) from left to right, and labels at fractions of its
-    width."""
+    """A colour bar: its colours (257, 3) from left to right, marks as `bar_marks` has them, what low and high mean."""
 
     colours: np.ndarray
-    labels: tuple[tuple[float, str], ...]
+    marks: tuple[tuple[float, str], ...]
     ends: tuple[str, str]
 
 
@@ -70,42 +61,35 @@ def display(image: Image.Image, longest: int = CELL) -> Image.Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def token_map(colours: np.ndarray, picture: Image.Image) -> Image.Image:
-    """Colours (H, W, 3) at the picture's size, with a thin gap between tokens large enough
-    for one."""
-    height, width = colours.shape[:2]
+def token_map(colours: np.ndarray, picture: Image.Image, image: Image.Image) -> Image.Image:
+    """Colours (H, W, 3) at the size of `picture`, a flat rectangle for each token, under `image` as lines."""
     grown = Image.fromarray(colours).resize(picture.size, Image.Resampling.NEAREST)
-    if min(picture.width / width, picture.height / height) >= 10:
-        pen = ImageDraw.Draw(grown)
-        for column in range(1, width):
-            x = round(column * picture.width / width)
-            pen.line([(x, 0), (x, picture.height)], PAPER)
-        for row in range(1, height):
-            y = round(row * picture.height / height)
-            pen.line([(0, y), (picture.width, y)], PAPER)
-    return grown
+    lines = picture_lines(image, (colours.shape[0], colours.shape[1]), picture.size)
+    return Image.fromarray(draw_lines(np.asarray(grown), lines))
 
 
-def diverging_bar(limit: float, palette: str, ends: tuple[str, str], clipped: bool) -> Bar:
-    """The bar of -limit..limit; `ends` says what low and high mean, `clipped` that values lie beyond."""
-    colours = diverging(np.linspace(-limit, limit, 256), limit or 1.0, palette)
-    low, high = (
-        ("\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} ") if clipped else ("", "")
-    )
-    labels = ((0.0, low + format_signed(-limit)), (0.5, "0"), (1.0, high + format_signed(limit)))
-    return Bar(colours, labels if limit else ((0.5, "0"),), ends)
+def scale_bar(
+    limit: float, palette: str, ends: tuple[str, str], *, signed: bool = True, beyond: bool = False
+) -> Bar:
+    """The bar of a palette; `limit`, `signed` and `beyond` as in `bar_marks`."""
+    return Bar(table(palette), bar_marks(limit, signed, beyond), ends)
 
 
 def draw_bar(canvas: Image.Image, bar: Bar, x: int, y: int, width: int) -> None:
-    """The bar with its top left corner at (x, y), labels and meanings below it."""
+    """The bar with its top left corner at (x, y), its labels and meanings below it; a label that would touch a more
+    important one is left out, its tick stays."""
     strip = Image.fromarray(bar.colours[None]).resize((width, 10), Image.Resampling.BILINEAR)
     paste_framed(canvas, strip, x, y)
     pen = ImageDraw.Draw(canvas)
-    for fraction, label in bar.labels:
-        place = x + round(fraction * (width - 1))
+    taken: list[tuple[float, float]] = []
+    for share, label in bar.marks:
+        place = x + round(share * (width - 1))
         pen.line([(place, y + 10), (place, y + 14)], QUIET)
-        anchor = {0.0: "la", 1.0: "ra"}.get(fraction, "ma")
-        write(canvas, (place, y + 17), label, 13, anchor=anchor)
+        long = length(label, 13)
+        left = min(max(place - long / 2, x), x + width - long)
+        if all(left > end + 6 or left + long < start - 6 for start, end in taken):
+            taken.append((left, left + long))
+            write(canvas, (round(left), y + 17), label, 13)
     for place, end, anchor in zip((x, x + width - 1), bar.ends, ("la", "ra"), strict=True):
         write(canvas, (place, y + 36), end, 12, QUIET, anchor=anchor)
 
@@ -145,65 +129,3 @@ def format_signed(value: float) -> str:
     """`format_number` with a plus sign above 0."""
     text = format_number(value)
     return f"+{text}" if value > 0 and text != "0.00" else text
-
-
-def robust_limit(values: Array, outlier_percent: float = 2.0) -> float:
-    """The magnitude below which (100 - outlier_percent)% of the summed magnitude lies: a symmetric
-    colour scale that single outliers do not wash out. As in captum (`_cumulative_sum_threshold`). 0
-    for all-zero values."""
-    magnitudes = np.sort(np.abs(plain_array(values)).ravel())
-    if not magnitudes.size or magnitudes[-1] == 0:
-        return 0.0
-    sums = np.cumsum(magnitudes, dtype=np.float64)
-    place = int(np.searchsorted(sums, sums[-1] * (1 - outlier_percent / 100)))
-    return float(magnitudes[min(place, magnitudes.size - 1)])
-
-
-def diverging(values: Array, limit: float, palette: str = ADVANTAGE) -> np.ndarray:
-    """(..., 3) uint8: -limit..limit on a diverging palette, 0 exactly neutral; beyond the limit,
-    its end colours."""
-    values = plain_array(values)
-    scaled = values / limit if limit > 0 else np.zeros_like(values)
-    return _colours(palette)[np.rint((np.clip(scaled, -1, 1) + 1) * 128).astype(int)]
-
-
-def sequential(values: Array, lo: float, hi: float, palette: str = CREDIT) -> np.ndarray:
-    """(..., 3) uint8: lo..hi from dark to bright on a perceptually even palette."""
-    values = plain_array(values)
-    scaled = (values - lo) / (hi - lo) if hi > lo else np.zeros_like(values)
-    return _colours(palette)[np.rint(np.clip(scaled, 0, 1) * 256).astype(int)]
-
-
-def upsample(values: Array, size: tuple[int, int], smooth: bool = False) -> np.ndarray:
-    """A map (H, W) at `size` = (height, width): one flat rectangle per token, or `smooth` =
-    bicubic, within the map's own range."""
-    values = plain_array(values)
-    how = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    grown = np.asarray(Image.fromarray(values).resize((size[1], size[0]), how))
-    return np.clip(grown, values.min(), values.max())
-
-
-def overlay(image: Image.Image, heat_rgb: np.ndarray, alpha: float | np.ndarray) -> Image.Image:
-    """Lays colours (h, w, 3) over an image of that size, with opacity `alpha` in [0, 1], one number
-    or (h, w)."""
-    below = np.asarray(image.convert("RGB"), dtype=np.float32)
-    assert below.shape == heat_rgb.shape, (below.shape, heat_rgb.shape)
-    opacity = np.clip(np.asarray(alpha, dtype=np.float32), 0, 1)
-    opacity = opacity[..., None] if opacity.ndim else opacity
-    return Image.fromarray(np.rint(below + (heat_rgb - below) * opacity).astype(np.uint8))
-
-
-def plain_array(values: Array) -> np.ndarray:
-    """A float32 copy; what is not finite becomes 0, the neutral value."""
-    if hasattr(values, "detach"):
-        values = values.detach().float().cpu().numpy()
-    return np.nan_to_num(np.array(values, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-@cache
-def _colours(palette: str) -> np.ndarray:
-    """(257, 3) uint8: an odd number, so that a diverging palette has a middle."""
-    import matplotlib
-
-    shades = matplotlib.colormaps[palette].resampled(257)(np.linspace(0, 1, 257))
-    return np.rint(shades[:, :3] * 255).astype(np.uint8)

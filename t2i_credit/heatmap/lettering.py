@@ -52,6 +52,11 @@ def write(
         x += font.getlength(piece)
 
 
+def length(text: str, size: int) -> float:
+    """How many pixels a line of text is long."""
+    return _length(_pieces(text, False), size)
+
+
 def wrap(text: str, size: int, bold: bool, width: int, lines: int) -> list[str]:
     """The text in at most `lines` lines of `width` pixels, cut with an ellipsis."""
 

@@ -10,28 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from .draw import (
-    ADVANTAGE,
-    CELL,
-    CONTRAST,
-    QUIET,
-    Bar,
-    Cell,
-    display,
-    diverging,
-    diverging_bar,
-    format_number,
-    overlay,
-    plain_array,
-    robust_limit,
-    sequential,
-    token_map,
-    upsample,
-)
+from .colours import ADVANTAGE, CONTRAST, CREDIT, diverging, plain_array, robust_limit, sequential
+from .draw import QUIET, Bar, Cell, display, scale_bar, token_map
 from .lettering import write
 
 if TYPE_CHECKING:
-    from .draw import Array
+    from .colours import Array
 
 
 @dataclass(frozen=True)
@@ -67,8 +51,7 @@ class SampleView:
 
 @dataclass(frozen=True)
 class Scale:
-    """Value ranges shared by pictures that are to be compared: credit 0..credit, the others
-    -limit..limit.
+    """Where the colours of maps end that are to be compared: credit 0..credit, the others -limit..limit.
 
     `clipped` names the maps with values beyond their limit."""
 
@@ -87,33 +70,32 @@ def common_scale(samples: Sequence[SampleView]) -> Scale:
         known = [plain_array(values).ravel() for values in maps if values is not None]
         return np.concatenate(known or [np.zeros(1, np.float32)])
 
-    maps = {"contrast": together("signed_contrast"), "advantage": together("token_advantages")}
+    maps = {
+        "credit": together("credit"),
+        "contrast": together("signed_contrast"),
+        "advantage": together("token_advantages"),
+    }
     limits = {name: robust_limit(values) for name, values in maps.items()}
+    limits["credit"] = max(limits["credit"], 2.0)  # the mean, 1, stands well inside
     clipped = frozenset(n for n, values in maps.items() if np.abs(values).max() > limits[n])
-    return Scale(max(float(together("credit").max()), 2.0), **limits, clipped=clipped)
+    return Scale(**limits, clipped=clipped)
 
 
-def credit_overlay(
-    sample: SampleView, limit: float, *, smooth: bool = True, longest: int = CELL
-) -> Image.Image:
-    """The image in pale grey under its token advantages: blue where the update makes tokens
-    likelier, red where less likely. Grey, because a red circle must not look like a red verdict."""
-    image = display(sample.image, longest)
-    advantages = upsample(map_of(sample.token_advantages, sample.grid), image.size[::-1], smooth)
-    strength = np.abs(advantages) / limit if limit > 0 else np.zeros_like(advantages)
-    grey = image.convert("L").point([round(120 + level * 135 / 255) for level in range(256)])
-    return overlay(grey, diverging(advantages, limit), 0.8 * np.clip(strength, 0, 1) ** 0.6)
+def credit_overlay(sample: SampleView, limit: float, *, longest: int) -> Image.Image:
+    """The token advantages under the image as lines: blue where the update makes tokens likelier, red where less
+    likely."""
+    colours = diverging(map_of(sample.token_advantages, sample.grid), limit)
+    return token_map(colours, display(sample.image, longest), sample.image)
 
 
 def credit_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
     """The credit at the size of `picture`."""
-    most = scale.credit
-    colours = sequential(map_of(sample.credit, sample.grid), 0, most)
-    labels = ((0.0, "0"), (1 / most, "1"), (1.0, format_number(most)))
-    bar = Bar(
-        sequential(np.linspace(0, most, 256), 0, most), labels, ("counts less", "counts more")
-    )
-    return Cell("Credit", "weight of each token, mean 1", token_map(colours, picture), bar)
+    colours = sequential(map_of(sample.credit, sample.grid), scale.credit)
+    ends = ("counts less", "counts more")
+    beyond = "credit" in scale.clipped
+    bar = scale_bar(scale.credit, CREDIT, ends, signed=False, beyond=beyond)
+    drawn = token_map(colours, picture, sample.image)
+    return Cell("Credit", "weight of each token, mean 1", drawn, bar)
 
 
 def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
@@ -127,27 +109,21 @@ def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cel
     values = map_of(sample.signed_contrast, sample.grid)
     colours = diverging(values, scale.contrast, CONTRAST)
     ends = ("fits the negative", "fits the prompt")
-    bar = diverging_bar(scale.contrast, CONTRAST, ends, "contrast" in scale.clipped)
-    return Cell(title, subtitle, token_map(colours, picture), bar)
+    bar = scale_bar(scale.contrast, CONTRAST, ends, beyond="contrast" in scale.clipped)
+    return Cell(title, subtitle, token_map(colours, picture, sample.image), bar)
 
 
 def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
     """The token advantages at the size of `picture`."""
     subtitle = "advantage \N{MULTIPLICATION SIGN} credit"
-    colours = diverging(map_of(sample.token_advantages, sample.grid), scale.advantage)
-    return Cell("Token advantages", subtitle, token_map(colours, picture), advantage_bar(scale))
-
-
-def overlay_cell(sample: SampleView, scale: Scale) -> Cell:
-    """The token advantages over the image."""
-    drawn = credit_overlay(sample, scale.advantage)
-    return Cell("On the image", "where the update pushes", drawn, advantage_bar(scale))
+    drawn = credit_overlay(sample, scale.advantage, longest=max(picture.size))
+    return Cell("Token advantages", subtitle, drawn, advantage_bar(scale))
 
 
 def advantage_bar(scale: Scale) -> Bar:
     """The colour bar of token advantages."""
     ends = ("less likely", "more likely")
-    return diverging_bar(scale.advantage, ADVANTAGE, ends, "advantage" in scale.clipped)
+    return scale_bar(scale.advantage, ADVANTAGE, ends, beyond="advantage" in scale.clipped)
 
 
 def map_of(values: Array, grid: tuple[int, int]) -> np.ndarray:

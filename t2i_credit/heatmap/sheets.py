@@ -1,9 +1,9 @@
-"""Draws credit: colour maps, overlays, panels, contact sheets, animations. Arrays in, PIL images
+"""Draws credit: panels, contact sheets, animations. Arrays in, PIL images
 out; reads and writes no run (see files.py) and never changes what it is given.
 
 Shapes: token maps (H, W) = (rows, columns), images (h, w). Our sizes are (height, width), PIL's
-(width, height). Palettes are safe for colour-blind readers: zero is neutral, blue or purple is for,
-red or orange is against.
+(width, height). Maps stand under the lines of their picture. Zero is neutral, blue or purple is for, red or orange is
+against.
 """
 
 from __future__ import annotations
@@ -38,15 +38,13 @@ from .sample import (
     contrast_cell,
     credit_cell,
     credit_overlay,
-    overlay_cell,
 )
 
 GAP, MARGIN, THUMB = 28, 44, 144  # pixels
 
 
 def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
-    """One sample in one row: image, credit, signed contrast, token advantages, and these over the
-    image.
+    """One sample in one row: image, credit, signed contrast, token advantages.
 
     Args:
         sample: what to draw.
@@ -59,7 +57,6 @@ def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
         credit_cell(sample, scale, picture),
         contrast_cell(sample, scale, picture),
         advantage_cell(sample, scale, picture),
-        overlay_cell(sample, scale),
     ]
     width = _row_width(cells)
     room = width - 2 * MARGIN - (330 if sample.gold else 250)  # of the texts, beside the numbers
@@ -135,7 +132,7 @@ def _animation_frame(
     cells = [
         Cell("Image", f"reward {format_number(sample.reward)}", picture),
         credit_cell(sample, scale, picture),
-        overlay_cell(sample, scale),
+        advantage_cell(sample, scale, picture),
     ]
     width = _row_width(cells)
     lines = wrap(frames[0][1].prompt, 24, True, width - 2 * MARGIN - 150, 2)
@@ -212,7 +209,7 @@ def _worse(sample: SampleView) -> float:
 
 
 def _thumbnail(sample: SampleView, limit: float) -> Image.Image:
-    """The image, and below it the same in grey under its token advantages."""
+    """The image, and below it its token advantages."""
     pictures = display(sample.image, THUMB), credit_overlay(sample, limit, longest=THUMB)
     width, height = pictures[0].size
     both = Image.new("RGB", (width, 2 * height + 4), PAPER)

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import RunError
 from ..run_folder.atomic import make_folder, write_atomic
 from ..run_folder.reader import RunReader
-from .draw import ADVANTAGE, CONTRAST, diverging, robust_limit
+from .colours import ADVANTAGE, CONTRAST, LIGHT, diverging, robust_limit, table
 
 
 class View(NamedTuple):
@@ -179,7 +179,7 @@ def _short(value: float | None) -> str:
 
 
 def _scale(view: View) -> list[str]:
-    return [_hex(colour) for colour in diverging(np.linspace(-1, 1, 9), 1.0, view.palette)]
+    return [_hex(colour) for colour in table(view.palette)[::32]]
 
 
 def _hex(colour: Any) -> str:
@@ -189,4 +189,4 @@ def _hex(colour: Any) -> str:
 def _ink(colour: Any) -> str:
     """Black or white, whichever can be read on the colour (weights of ITU-R BT.601)."""
     red, green, blue = map(int, colour)
-    return "#111" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
+    return "#111" if 0.299 * red + 0.587 * green + 0.114 * blue > LIGHT else "#fff"

@@ -10,16 +10,7 @@ from app_browser import TABS, asked, box, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
 from PIL import Image
 
-from t2i_credit.run_folder.reader import RunReader
-
 pytestmark = pytest.mark.xdist_group("app")
-# [r, g, b, a] of one token of the large map
-TOKEN = """token => { const canvas = document.querySelector('.tile.stage canvas');
-    const place = [token % canvas.width, Math.floor(token / canvas.width), 1, 1];
-    return [...canvas.getContext('2d').getImageData(...place).data]; }"""
-# [r, g, b, a] of the legend at a share of its width
-MARK = """share => { const canvas = document.querySelector('.stage-legend canvas');
-    return [...canvas.getContext('2d').getImageData(Math.round(256 * share), 0, 1, 1).data]; }"""
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +28,46 @@ def shown_light(page, tile):
     return low, high
 
 
-def test_the_legend_has_the_colours_of_the_map_at_every_opacity(page, runs):
+def test_where_the_picture_shows_through_it_shows_through_the_legend_too(page):
     open_tab(page, "Credit maps")
-    arrays = RunReader(runs / "toy").step(9).arrays
-    place = int(page.locator('.strip button[aria-pressed="true"]').get_attribute("data-place"))
-    values = arrays["token_advantages"][place]
-    limit = page.locator(".stage-legend .high").inner_text()
-    limit = float(limit.lstrip("≥ ").replace("+", ""))
-    for opacity in ("0.2", "0.8", "1"):
-        page.locator(".opacity input").fill(opacity)
-        for token in (0, 4, W + 2):
-            strength = min(1.0, abs(float(values[token])) / limit) ** 0.5
-            share = 0.5 * (1 + strength * (1 if values[token] > 0 else -1))
-            drawn, told = page.evaluate(TOKEN, token), page.evaluate(MARK, share)
-            assert drawn[3] == told[3] == round(255 * float(opacity))
-            assert max(abs(a - b) for a, b in zip(drawn, told, strict=True)) <= 12, token
-    assert page.evaluate(MARK, 0.5) == [0x17, 0x18, 0x1A, 255]  # 0 is dark and without colour
+    shown = "css => getComputedStyle(document.querySelector(css)).opacity"
+    slider = page.locator(".opacity input")
+    assert not slider.is_visible() and page.evaluate(shown, ".tile.stage canvas") == "1"
+    page.locator('[data-mode="dimmed"]').click()
+    for opacity in ("0.4", "0.8"):
+        slider.fill(opacity)
+        assert page.evaluate(shown, ".tile.stage canvas") == opacity
+        assert page.evaluate(shown, ".stage-legend canvas") == opacity
+        # above on the picture's white, below on its black: the ends of what can be seen under one colour
+        low, high = shown_light(page, ".stage-legend .bar")
+        dark, bright = shown_light(page, ".tile.stage")
+        assert low - 6 <= dark and bright <= high + 6
+    page.locator('[data-mode="lines"]').click()
+    assert page.evaluate(shown, ".stage-legend canvas") == "1"
 
 
-def test_tokens_that_earned_the_reward_shine_on_the_training_page(page):
+def test_each_way_to_show_map_and_picture_shows_what_it_says(page):
+    open_tab(page, "Credit maps")
+    stage = page.locator(".tile.stage")
+    seen = {}
+    for mode, drawn in (("lines", True), ("map", True), ("dimmed", True), ("picture", False)):
+        page.locator(f'[data-mode="{mode}"]').click()
+        page.mouse.move(0, 0)
+        assert stage.locator("canvas").is_visible() == drawn
+        assert page.locator('.view [aria-pressed="true"]').inner_text().lower() == mode
+        seen[mode] = stage.screenshot()
+    assert len(set(seen.values())) == 4
+    page.get_by_label("Object outlines").uncheck()  # outlines stand on the picture here, too
+    assert stage.locator("svg path").count() == 0
+
+
+def test_nothing_is_dark_where_nothing_is_pushed_on_the_training_page(page):
     page.wait_for_selector("#training-newest .tile.heat canvas")
-    dark, bright = shown_light(page, "#training-newest .tile.heat")
-    assert dark < 70 and bright > 120
+    legend = page.locator("#training-newest .legend canvas")
+    middle = legend.evaluate(
+        "one => [...one.getContext('2d').getImageData(128, 0, 1, 1).data.slice(0, 3)]"
+    )
+    assert min(middle) > 240 and max(middle) - min(middle) < 4
 
 
 def test_the_picture_stands_in_full_colour_beside_its_map(page):
@@ -66,18 +75,31 @@ def test_the_picture_stands_in_full_colour_beside_its_map(page):
     picture, stage = (box(page, f".pair .tile.{name}") for name in ("plate", "stage"))
     assert picture["width"] == pytest.approx(stage["width"], abs=2)
     assert picture["y"] == stage["y"] and picture["x"] < stage["x"]
-    assert page.locator(".tile.plate img.grey").count() == 0
+    assert page.locator(".tile.plate img.pale").count() == 0
     page.locator(".tile.plate").hover(position={"x": 4, "y": 4})
     assert "Token 0" in page.locator(".inspector-head").inner_text()
     assert page.locator(".pair .mark:visible").count() == 2
 
 
-def test_smooth_draws_the_map_without_edges(page):
+def test_smooth_draws_the_map_without_edges_and_keeps_the_middles(page):
     open_tab(page, "Credit maps")
-    style = "getComputedStyle(document.querySelector('.tile.stage canvas')).imageRendering"
-    assert page.evaluate(style) == "pixelated"
+    page.locator('[data-mode="map"]').click()
+    # the colours along a line through the middles of the first row of tokens
+    row = """() => { const canvas = document.querySelector('.tile.stage canvas');
+        const y = Math.floor(0.5 * canvas.height / 3);
+        const data = canvas.getContext('2d').getImageData(0, y, canvas.width, 1).data;
+        return Array.from({ length: canvas.width }, (_, x) => [...data.slice(4 * x, 4 * x + 3)].join()); }"""
+    flat = page.evaluate(row)
+    assert len(flat) == W  # one pixel per token, drawn with sharp edges
     page.get_by_label("Smooth").check()
-    assert page.evaluate(style) == "auto"
+    smooth = page.evaluate(row)
+    each = len(smooth) // W
+    assert len(set(smooth)) > 4 * W
+    for token, colour in enumerate(flat):
+        middle = token * each + each // 2
+        near = [[int(part) for part in one.split(",")] for one in smooth[middle - 1 : middle + 1]]
+        wanted = [int(part) for part in colour.split(",")]
+        assert min(max(abs(a - b) for a, b in zip(one, wanted, strict=True)) for one in near) < 24
 
 
 def test_a_wide_screen_is_used_and_nothing_runs_over_its_edge(page):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from app_toys import notice_of, write_toy_run
 
 from t2i_credit.app import compare, evaluation
 from t2i_credit.app.charts import training_figures
 from t2i_credit.app.figures import task_bars
-from t2i_credit.app.payload import GLOW, glow
 from t2i_credit.app.runs import RunShelf
 
 
@@ -23,14 +21,6 @@ def shelf(tmp_path_factory):
 def figure_of(metrics, title):
     (found,) = [figure for figure in training_figures(metrics) if figure["title"] == title]
     return found
-
-
-@pytest.mark.parametrize("kind", GLOW)
-def test_a_glowing_palette_is_dark_at_0_and_brighter_the_further_from_it(kind):
-    light = glow(kind).astype(float) @ [0.2126, 0.7152, 0.0722]
-    assert light[128] == light.min() < 30
-    assert (np.diff(light[128:]) > 0).all() and (np.diff(light[:129]) < 0).all()
-    assert light[0] > 180 and light[256] > 180
 
 
 def test_a_held_out_part_has_a_chart_of_its_own_that_shades_where_training_warned():

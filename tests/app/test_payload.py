@@ -10,7 +10,18 @@ import pytest
 from app_toys import floats
 from PIL import Image
 
-from t2i_credit.app.payload import encode, located, outline, palettes, picture_url
+from t2i_credit.app.payload import (
+    encode,
+    lines_payload,
+    located,
+    outline,
+    palettes,
+    picture_url,
+    scale_payload,
+)
+from t2i_credit.heatmap.colours import diverging, table
+from t2i_credit.heatmap.lines import picture_lines
+from t2i_credit.heatmap.sample import Scale
 from t2i_credit.run_folder.layout import encode_mask
 
 
@@ -44,9 +55,7 @@ def test_every_palette_has_a_middle_and_a_diverging_one_is_neutral_there():
     for kind, known in palettes().items():
         for name, text in known.items():
             lut = np.frombuffer(base64.b64decode(text), np.uint8).reshape(257, 3)
-            if (
-                kind != "sequential"
-            ):  # almost without colour in the middle, and different at the ends
+            if kind != "credit":  # almost without colour in the middle, and different at the ends
                 assert np.ptp(lut[128].astype(int)) <= 3, name
                 assert np.abs(lut[0].astype(int) - lut[256]).sum() > 100, name
 
@@ -65,3 +74,24 @@ def test_large_pictures_are_sent_smaller_and_small_ones_exactly():
     _, _, text = picture_url(Image.new("RGB", (2000, 1000))).partition(",")
     with Image.open(io.BytesIO(base64.b64decode(text))) as back:
         assert back.size == (512, 256)
+
+
+def test_the_sent_edges_give_a_value_the_colour_that_files_have():
+    sent = scale_payload(Scale(credit=2.0, contrast=3.5, advantage=0.0, clipped=frozenset()))
+    values = np.random.default_rng(0).normal(size=500).astype(np.float32)
+    places = [(floats(sent["edges"]["contrast"]) <= value).sum() for value in values]
+    np.testing.assert_array_equal(table("PuOr")[places], diverging(values, 3.5, "PuOr"))
+    assert sent["marks"]["advantage"] == ((0.5, "0"),) and sent["advantage"] == 0
+
+
+def test_lines_come_out_as_they_went_in():
+    noise = np.random.default_rng(0).integers(0, 255, (40, 72, 3), dtype=np.uint8)
+    noise[20:] = 128  # long ways without a line
+    picture = Image.fromarray(noise)
+    sent = lines_payload(picture, (5, 9))
+    back, place = np.zeros(sent["size"], np.uint8), -1
+    for step in base64.b64decode(sent["steps"]):
+        place += step >> 2
+        back.flat[place] = step & 3
+    np.testing.assert_array_equal(back, picture_lines(picture, (5, 9), (432, 240)))
+    assert back.any() and lines_payload(Image.new("RGB", (8, 8)), (2, 2))["steps"] == ""

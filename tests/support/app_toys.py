@@ -71,10 +71,15 @@ def toy_rollout(step: int, prompts: tuple[str, ...]) -> Rollout:
 
 
 def write_toy_step(
-    run: RunWriter, step: int, prompts: tuple[str, ...] = (PROMPT, PROBE), *, alike: bool = False
+    run: RunWriter,
+    step: int,
+    prompts: tuple[str, ...] = (PROMPT, PROBE),
+    *,
+    alike: bool = False,
+    times: float = 1.0,
 ) -> None:
     """One recorded step: rewards 0, 1, 2, ... along the samples (or all 1.5), credit that is no constant, the last
-    prompt a probe."""
+    prompt a probe; token advantages so many times as large as they should be."""
     rollout = toy_rollout(step, prompts)
     credit = torch.rand(len(rollout), H * W, generator=torch.Generator().manual_seed(step + 1))
     credit = credit / credit.mean(1, keepdim=True)
@@ -101,11 +106,59 @@ def write_toy_step(
         reward_parts={"geneval": rewards},
         advantages=rewards - 1.5,
         credit=credit,
-        token_advantages=(rewards - 1.5)[:, None] * credit,
+        token_advantages=(rewards - 1.5)[:, None] * credit * times,
         contrast=credit,
         objects=[[circle]] * len(rollout),
         probes=G,
     )
+
+
+def write_large_run(path: Path, *, steps: Sequence[int] = (1, 2, 3)) -> Path:
+    """A run of the size of Janus: 16 samples of 24 x 24 tokens and 384 x 384 pixels a step, dark and light pictures with a
+    disc and some grain, and credit of softmax shape, whose largest is 20 to 30 times its mean."""
+    run = start_toy_run(path, steps=max(steps))
+    many, side, pixels = 16, 24, 384
+    y, x = torch.meshgrid(*2 * [torch.arange(pixels) / pixels], indexing="ij")
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+
+        def drawn(*shape: int, generator: torch.Generator = generator) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        ground = (torch.arange(many) % 2)[:, None, None, None] * 0.7 + 0.1
+        middle = 0.3 + 0.4 * torch.rand(many, 2, 1, 1, generator=generator)
+        disc = (x - middle[:, :1]) ** 2 + (y - middle[:, 1:]) ** 2 < 0.04
+        colour = torch.rand(many, 3, 1, 1, generator=generator)
+        images = torch.where(disc, colour, ground + 0.02 * drawn(many, 3, pixels, pixels))
+        logprobs = -drawn(many, side * side).abs()
+        credit = (1.7 * drawn(many, side * side)).softmax(1) * side * side
+        advantages = torch.linspace(-1.5, 1.5, many)
+        rollout = Rollout(
+            prompts=[Prompt(PROMPT, None)] * many,
+            group_size=many,
+            tokens=torch.randint(V, (many, side * side), generator=generator),
+            mask=torch.ones(many, side * side, dtype=torch.bool),
+            logprobs=logprobs,
+            negative_logprobs=logprobs - drawn(many, side * side) * credit.sqrt(),
+            guided_logprobs=logprobs,
+            sampling_logprobs=logprobs,
+            entropy=-logprobs,
+            images=images.clamp(0, 1),
+        )
+        run.write_step(
+            step,
+            rollout,
+            grid=(side, side),
+            codebook_size=V,
+            rewards=advantages,
+            reward_parts={"geneval": advantages},
+            advantages=advantages,
+            credit=credit,
+            token_advantages=advantages[:, None] * credit,
+            contrast=credit,
+        )
+    run.finish("finished")
+    return path
 
 
 def start_toy_run(path: Path, *, seed: int = 0, steps: int = 9) -> RunWriter:

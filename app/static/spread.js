@@ -1,0 +1,50 @@
+// Where a token's value stands: among all values of its map, and beside the same place in the other samples of the group.
+(() => {
+  const t2i = window.t2i;
+  const BARS = 32; // of 8 colours each, and the last one of 9
+  const HIGH = 30;
+
+  t2i.spread = (state) => {
+    const heights = t2i.el("div", { class: "spread-bars", "aria-hidden": "true" });
+    const says = t2i.el("p", {});
+    const others = t2i.el("div", { class: "spread-others", role: "img" });
+    const told = t2i.el("p", {}, "The same place in the other samples");
+    const box = t2i.el("div", { class: "spread" }, heights, says, others, told);
+    const update = () => {
+      const { group } = state.value;
+      const values = t2i.numbers(t2i.sampleOf(state))[state.map];
+      box.hidden = state.token === null || !values;
+      if (box.hidden) return;
+      const lut = t2i.lut(state.look, state.map);
+      const colour = (place) => `rgb(${lut.subarray(3 * place, 3 * place + 3).join()})`;
+      const placed = (value) => t2i.place(state.map, value, group.scale);
+      const bar = (value) => Math.min(BARS - 1, placed(value) >> 3);
+      const counts = Array(BARS).fill(0);
+      for (const value of values) counts[bar(value)]++;
+      const [most, here] = [Math.max(...counts), bar(values[state.token])];
+      heights.replaceChildren(
+        ...counts.map((count, i) => {
+          const height = count && Math.max(2, Math.round(HIGH * Math.sqrt(count / most)));
+          const style = `height: ${height}px; background: ${colour(8 * i + 4)}`;
+          return t2i.el("span", { class: i === here ? "here" : null }, t2i.el("i", { style }));
+        }),
+      );
+      const higher = values.filter((value) => value > values[state.token]).length;
+      const name = t2i.MAPS[state.map].title.toLowerCase();
+      says.textContent = `Number ${higher + 1} of ${values.length} by ${name}`;
+      const same = group.samples.map((sample) => t2i.numbers(sample)[state.map]?.[state.token]);
+      others.setAttribute("aria-label", same.map((value) => t2i.number(value)).join(", "));
+      others.replaceChildren(
+        ...same.map((value, place) =>
+          t2i.el("span", {
+            class: place === state.place ? "here" : null,
+            style: `background: ${colour(placed(value))}`,
+            title: `sample ${place + 1}: ${t2i.number(value)}`,
+          }),
+        ),
+      );
+      others.hidden = told.hidden = same.length < 2;
+    };
+    return { box, refresh: update };
+  };
+})();
