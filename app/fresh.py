@@ -120,6 +120,15 @@ def known_prompt(text: str, negative: str | None) -> Prompt:
     return Prompt(text, negative, spec=found.spec if found else None)
 
 
+def prepare() -> None:
+    """What a first sample would wait for, but for its model: libraries, the world's prompts, the judge."""
+    from ..rewards import REWARDS
+
+    known_prompt("", None)
+    REWARDS["geneval"]()
+    _ = Method.of(USUAL, 2.0, 1.0, 2).keeps
+
+
 def fresh_step(
     model: Any, reference: Any, rollout: Rollout, method: Method, *, scores: bool, number: int
 ) -> FreshStep:

@@ -9,6 +9,7 @@ import gradio as gr
 from . import compare, components, credit_maps, evaluation, playground, start_panel, training
 from .components import QUIET, READING, asked_for
 from .runs import RunShelf
+from .studio import Studio
 from .trainings import Trainings
 
 EVERY = 2.0  # seconds between two looks at the run
@@ -21,11 +22,14 @@ TABS = {
 }
 
 
-def build_page(shelf: RunShelf, trainings: Trainings | None = None) -> gr.Blocks:
+def build_page(
+    shelf: RunShelf, trainings: Trainings | None = None, studio: Studio | None = None
+) -> gr.Blocks:
     """The whole page over one runs folder.
 
     Args:
         shelf: the runs.
+        studio: what the playground samples with; None = a new one.
         trainings: starts trainings from the page; None = nobody may, and no event of it is there.
     """
     with gr.Blocks(title="t2i-credit", analytics_enabled=False, fill_width=True) as page:
@@ -49,7 +53,7 @@ def build_page(shelf: RunShelf, trainings: Trainings | None = None) -> gr.Blocks
             with gr.Tab(TABS["maps"], id="maps") as opened["maps"]:
                 maps, files = credit_maps.build()
             with gr.Tab(TABS["playground"], id="playground") as opened["playground"]:
-                play = playground.build(shelf, run)
+                play = playground.build(studio or Studio(shelf), run)
             with gr.Tab(TABS["compare"], id="compare") as opened["compare"]:
                 versus = compare.build(shelf)
             with gr.Tab(TABS["evaluation"], id="evaluation") as opened["evaluation"]:
@@ -128,6 +132,11 @@ def build_page(shelf: RunShelf, trainings: Trainings | None = None) -> gr.Blocks
         opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **READING)
         opened["evaluation"].select(scores.refresh, run, scores.outputs, **READING)
 
+        def followed(name: str | None, where: str, picked: Any) -> list[Any]:
+            if where != "playground":
+                return [gr.skip() for _ in play.outputs]
+            return play.open(name, picked)
+
         def changed(name: str | None, where: str, asked: Any) -> list[Any]:
             """Another run was chosen: the open tab shows it."""
             second = reopen(name, asked) if where == "maps" else gr.skip()
@@ -136,6 +145,8 @@ def build_page(shelf: RunShelf, trainings: Trainings | None = None) -> gr.Blocks
                 third = scores.refresh(name)
             return [*signs_of(name), second, *third]
 
+        play_asked = [run, active, play.inputs[1]]
+        run.input(followed, play_asked, play.outputs, **READING)
         shown = [*signs[1:], maps, *scores.outputs]
         js = f"(run, tab) => [run, tab, {kept}]"
         run.input(changed, [run, active, asked], shown, js=js, **READING)

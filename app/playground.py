@@ -18,7 +18,7 @@ from .checkpoints import EMBEDDED, guidance, newest
 from .downloads import csv_file, png_file
 from .fresh import USUAL, FreshStep
 from .recipes import credits
-from .runs import RunShelf, in_words, or_in_words
+from .runs import in_words, or_in_words
 from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MOST_GUIDANCE = 10.0
@@ -56,14 +56,14 @@ class Playground:
         return [first, gr.Dropdown(choices=known), gr.skip() if picked else scale]
 
 
-def build(shelf: RunShelf, run: gr.Dropdown) -> Playground:
+def build(studio: Studio, run: gr.Dropdown) -> Playground:
     """Lays out the tab and connects it.
 
     Args:
-        shelf: the runs.
+        studio: loads and samples.
         run: the choice at the top of the page.
     """
-    studio = Studio(shelf)
+    shelf = studio.shelf
     stops: dict[str, threading.Event] = {}  # of each session that waits or samples
     known = [("the embedded generator (shapes)", EMBEDDED)]
     with gr.Row(elem_id="playground", equal_height=False):
@@ -244,7 +244,12 @@ def asked(
     if mode == MODES[1]:
         other = other_negative if other_negative else None
         takes = [
-            Take(model, prompt, text, f"against {'the null prompt' if text is None else text!r}")
+            Take(
+                model,
+                prompt,
+                text,
+                "against the null prompt" if text is None else f"against “{text}”",
+            )
             for text in (first, other)
         ]
     elif mode == MODES[2]:

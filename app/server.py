@@ -34,6 +34,7 @@ def start(
     port: int = PORT,
     login: str | None = None,
     trainings: Trainings | None = None,
+    preload: bool = False,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Any:
     """Starts serving a runs folder in the background.
@@ -44,6 +45,7 @@ def start(
         port: 1 to 65535; 0 = any that is free.
         login: NAME:PASSWORD; None = what $T2I_CREDIT_LOGIN says, if it is set.
         trainings: what starts trainings from the page, on a loopback address alone; None = nobody may.
+        preload: loads the embedded generator in the background, so that a first sample need not wait for it.
         warn: called with a line about a login that failed.
 
     Returns:
@@ -73,9 +75,11 @@ def start(
     from .guard import Doorman
     from .page import build_page
     from .runs import RunShelf
+    from .studio import Studio
     from .theme import css, head, theme
 
-    page = build_page(RunShelf(root), trainings)
+    studio = Studio(RunShelf(root))
+    page = build_page(studio.shelf, trainings, studio)
 
     def known(scope: Any) -> bool:
         cookies = cookie_parser(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1"))
@@ -115,6 +119,8 @@ def start(
         raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error
     _drop_sharing(page.app)
     end_silent(page.server)
+    if preload:
+        studio.warm_up()
     return page
 
 
@@ -148,10 +154,11 @@ def serve(
         from .trainings import Trainings
 
         trainings = Trainings(runs, without=(LOGIN_VARIABLE, BESIDE_VARIABLE, SPIN_VARIABLE))
-    page = start(runs, host=host, port=port, login=login, trainings=trainings)
+    beside = os.environ.get(BESIDE_VARIABLE)
+    asked: dict[str, Any] = {"host": host, "port": port, "login": login, "trainings": trainings}
+    page = start(runs, **asked, preload=beside is None)  # a training needs the machine for itself
     ends = "; Ctrl-C ends it" if trainings is None else "; Ctrl-C ends it and a training of it"
     say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}{ends})")
-    beside = os.environ.get(BESIDE_VARIABLE)
     with suppress(KeyboardInterrupt), interrupted_by(signal.SIGTERM, signal.SIGHUP):
         while beside is None or alive(int(beside)):
             time.sleep(LOOK_EVERY)

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..config.messages import COMMAND_LINE
 from . import components, words
 from .components import QUIET, READING
 from .recipes import Plan, credit_names, free_name, own_values, planned, recipes, resumed
@@ -202,7 +203,8 @@ def state_line(trainings: Trainings, sign: Sign) -> str:
 
 def refusal(why: str) -> str:
     """One line about what cannot be started."""
-    return f'<p class="said" role="alert">{escape(why)}</p>'
+    line = why.removeprefix(f"{COMMAND_LINE}: ")  # nobody types one here
+    return f'<p class="said" role="alert">{escape(line)}</p>'
 
 
 def status(text: str) -> str:

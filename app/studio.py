@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..errors import UserError
 from .checkpoints import EMBEDDED, address, beginning, choices
-from .fresh import USUAL, FreshStep, Method, fresh_step, known_prompt, shown
+from .fresh import USUAL, FreshStep, Method, fresh_step, known_prompt, prepare, shown
 from .payload import picture_url, plain
 from .runs import RunShelf, in_words
 
@@ -114,6 +114,7 @@ class Studio:
         def load() -> None:
             with suppress(UserError, OSError):  # the first sample will say it
                 self.model(name)
+                prepare()
 
         thread = threading.Thread(target=load, daemon=True)
         thread.start()

@@ -85,7 +85,7 @@
       palette.refresh();
       rows.replaceChildren(
         ...groups.flatMap((group) => [
-          heading({ ...group, prompt: group.title, says: `${against(group)} · ${group.says}` }, state.map, look),
+          heading({ ...group, prompt: group.title, says: (groups.length > 1 ? [] : [against(group)]).concat(group.says).join(" · ") }, state.map, look),
           cards(group, state.map, look),
         ]),
       );
