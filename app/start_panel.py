@@ -27,6 +27,7 @@ LABELS = {
 NO_CREDIT = "the recipe's own"
 
 Sign = tuple[Any, ...]
+NOTHING: Sign = ("", "", "", None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
         run: the choice at the top of the page.
         wanted: the run that is to be chosen once it appears there.
     """
-    panel = StartPanel(shelf, trainings, gr.State(None))
+    panel = StartPanel(shelf, trainings, gr.State(NOTHING))
     values = own_values(FIRST)
     with gr.Row(elem_id="start-now"):
         now = components.plain(elem_id="start-state")

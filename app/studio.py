@@ -133,8 +133,9 @@ class Studio:
                 found = address(self.shelf, name)
                 while len(self._models) >= KEPT_MODELS:  # before there is one more in memory
                     self._models.popitem(last=False)
-                # the embedded one is small, and a GPU may be that of a training
-                self._models[name] = load_model(found, device="cpu" if name == EMBEDDED else None)
+                # the embedded one, and what was trained from it, is small, and a GPU may be that of a training
+                small = beginning(self.shelf, name) == EMBEDDED
+                self._models[name] = load_model(found, device="cpu" if small else None)
             self._models.move_to_end(name)
             return self._models[name]
 

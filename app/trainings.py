@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -126,10 +127,13 @@ class Trainings:
             f"{self.run} is still training: it is stopped with a checkpoint; Ctrl-C ends it at once"
         )
         try:
-            if not self.stopping:
+            with suppress(RunError):  # it has just ended, or was asked to
                 self.stop(self.run)
             self._process.wait(timeout=2 * PATIENCE)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            self._process.send_signal(signal.SIGINT)  # a second one ends it at once
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=PATIENCE / 4)
             self._process.kill()
         self._process.wait()
         say(f"{self.run}: {(self.last_lines() or ['ended'])[-1]}")

@@ -8,8 +8,7 @@ import csv
 import numpy as np
 import pytest
 from app_browser import box, open_tab, visited
-from app_toys import write_toy_run
-from test_training_allowed import allowed
+from app_toys import served, write_toy_run
 
 from t2i_credit.run_folder.layout import numbered_folders
 
@@ -26,8 +25,8 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(runs):
-    with allowed(runs) as found:
-        yield found
+    with served(runs, trains=True) as facts:
+        yield facts["address"]
 
 
 def fill(page, **values):

@@ -11,9 +11,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from app_toys import floats
+from app_toys import floats, with_checkpoint
 from PIL import Image
-from test_checkpoints import with_checkpoint
 from toys import WideConfig, tiny_model
 
 from t2i_credit.app import checkpoints, playground, studio
