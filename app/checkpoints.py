@@ -60,8 +60,34 @@ def guidance(shelf: RunShelf, name: str) -> float:
         return CFG_SCALE
 
 
-def require_known_start(reader: RunReader, root: Path) -> None:
+def newest(shelf: RunShelf, run: object) -> str:
+    """The name in `choices` of a run's newest checkpoint; the embedded generator where it has none, or draws no image."""
+    with suppress(UserError, OSError):
+        reader = shelf.open(run)
+        steps = reader.checkpoints()
+        if steps and not is_text(reader):
+            name = f"{reader.path.name}@{steps[-1]}"
+            address(shelf, name)
+            return name
+    return EMBEDDED
+
+
+def beginning(shelf: RunShelf, name: str) -> str:
+    """The model that a name in `choices` goes back to, through all runs: an embedded one's name, a hub id, or a folder.
+
+    Raises:
+        RunError: see `address`.
+    """
+    if name == EMBEDDED:
+        return name
+    return require_known_start(shelf.open(name.rpartition("@")[0]), shelf.root)
+
+
+def require_known_start(reader: RunReader, root: Path) -> str:
     """Refuses a run that did not begin with an embedded model, a hub id, or something in the runs folder.
+
+    Returns:
+        What it began with, through all runs before it.
 
     Raises:
         RunError: model.name is missing, calls a function, or is a folder or a run elsewhere.
@@ -80,6 +106,7 @@ def require_known_start(reader: RunReader, root: Path) -> None:
     if run := run_of(start):
         earlier = RunReader(run[0], within=root)
         earlier.checkpoint(max(earlier.checkpoints(), default=0) if run[1] is None else run[1])
-        require_known_start(earlier, root)
-    elif start not in embedded_names() and Path(start).exists():
+        return require_known_start(earlier, root)
+    if start not in embedded_names() and Path(start).exists():
         require_within(Path(start), root)
+    return start

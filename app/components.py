@@ -25,8 +25,8 @@ SCRIPTS = (
 
 
 def group(elem_id: str) -> gr.HTML:
-    """Rows of pictures beside their maps (static/group.js). Value: `pictures` or `note`."""
-    return _component("group", elem_id, "t2i.group(element, props, watch)")
+    """Rows of pictures beside their maps (static/group.js); event save tells what was asked for. Value: `pictures` or `note`."""
+    return _component("group", elem_id, "t2i.group(element, props, trigger, watch, ['save'])")
 
 
 def maps(elem_id: str) -> gr.HTML:

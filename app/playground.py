@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -12,10 +12,13 @@ from typing import Any
 import gradio as gr
 
 from ..api.models import CFG_SCALE
-from ..errors import UserError
+from ..errors import RunError, UserError
 from . import components, words
-from .checkpoints import EMBEDDED, guidance
-from .runs import RunShelf, in_words, or_in_words
+from .checkpoints import EMBEDDED, guidance, newest
+from .downloads import csv_file, png_file
+from .fresh import USUAL, FreshStep
+from .recipes import credits
+from .runs import in_words, or_in_words
 from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MOST_GUIDANCE = 10.0
@@ -24,22 +27,43 @@ MODES = ("one pair of prompts", "two negative prompts", "two models")
 
 @dataclass(frozen=True)
 class Playground:
-    """What the page refreshes when the tab opens."""
+    """What the page refreshes when the tab opens.
 
-    models: list[gr.Dropdown]
+    Attributes:
+        inputs, outputs: of `open`.
+        studio: loads and samples.
+    """
+
+    inputs: list[Any]
+    outputs: list[Any]
     studio: Studio
 
-    @or_in_words(lambda why, self: [gr.skip() for _ in self.models])
-    def open(self) -> list[Any]:
-        """The models to choose from, when the tab is opened; the embedded one is loaded meanwhile."""
-        self.studio.warm_up()
+    @or_in_words(lambda why, self, *_: [gr.skip() for _ in self.outputs])
+    def open(self, run: object, picked: str | None) -> list[Any]:
+        """The models to choose from, when the tab is opened: at first the newest checkpoint of the chosen run, unless
+        another was picked by hand. It is loaded meanwhile.
+
+        Args:
+            run: the chosen run.
+            picked: by hand; None = nothing yet.
+        """
         known = self.studio.choices()
-        return [gr.Dropdown(choices=known) for _ in self.models]
+        names = [name for _, name in known]
+        chosen = picked if picked in names else newest(self.studio.shelf, run)
+        self.studio.warm_up(chosen)
+        scale = min(guidance(self.studio.shelf, chosen), MOST_GUIDANCE)
+        first = gr.Dropdown(choices=known, value=chosen)
+        return [first, gr.Dropdown(choices=known), gr.skip() if picked else scale]
 
 
-def build(shelf: RunShelf) -> Playground:
-    """Lays out the tab and connects it."""
-    studio = Studio(shelf)
+def build(studio: Studio, run: gr.Dropdown) -> Playground:
+    """Lays out the tab and connects it.
+
+    Args:
+        studio: loads and samples.
+        run: the choice at the top of the page.
+    """
+    shelf = studio.shelf
     stops: dict[str, threading.Event] = {}  # of each session that waits or samples
     known = [("the embedded generator (shapes)", EMBEDDED)]
     with gr.Row(elem_id="playground", equal_height=False):
@@ -86,6 +110,13 @@ def build(shelf: RunShelf) -> Playground:
             with gr.Row():
                 count = gr.Slider(1, MOST_SAMPLES, value=4, step=1, label="Images", min_width=140)
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=140)
+            credit = gr.Dropdown(
+                [(credit_label(name), name) for name in credits()],
+                value=USUAL,
+                label="Credit",
+                info="what training with it would push in these images",
+                elem_id="play-credit",
+            )
             with gr.Row():
                 go = gr.Button("Sample", variant="primary", elem_id="play-go")
                 cancel = gr.Button("Cancel", elem_id="play-cancel")
@@ -93,13 +124,16 @@ def build(shelf: RunShelf) -> Playground:
             said = components.plain(
                 words.notice(
                     "Nothing sampled yet",
-                    "Write two prompts and press Sample. Each image appears beside the map of log p(prompt) − "
-                    "log p(negative): purple where a token fits the prompt better, orange where it fits the negative.",
+                    "Write two prompts and press Sample. Each image appears beside its map: where the chosen credit "
+                    "would push, how much each token counts, or which of both prompts it fits better.",
                 ),
                 elem_id="play-said",
             )
             pictures = components.group("play-pictures")
+            files = components.downloads("play-files")
             shown = gr.State({"groups": [], "key": "nothing yet"})  # what `pictures` shows
+            made = gr.State(())  # what can be downloaded of it
+            picked = gr.State(None)  # the model that was chosen by hand
 
     def wait(request: gr.Request) -> str:
         """What is said at once: whoever comes second waits for the generator, and may cancel meanwhile."""
@@ -118,35 +152,69 @@ def build(shelf: RunShelf) -> Playground:
     def second(chosen: str) -> list[Any]:
         return [gr.Textbox(visible=chosen == MODES[1]), gr.Dropdown(visible=chosen == MODES[2])]
 
-    def run(request: gr.Request, value: dict[str, Any], *filled: Any) -> Iterator[list[Any]]:
+    def sample(request: gr.Request, value: dict[str, Any], *filled: Any) -> Iterator[list[Any]]:
         session = request.session_hash or "page"
         stop = stops.setdefault(session, threading.Event())
         try:
             takes, settings = asked(*filled)
             for progress in studio.sample(takes, settings, stop):
                 value = value if progress.value is None else progress.value
-                yield [told(progress), value, value]  # what is equal is not sent again
+                # what is equal is not sent again
+                yield [told(progress), value, value, progress.steps]
         except UserError as error:
-            yield [told(Progress(0.0, in_words(error), over=True, failed=True)), value, value]
+            failed = Progress(0.0, in_words(error), over=True, failed=True)
+            yield [told(failed), value, value, ()]
         finally:
             stops.pop(session, None)
 
+    def saved(steps: Any, asked: gr.EventData) -> dict[str, Any]:
+        return save(steps, components.asked_for(asked))
+
     form = [model, prompt, negative, mode, other_negative, other_model]
-    form += [cfg, temperature, seed, count]  # in the order of `asked`
+    form += [cfg, temperature, seed, count, credit]  # in the order of `asked`
     go.click(wait, None, said, concurrency_limit=4, **components.QUIET).then(
-        run,
+        sample,
         [shown, *form],
-        [said, pictures, shown],
+        [said, pictures, shown, made],
         concurrency_id="generator",
         concurrency_limit=1,
         **components.QUIET,
     )
     cancel.click(stop_now, None, said, concurrency_limit=4, **components.QUIET)
     model.input(
-        lambda name: min(guidance(shelf, name), MOST_GUIDANCE), model, cfg, **components.QUIET
+        lambda name: [min(guidance(shelf, name), MOST_GUIDANCE), name],
+        model,
+        [cfg, picked],
+        **components.QUIET,
     )
     mode.change(second, mode, [other_negative, other_model], **components.QUIET)
-    return Playground([model, other_model], studio)
+    pictures.save(saved, made, files, **components.READING)
+    return Playground([run, picked], [model, other_model, cfg], studio)
+
+
+@or_in_words(lambda why, *_: {"error": why, "sent": time.time()})
+def save(steps: Sequence[FreshStep], asked: dict[str, Any]) -> dict[str, Any]:
+    """A download of what was sampled last: {name, mime, data}, or {error}."""
+    number = asked.get("group")
+    if not isinstance(number, int) or not 0 <= number < len(steps):
+        raise RunError("these images are gone; sample again")
+    step, kind = steps[number], asked.get("kind")
+    places = range(step.group_size)
+    if kind == "png":
+        made = png_file(step, places, asked.get("place"))
+    elif kind == "csv":
+        made = csv_file(step, places)
+    else:
+        raise RunError(f"{kind!r} cannot be downloaded; png and csv can")
+    ending, mime, data = made
+    return {"name": f"sample.{ending}", "mime": mime, "data": data, "sent": time.time()}
+
+
+def credit_label(name: str) -> str:
+    """A credit as it stands in a recipe."""
+    section = credits()[name]
+    params = "".join(f", {key} {value}" for key, value in section.items() if key != "name")
+    return f"{name} ({section['name']}{params})"
 
 
 def asked(
@@ -160,6 +228,7 @@ def asked(
     temperature: float,
     seed: float | None,
     count: float,
+    credit: str = USUAL,
 ) -> tuple[list[Take], Settings]:
     """What the form says, as takes and settings.
 
@@ -167,7 +236,7 @@ def asked(
         UserError: a number is missing or is none.
     """
     try:
-        settings = Settings(float(cfg), float(temperature), int(seed or 0), int(count))
+        settings = Settings(float(cfg), float(temperature), int(seed or 0), int(count), credit)
     except (TypeError, ValueError, OverflowError):
         raise UserError("guidance, temperature, images and seed: must be numbers") from None
     first = negative if negative else None
@@ -175,7 +244,12 @@ def asked(
     if mode == MODES[1]:
         other = other_negative if other_negative else None
         takes = [
-            Take(model, prompt, text, f"against {'the null prompt' if text is None else text!r}")
+            Take(
+                model,
+                prompt,
+                text,
+                "against the null prompt" if text is None else f"against “{text}”",
+            )
             for text in (first, other)
         ]
     elif mode == MODES[2]:

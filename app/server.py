@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,13 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from .trainings import Trainings
 
 BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app is not to outlive
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
+SPIN_VARIABLE = "GOMP_SPINCOUNT"  # see cli/runs.py; the app gives way to a training, and not a training of its own
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
 
 
@@ -28,6 +33,8 @@ def start(
     host: str = "127.0.0.1",
     port: int = PORT,
     login: str | None = None,
+    trainings: Trainings | None = None,
+    preload: bool = False,
     warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Any:
     """Starts serving a runs folder in the background.
@@ -37,19 +44,23 @@ def start(
         host: an address of this machine; any but a loopback one demands a login.
         port: 1 to 65535; 0 = any that is free.
         login: NAME:PASSWORD; None = what $T2I_CREDIT_LOGIN says, if it is set.
+        trainings: what starts trainings from the page, on a loopback address alone; None = nobody may.
+        preload: loads the embedded generator in the background, so that a first sample need not wait for it.
         warn: called with a line about a login that failed.
 
     Returns:
         The Gradio page: `.local_url` is its address, `.close()` ends it.
 
     Raises:
-        UserError: the port is in use, a login is missing or is no login, or `runs` is a file.
+        UserError: the port is in use, a login is missing or is no login, `runs` is a file, or trainings are not allowed there.
     """
     login = os.environ.get(LOGIN_VARIABLE) if login is None else login
     account = check_login(host, login)
     root = Path(runs)
     if root.exists() and not root.is_dir():
         raise UserError(f"{root}: not a folder of runs")
+    if trainings is not None:
+        check_training(host, root)
     port = free_port(host, port)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     # Gradio remembers 10,000 events and makes a table of them with pandas after each one, for a page that is off here
@@ -64,9 +75,11 @@ def start(
     from .guard import Doorman
     from .page import build_page
     from .runs import RunShelf
+    from .studio import Studio
     from .theme import css, head, theme
 
-    page = build_page(RunShelf(root))
+    studio = Studio(RunShelf(root))
+    page = build_page(studio.shelf, trainings, studio)
 
     def known(scope: Any) -> bool:
         cookies = cookie_parser(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1"))
@@ -107,6 +120,8 @@ def start(
         raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error
     _drop_sharing(page.app)
     end_silent(page.server)
+    if preload:
+        studio.warm_up()
     return page
 
 
@@ -122,23 +137,49 @@ def serve(
     host: str = "127.0.0.1",
     port: int = PORT,
     login: str | None = None,
+    allow_training: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """`start`, and wait until interrupted, or until the process that `app_beside` belongs to is gone.
 
     Args:
         runs, host, port, login: see `start`.
+        allow_training: whether trainings may be started from the page; the one that goes on is stopped at the end.
         say: called with a line that tells the address.
     """
     from ..run_folder.status import alive
 
-    page = start(runs, host=host, port=port, login=login)
-    say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}; Ctrl-C ends it)")
+    trainings = None
+    if allow_training:
+        check_training(host, Path(runs))
+        from .trainings import Trainings
+
+        trainings = Trainings(runs, without=(LOGIN_VARIABLE, BESIDE_VARIABLE, SPIN_VARIABLE))
     beside = os.environ.get(BESIDE_VARIABLE)
-    with suppress(KeyboardInterrupt):
+    asked: dict[str, Any] = {"host": host, "port": port, "login": login, "trainings": trainings}
+    page = start(runs, **asked, preload=beside is None)  # a training needs the machine for itself
+    ends = "; Ctrl-C ends it" if trainings is None else "; Ctrl-C ends it and a training of it"
+    say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}{ends})")
+    with suppress(KeyboardInterrupt), interrupted_by(signal.SIGTERM, signal.SIGHUP):
         while beside is None or alive(int(beside)):
             time.sleep(LOOK_EVERY)
     page.close(verbose=False)
+    if trainings is not None:
+        trainings.close(say)
+
+
+@contextmanager
+def interrupted_by(*numbers: int) -> Iterator[None]:
+    """Takes these signals as Ctrl-C, unless they are ignored."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    kept = {number: take for number, take in before.items() if take is not signal.SIG_IGN}
+    try:
+        for number in kept:
+            signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, take in kept.items():
+            signal.signal(number, take)
 
 
 def check_login(host: str, login: str | None) -> tuple[str, str] | None:
@@ -158,6 +199,20 @@ def check_login(host: str, login: str | None) -> tuple[str, str] | None:
     if not (name and colon and len(password) >= 8):
         raise UserError("--login: must be NAME:PASSWORD, with a password of at least 8 letters")
     return name, password
+
+
+def check_training(host: str, root: Path) -> None:
+    """Refuses trainings from the page where others could start them, or where runs would lie in a run.
+
+    Raises:
+        UserError: the address is no loopback one, or `root` is one run.
+    """
+    if not is_loopback(host):
+        raise UserError(
+            f"--allow-training: only on this machine, and others can reach --host {host}"
+        )
+    if (root / "environment.json").is_file():
+        raise UserError(f"--allow-training: {root} is one run; give the folder that it lies in")
 
 
 def is_loopback(host: str) -> bool:

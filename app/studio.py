@@ -12,17 +12,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..heatmap.colours import robust_limit
-from ..heatmap.sample import Scale
-from .checkpoints import EMBEDDED, address, choices
-from .payload import encode, lines_payload, picture_url, plain, scale_payload
+from .checkpoints import EMBEDDED, address, beginning, choices
+from .fresh import USUAL, FreshStep, Method, fresh_step, known_prompt, prepare, shown
+from .payload import picture_url, plain
 from .runs import RunShelf, in_words
+
+if TYPE_CHECKING:
+    from ..interfaces import Prompt, Rollout
 
 KEPT_MODELS = 2
 MOST_SAMPLES = 16
@@ -46,23 +47,26 @@ class Take:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample, the same for every take."""
+    """How to sample, and which credit to show, the same for every take."""
 
     cfg_scale: float
     temperature: float
     seed: int
     count: int
+    credit: str = USUAL
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the page shows: share done (0..1), a line, a group value for the browser, whether it is over."""
+    """What the page shows: share done (0..1), a line, a group value for the browser, whether it is over; at the end
+    what was sampled, for downloads."""
 
     share: float
     says: str
     value: dict[str, Any] | None = None
     over: bool = False
     failed: bool = False
+    steps: tuple[FreshStep, ...] = ()
 
 
 CANCELLED = Progress(0.0, "Cancelled.", over=True)
@@ -104,12 +108,13 @@ class Studio:
         """(label, name) of what can be loaded; see `checkpoints.choices`."""
         return choices(self.shelf)
 
-    def warm_up(self) -> threading.Thread:
-        """Loads the embedded generator in the background, so that the first sample need not wait for it."""
+    def warm_up(self, name: str = EMBEDDED) -> threading.Thread:
+        """Loads a generator in the background, so that the first sample need not wait for it."""
 
         def load() -> None:
             with suppress(UserError, OSError):  # the first sample will say it
-                self.model(EMBEDDED)
+                self.model(name)
+                prepare()
 
         thread = threading.Thread(target=load, daemon=True)
         thread.start()
@@ -128,9 +133,29 @@ class Studio:
                 found = address(self.shelf, name)
                 while len(self._models) >= KEPT_MODELS:  # before there is one more in memory
                     self._models.popitem(last=False)
-                self._models[name] = load_model(found)
+                # the embedded one, and what was trained from it, is small, and a GPU may be that of a training
+                small = beginning(self.shelf, name) == EMBEDDED
+                self._models[name] = load_model(found, device="cpu" if small else None)
             self._models.move_to_end(name)
             return self._models[name]
+
+    def reference(self, name: str) -> Any:
+        """What a credit compares a generator with: the one that its run began with, or itself.
+
+        Raises:
+            UserError: that is none of `choices`.
+        """
+        from ..api.models import run_of
+
+        if name == EMBEDDED:
+            return self.model(name)
+        start = str(self.shelf.open(name.rpartition("@")[0]).config()["model"]["name"])
+        if run := run_of(start):
+            step = run[1] or max(self.shelf.open(run[0].name).checkpoints(), default=0)
+            return self.model(f"{run[0].name}@{step}")
+        if start != EMBEDDED:
+            raise UserError(f"{name} is compared with {start}, and no second such model is loaded")
+        return self.model(start)
 
     def sample(
         self, takes: Sequence[Take], settings: Settings, stop: threading.Event
@@ -157,29 +182,36 @@ class Studio:
         tell: Callable[[Progress], None],
     ) -> None:
         from ..api.parts import unread_by
-        from ..interfaces import Prompt
 
         try:
             check(takes, settings)
-            done: list[dict[str, Any]] = []
+            how = (settings.cfg_scale, settings.temperature, settings.count)
+            method = Method.of(settings.credit, *how)
+            steps: list[FreshStep] = []
             remarks: list[str] = []
             for number, take in enumerate(takes):
                 if stop.is_set():
                     raise Cancelled
                 tell(Progress(number / len(takes), f"loading {take.model} …"))
+                prompt = known_prompt(take.prompt, take.negative)
+                judged = beginning(self.shelf, take.model) == EMBEDDED
+                scores = method.require_reward(prompt, judged)
                 model = self.model(take.model)
-                remarks += unread_by(model, [Prompt(take.prompt, take.negative)])
+                remarks += unread_by(model, [prompt])
 
                 def report(tokens: Sequence[Any], number: int = number, model: Any = model) -> None:
-                    tell(forming(model, takes, number, tokens, done))
+                    tell(forming(model, takes, number, tokens))
 
-                watched = Watched(model, stop, report)
-                done.append(sampled(watched, take, settings))
+                rollout = drawn(Watched(model, stop, report), prompt, settings, method)
+                other = self.reference(take.model) if method.compares else model
+                step = fresh_step(model, other, rollout, method, scores=scores, number=number)
+                steps.append(step)
             images = "1 image" if settings.count == 1 else f"{settings.count} images"
             each = " each" if len(takes) > 1 else ""
             says = f"{images}{each}, seed {settings.seed}"
             says = " · ".join([says, *dict.fromkeys(remarks)])
-            tell(Progress(1.0, says, finished(done), over=True))
+            value = plain(shown(steps, [take.title for take in takes]))
+            tell(Progress(1.0, says, value, over=True, steps=tuple(steps)))
         except Cancelled:
             tell(CANCELLED)
         except UserError as error:
@@ -209,64 +241,22 @@ def check(takes: Sequence[Take], settings: Settings) -> None:
         raise UserError("seed: must be an integer, 0 to 2**63 - 1")
 
 
-def sampled(model: Any, take: Take, settings: Settings) -> dict[str, Any]:
-    """One row of finished images, with the signed contrast of every token."""
-    from ..interfaces import Prompt
-    from ..rollout.images import to_uint8
-    from ..rollout.sampling import sample_rollout
+def drawn(model: Any, prompt: Prompt, settings: Settings, method: Method) -> Rollout:
+    """Samples of one prompt, with what the credit reads."""
+    from ..rollout.sampling import keeping, sample_rollout
 
-    rollout = sample_rollout(
+    return sample_rollout(
         model,
-        [Prompt(take.prompt, take.negative)],
+        [prompt],
         group_size=settings.count,
         cfg_scale=settings.cfg_scale,
         temperature=settings.temperature,
         seed=settings.seed,
+        **keeping(method.keeps),
     )
-    assert rollout.negative_logprobs is not None
-    positive = rollout.logprobs.cpu().numpy()
-    negative = rollout.negative_logprobs.cpu().numpy()
-    tokens = rollout.tokens.cpu().numpy().astype(np.int32)
-    pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
-    samples = [
-        {
-            "image": picture_url(picture),
-            "lines": lines_payload(picture, model.grid),
-            "pixels": list(picture.size),
-            "tokens": encode(tokens[i]),
-            "arrays": {"logprobs": encode(positive[i]), "negative_logprobs": encode(negative[i])},
-            "objects": [],
-            "says": f"mean contrast {float((positive[i] - negative[i]).mean()):+.2f} nats",
-        }
-        for i, picture in enumerate(pictures)
-    ]
-    return {
-        "prompt": take.title,
-        "negative": take.negative,
-        "grid": list(model.grid),
-        "samples": samples,
-        "large": True,
-        "contrasts": positive - negative,
-    }
 
 
-def finished(groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """All rows on one scale."""
-    contrasts = np.concatenate([group.pop("contrasts").ravel() for group in groups])
-    limit = robust_limit(contrasts)
-    clipped = frozenset({"contrast"} if np.abs(contrasts).max() > limit else ())
-    scale = scale_payload(Scale(credit=2.0, contrast=limit, advantage=1.0, clipped=clipped))
-    shown = [{**group, "scale": scale} for group in groups]
-    return plain({"groups": shown, "map": "signed_contrast", "key": f"{id(groups)}"})
-
-
-def forming(
-    model: Any,
-    takes: Sequence[Take],
-    number: int,
-    tokens: Sequence[Any],
-    done: list[dict[str, Any]],
-) -> Progress:
+def forming(model: Any, takes: Sequence[Take], number: int, tokens: Sequence[Any]) -> Progress:
     """How far it is; now and then with the pictures as far as they are known."""
     rows, columns = model.grid
     share = (number + len(tokens) / (rows * columns)) / len(takes)

@@ -65,9 +65,9 @@
       now = place;
       const frame = frames[place];
       range.value = place;
-      picture.update(frame, grid, scale, null, state.look, 0);
+      picture.update(frame, grid, scale, null, state.look);
       const map = t2i.numbers(frame)[state.map] ? state.map : "credit";
-      heat.update(frame, grid, scale, map, state.look, state.look.opacity);
+      heat.update(frame, grid, scale, map, state.look);
       caption.replaceChildren(
         t2i.el("b", {}, `step ${frame.step}`),
         t2i.el("span", {}, `reward ${t2i.number(frame.reward)}`),

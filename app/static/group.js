@@ -1,9 +1,9 @@
 // A row of samples, each picture beside its map, or the answers of a run on text: the newest group of a run, the same prompt under several methods, the
-// samples of the playground. Draws what it is given.
+// samples of the playground, whose tokens can be pointed at. Draws what it is given.
 (() => {
   const t2i = window.t2i;
 
-  t2i.group = (element, props, watch) => {
+  t2i.group = (element, props, trigger, watch) => {
     const look = { ...t2i.look(t2i.palettes), outlines: false };
     const root = element.querySelector(".t2i-group");
     let shown = "";
@@ -11,7 +11,9 @@
       const key = JSON.stringify([value.key, value.notice]);
       if (key === shown) return; // the same pictures: nothing to redraw, nothing flickers
       shown = key;
-      root.replaceChildren(...(value.notice ? [t2i.notice(...value.notice)] : blocks(t2i.copied(value), look)));
+      const mine = t2i.copied(value);
+      if (value.notice) root.replaceChildren(t2i.notice(...value.notice));
+      else root.replaceChildren(...(value.inspect ? [desk(mine, look, trigger)] : blocks(mine, look)));
     });
   };
 
@@ -44,9 +46,109 @@
     return list;
   };
 
+  // Groups whose tokens can be pointed at: how to look at them, and the numbers of one token beside them. Answers in the browser.
+  const desk = (value, look, ask) => {
+    const { groups } = value;
+    const known = (map) => (map === "token_advantages" ? groups[0].scale.advantage > 0 : groups[0].samples[0].arrays.negative_logprobs || map === "credit");
+    const state = { value: { group: groups[0], run: null }, place: 0, token: null, pinned: false, map: known(wished) ? wished : value.map, look, ask };
+    const rows = t2i.el("div", { class: "fresh-rows" });
+    let shown = []; // of each card: its group, place, and the marks on its pictures
+    const inspector = t2i.inspector(state);
+    inspector.box.querySelector('[data-save="gif"]')?.remove(); // there is no film of one sample
+    const tell = () => {
+      for (const one of shown) mark(one, state);
+      inspector.refresh();
+      const { group } = state.value;
+      if (state.token === null && group.samples[state.place].reward === undefined)
+        inspector.box.querySelector(".says").textContent = "Nobody scored these images: the credit says where an advantage would go.";
+    };
+    const point = (one, token, pinned) => {
+      if (one) [state.value, state.place] = [{ group: one.group, run: null }, one.place];
+      [state.token, state.pinned] = [token, pinned];
+      tell();
+    };
+    const choices = t2i.el("div", { class: "chips", role: "group", "aria-label": "map beside the pictures" });
+    const draw = () => {
+      choices.replaceChildren();
+      shown = [];
+      for (const name of t2i.MAP_NAMES) {
+        const choose = () => {
+          state.map = wished = name;
+          draw();
+          choices.querySelector(`[data-map="${name}"]`).focus();
+        };
+        choices.append(t2i.el("button", { type: "button", "data-map": name, "aria-pressed": String(name === state.map), disabled: !known(name), onclick: choose }, t2i.MAPS[name].title));
+      }
+      view.refresh();
+      rows.replaceChildren(
+        ...groups.flatMap((group) => [
+          heading({ ...group, prompt: group.title, says: (groups.length > 1 ? [] : [against(group)]).concat(group.says).join(" · ") }, state.map, look),
+          cards(group, state.map, look),
+        ]),
+      );
+      groups.forEach((group, g) =>
+        rows.querySelectorAll(".cards")[g].querySelectorAll(".card").forEach((box, place) => shown.push(pointed(box, group, place, state, point))),
+      );
+      tell();
+    };
+    const palette = t2i.paletteChoice(state, draw);
+    const view = t2i.viewControls(state, draw, palette);
+    const controls = t2i.el("div", { class: "fresh-controls" }, choices, view.box);
+    draw();
+    return t2i.el("div", { class: "fresh t2i-maps" }, t2i.el("div", {}, controls, rows), t2i.el("div", { class: "desk-side" }, inspector.box));
+  };
+  let wished = "token_advantages"; // the map that was chosen last
+
+  // Makes the pictures of a card answer to pointer and keys; a click keeps the token, Escape lets go.
+  const pointed = (box, group, place, state, point) => {
+    const [rows, columns] = group.grid;
+    const one = { group, place, marks: [] };
+    box.querySelectorAll(".tile").forEach((tile, i) => {
+      const spot = t2i.el("div", { class: "mark", hidden: true });
+      tile.append(spot);
+      one.marks.push(spot);
+      const at = (event) => {
+        const side = tile.getBoundingClientRect();
+        const inside = (where, from, size, count) => Math.min(count - 1, Math.max(0, Math.floor(((where - from) / size) * count)));
+        return inside(event.clientY, side.top, side.height, rows) * columns + inside(event.clientX, side.left, side.width, columns);
+      };
+      tile.addEventListener("pointermove", (event) => state.pinned || point(one, at(event), false));
+      tile.addEventListener("pointerleave", () => state.pinned || point(null, null, false));
+      tile.addEventListener("click", (event) => {
+        const same = state.pinned && at(event) === state.token && state.place === place && state.value.group === group;
+        point(one, at(event), !same);
+      });
+      if (i) return;
+      tile.tabIndex = 0;
+      tile.setAttribute("role", "application");
+      tile.setAttribute("aria-label", `sample ${place + 1}: picture of ${rows} by ${columns} tokens; arrow keys move between tokens`);
+      tile.addEventListener("keydown", (event) => {
+        if (event.key === "Escape") return point(null, null, false);
+        const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+        if (!move) return;
+        event.preventDefault();
+        const here = state.value.group === group && state.place === place ? state.token : null;
+        point(one, here === null ? 0 : Math.min(rows * columns - 1, Math.max(0, here + move)), true);
+      });
+    });
+    return one;
+  };
+
+  const mark = (one, state) => {
+    const [rows, columns] = one.group.grid;
+    const here = state.token !== null && state.place === one.place && state.value.group === one.group;
+    for (const spot of one.marks) {
+      spot.hidden = !here;
+      spot.classList.toggle("pinned", state.pinned);
+      if (!here) continue;
+      const [row, column] = [Math.floor(state.token / columns), state.token % columns];
+      Object.assign(spot.style, { left: `${(100 * column) / columns}%`, top: `${(100 * row) / rows}%`, width: `${100 / columns}%`, height: `${100 / rows}%` });
+    }
+  };
+
   const card = (group, sample, map, look, i) => {
     const grid = sample.grid ?? group.grid;
-    const picture = t2i.tile(sample.known ? "forming" : "");
+    const picture = t2i.tile(sample.known ? "forming" : group.title ? "outlined" : "");
     picture.update(sample, grid, group.scale, null, look);
     if (sample.known) picture.box.style.setProperty("--known", sample.known);
     const heat = map ? t2i.tile("heat") : null;

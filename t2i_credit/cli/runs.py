@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ..app.server import PORT
+from ..app.server import PORT, SPIN_VARIABLE
 from .app import ConfigArg, ModelArg, Overrides, app, local, path_option
 
 
@@ -145,6 +145,9 @@ def serve_app(
     login: Annotated[
         str | None, Option(help="NAME:PASSWORD; left out = $T2I_CREDIT_LOGIN, if set")
     ] = None,
+    allow_training: Annotated[
+        bool, Option(help="trainings may be started from the page; on this machine alone")
+    ] = False,
 ) -> None:
     """Serves the app: watch a run live, look at its credit, sample, compare.
 
@@ -152,13 +155,13 @@ def serve_app(
     """
     # The playground samples beside a training. OpenMP threads of two programs that spin while they wait starve each
     # other on shared cores (docs/performance.md); ours give way. GNU's library reads this when torch loads it.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault(SPIN_VARIABLE, "1000")
     from ..app.server import serve
     from . import console
 
     if not runs.exists():
         console.warning(f"{runs}: no such folder yet; runs that are written there will appear")
-    serve(runs, host=host, port=port, login=login, say=console.say)
+    serve(runs, host=host, port=port, login=login, allow_training=allow_training, say=console.say)
 
 
 @app.command()

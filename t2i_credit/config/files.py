@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.resources
+import itertools
 import math
 import os
 import re
@@ -67,6 +68,16 @@ def _origin(origins: Mapping[str, str], default: str, key: str) -> str:
 def list_recipes(*, text: bool = False) -> list[str]:
     """The names of the shipped recipes for images, such as `shapes/gcpo`, or of those for text, sorted."""
     return sorted(name for name in _recipes() if (name.split("/")[0] in TEXT_WORLDS) == text)
+
+
+def recipe_summary(name: str) -> str:
+    """The first sentence of the comment that a shipped recipe begins with; raises ConfigError if there is no such recipe."""
+    recipes = _recipes()
+    if name not in recipes:
+        raise ConfigError(f"{plain(name)}: no such recipe{did_you_mean(name, recipes)}")
+    lines = recipes[name].read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(re.compile(r"# \S").match, lines)
+    return re.split(r"(?<=[^D][^r]\.) ", " ".join(line[2:] for line in comment))[0]
 
 
 def _recipes() -> dict[str, Traversable]:

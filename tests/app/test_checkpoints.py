@@ -5,24 +5,12 @@ from __future__ import annotations
 import threading
 
 import pytest
-import yaml
-from app_toys import write_text_run, write_toy_run
+from app_toys import with_checkpoint, write_text_run
 from toys import tiny_model
 
 from t2i_credit.app import checkpoints, studio
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.errors import RunError
-
-
-def with_checkpoint(path, *, start="shapes", step=9):
-    """A toy run with the folder of a checkpoint, which began with `start`."""
-    write_toy_run(path, steps=(), evaluation=False)
-    config = yaml.safe_load((path / "config.yaml").read_text())
-    (path / "config.yaml").write_text(yaml.safe_dump({**config, "model": {"name": start}}))
-    folder = path / "checkpoints" / f"{step:06d}"
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return path
 
 
 def test_a_checkpoint_whose_files_lead_out_is_neither_offered_nor_loaded(tmp_path):
@@ -94,7 +82,7 @@ def test_a_run_that_began_outside_of_the_folder_is_not_loaded(tmp_path, start, s
 def test_a_model_gives_way_before_another_one_is_loaded(tmp_path, monkeypatch):
     here, beside = studio.Studio(RunShelf(tmp_path)), []
 
-    def load(name):
+    def load(name, device):
         beside.append(list(here._models))
         return tiny_model()
 

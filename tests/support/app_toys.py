@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from safetensors.numpy import load_file, save_file
 
 from t2i_credit.interfaces import Prompt, Rollout
@@ -275,22 +276,40 @@ def say_state(path: Path, state: str, *, pid: int | None = None) -> None:
     write_json(path / "status.json", {**status, **times})
 
 
+def with_checkpoint(path: Path, *, start: Any = "shapes", step: int = 9) -> Path:
+    """A toy run with the folder of a checkpoint, which began with `start`."""
+    write_toy_run(path, steps=(), evaluation=False)
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    (path / "config.yaml").write_text(yaml.safe_dump({**config, "model": {"name": start}}))
+    folder = path / "checkpoints" / f"{step:06d}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
 SERVER = """
 import json, sys
 from t2i_credit.app import server
-page = server.start(sys.argv[1], port=0, login=sys.argv[2] or None)
+from t2i_credit.app.trainings import Trainings
+mine = Trainings(sys.argv[1]) if sys.argv[3] else None
+page = server.start(sys.argv[1], port=0, login=sys.argv[2] or None, trainings=mine)
 limits = [fn.concurrency_limit for fn in page.fns.values() if fn.queue]
 facts = {"address": page.local_url, "max_size": page._queue.max_size, "api_open": page.api_open, "limits": limits}
 print(json.dumps(facts), flush=True)
 sys.stdin.read()
+if mine:
+    mine.close(print)
 """
 
 
 @contextmanager
-def served(root: Path, login: str = "", log: Any = None) -> Iterator[dict[str, Any]]:
+def served(
+    root: Path, login: str = "", *, trains: bool = False, log: Any = None
+) -> Iterator[dict[str, Any]]:
     """The app in a process of its own (its library leaves loops and sockets to the garbage collector): its address, and
-    the bounds of its queue. `log`: an open file that takes what it says on the console."""
-    command = [sys.executable, "-c", SERVER, str(root), login]
+    the bounds of its queue. With `trains`, trainings may be started; one that goes on is stopped at the end. `log`: an open file
+    that takes what it says on the console."""
+    command = [sys.executable, "-c", SERVER, str(root), login, "trains" if trains else ""]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
     )
@@ -298,9 +317,10 @@ def served(root: Path, login: str = "", log: Any = None) -> Iterator[dict[str, A
     try:
         yield json.loads(process.stdout.readline())
     finally:
-        process.terminate()
-        process.wait()
+        if not trains:
+            process.terminate()
         process.stdin.close()
+        process.wait()
         process.stdout.close()
 
 

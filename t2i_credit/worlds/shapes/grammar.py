@@ -131,6 +131,12 @@ def prompt_set(
     return chosen
 
 
+@cache
+def known_prompts() -> dict[str, Prompt]:
+    """{text: prompt with its record} of every prompt of the world, held-out ones too."""
+    return {prompt.text: prompt for s in ("train", "heldout") for prompt in prompt_set(s)}
+
+
 def sample_record(rng: np.random.Generator, tasks: Sequence[str] = TASKS) -> Record:
     """A held-in record: a task, then one of its records, both uniformly."""
     found = _records(tasks[int(rng.integers(len(tasks)))], "train")
