@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import RunError
+from ..files import regular_file
 from ..heatmap.text import printable
 from ..prompts.files import save_prompts
-from ..run_folder.atomic import cannot, regular_file
+from ..run_folder.atomic import cannot
 from .recipes import Plan
 
 CONSOLE_ENDING = ".console.txt"  # beside the run folder: what the training says
