@@ -17,6 +17,7 @@ from .payload import palettes
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 # of every event that reads records: however many ask, two of them run at once, whatever they ask for
 READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
+ALL = 10_000  # entries of a list that are shown at once; Gradio's own 100 would hide the oldest run
 SCRIPTS = ("core", "tokens", "group", "maps", "inspector", "film", "charts", "gallery", "page")
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..run_folder.checks import is_number
 
 POINTS = 400  # most points of a curve that are sent
+WHOLE = ("step", "prompt", "images")  # axes whose numbers are counts
 BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (
     "#2f7fc1",
     "#c8453c",
@@ -48,7 +49,7 @@ def comparison_figure(
         traces.append(line(steps, mean, method, colour, legend=True))
     if not traces:
         return empty_figure(title, says, "No chosen run has this curve.")
-    return {**figure(title, says, traces), "wide": True}
+    return {**figure(title, says, traces, y=metric), "wide": True}
 
 
 def task_bars(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], says: str) -> dict[str, Any]:
@@ -83,9 +84,9 @@ def task_bars(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], says: str) 
                 "width": 3,
             }
         traces.append(trace)
-    found = figure("Correct images by task", says, traces)
+    found = figure("Correct images by task", says, traces, x="task", y="share correct")
     found["layout"] |= {"bargap": 0.28, "bargroupgap": 0.08}
-    found["layout"]["yaxis"] = {"range": [0, 1.04], "tickformat": ".0%"}
+    found["layout"]["yaxis"] |= {"range": [0, 1.04], "tickformat": ".0%"}
     return {**found, "wide": True}
 
 
@@ -93,7 +94,7 @@ def empty_figure(title: str, says: str, reason: str) -> dict[str, Any]:
     """A chart without anything to draw, which says so in its frame."""
     words = {"text": reason, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
     hidden = {"visible": False}
-    shown = figure(title, says, [])
+    shown = figure(title, says, [], y="")
     shown["layout"] |= {
         "annotations": [{**words, "showarrow": False, "font": {"size": 14}}],
         "xaxis": hidden,
@@ -112,9 +113,29 @@ def spans(steps: NDArray[np.float64], flags: NDArray[np.bool_]) -> list[dict[str
     ]
 
 
-def figure(title: str, says: str, traces: list[dict[str, Any]]) -> dict[str, Any]:
-    """One chart as the page wants it."""
-    return {"title": title, "says": says, "data": traces, "layout": {}, "wide": False}
+def figure(
+    title: str,
+    says: str,
+    traces: list[dict[str, Any]],
+    *,
+    x: str = "step",
+    y: str,
+    values: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
+    """One chart as the page wants it.
+
+    Args:
+        title, says: above it.
+        traces: of plotly.
+        x, y: what the axes count; whole numbers alone stand on that of steps, prompts or images.
+        values: what is drawn; where all are the same, the y axis gets a range that makes sense.
+    """
+    whole = {"tickformat": ",d"} if x in WHOLE else {}
+    layout = {
+        "xaxis": {"title": {"text": x}, **whole},
+        "yaxis": {"title": {"text": y}, **({} if values is None else level_range(values))},
+    }
+    return {"title": title, "says": says, "data": traces, "layout": layout, "wide": False}
 
 
 def curve(
@@ -126,10 +147,10 @@ def curve(
     legend: bool,
 ) -> list[dict[str, Any]]:
     """The values, pale, and their smoothed course."""
-    pale = line(steps, values, name, colour, legend=False)
-    pale |= {"opacity": 0.28, "hoverinfo": "skip"}
-    pale["line"] = {"color": colour, "width": 1}
+    pale = line(steps, values, f"{name}, this step", colour, legend=False)
+    pale |= {"opacity": 0.28, "line": {"color": colour, "width": 1}}
     smoothed = line(steps, smooth(values), name, colour, legend=legend)
+    smoothed["hovertemplate"] = hover(f"{name}, smoothed")
     return [pale, smoothed]
 
 
@@ -150,8 +171,13 @@ def line(
         "y": listed(values[keep]),
         "line": {"color": colour, "width": 2.2},
         "showlegend": legend,
-        "hovertemplate": "%{y:.4~g}<extra>" + name.replace("<", "&lt;") + "</extra>",
+        "hovertemplate": hover(name),
     }
+
+
+def hover(name: str) -> str:
+    """What the box under the pointer says of a line; a name is text and no markup or template."""
+    return "%{y:.4~g}<extra>" + name.replace("<", "&lt;").replace("%{", "%\u200b{") + "</extra>"
 
 
 def band(
@@ -170,12 +196,18 @@ def band(
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
-        "name": name,
     }
     fill = f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.16)"
     return [
-        {**edge, "x": x, "y": listed(low[keep])},
-        {**edge, "x": x, "y": listed(high[keep]), "fill": "tonexty", "fillcolor": fill},
+        {**edge, "name": f"{name}, from", "x": x, "y": listed(low[keep])},
+        {
+            **edge,
+            "name": f"{name}, to",
+            "x": x,
+            "y": listed(high[keep]),
+            "fill": "tonexty",
+            "fillcolor": fill,
+        },
     ]
 
 
@@ -216,12 +248,12 @@ def number(value: Any) -> float:
 
 
 def level_range(values: NDArray[np.float64]) -> dict[str, Any]:
-    """A range of the y axis for values that never change, which would else be drawn with a senseless one."""
+    """The y axis of values that never change, which would else get a senseless range: as part of it."""
     known = values[np.isfinite(values)]
     if not len(known) or np.ptp(known) > 1e-6 * max(1.0, float(np.abs(known).max())):
         return {}
     level = float(known[0])
-    return {"yaxis": {"range": sorted((0.0, 2 * level)) if level else [-0.05, 1.0]}}
+    return {"range": sorted((0.0, 2 * level)) if level else [-0.05, 1.0]}
 
 
 def listed(values: NDArray[np.float64]) -> list[float | None]:

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from . import compare, components, credit_maps, evaluation, playground, training
-from .components import QUIET, READING, asked_for
+from .components import ALL, QUIET, READING, asked_for
 from .runs import RunShelf
 
 EVERY = 2.0  # seconds between two looks at the run
@@ -26,7 +26,7 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         with gr.Row(elem_id="top"):
             components.header()
             run = gr.Dropdown(
-                label="Run", choices=[], elem_id="run", filterable=True, container=False
+                label="Run", choices=[], elem_id="run", container=False, num_choices_shown=ALL
             )
         known = gr.State(None)  # what was listed; None until the page has loaded
         active = gr.State("training")

@@ -34,7 +34,7 @@
       t2i.el(
         "div",
         {},
-        t2i.el("h3", {}, group.text ? t2i.shortened(group.prompt) : group.prompt),
+        t2i.el("h2", {}, group.text ? t2i.shortened(group.prompt) : group.prompt),
         t2i.el("p", {}, group.says ?? against(group)),
         group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
