@@ -18,12 +18,28 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumen
 # of every event that reads records: however many ask, two of them run at once, whatever they ask for
 READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
 ALL = 10_000  # entries of a list that are shown at once; Gradio's own 100 would hide the oldest run
-SCRIPTS = ("core", "tokens", "group", "maps", "inspector", "film", "charts", "gallery", "page")
+SCRIPTS = (
+    "core",
+    "tokens",
+    "group",
+    "versus",
+    "maps",
+    "inspector",
+    "film",
+    "charts",
+    "gallery",
+    "page",
+)
 
 
 def group(elem_id: str) -> gr.HTML:
     """Rows of pictures beside their maps (static/group.js). Value: `pictures` or `note`."""
     return _component("group", elem_id, "t2i.group(element, props, watch)")
+
+
+def versus(elem_id: str) -> gr.HTML:
+    """The same prompt under several runs (static/versus.js); event pick tells the step, None = the newest."""
+    return _component("versus", elem_id, "t2i.versus(element, props, trigger, watch, ['pick'])")
 
 
 def maps(elem_id: str) -> gr.HTML:

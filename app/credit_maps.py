@@ -17,6 +17,7 @@ from .runs import Recorded, RunShelf, liveliest, or_in_words
 from .steps import read_step, shown_group
 from .texts import TextStep, text_csv
 from .training import by_reward
+from .words import train_command
 
 FRAMES = 48  # of a film at most
 
@@ -40,7 +41,7 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
         return components.note(
             "No run here yet",
             "The credit maps are drawn from the steps that a run recorded.",
-            "t2i-credit train shapes/gcpo",
+            train_command(shelf.root),
         )
     reader = shelf.open(name)
     steps = reader.steps()

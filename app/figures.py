@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..run_folder.checks import is_number
 
 POINTS = 400  # most points of a curve that are sent
+AXES = {"step": "step", "images": "images", "time": "time"}
+CLOCKS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 WHOLE = ("step", "prompt", "images")  # axes whose numbers are counts
 BLUE, RED, PURPLE, ORANGE, GREEN, GREY = (
     "#2f7fc1",
@@ -28,36 +30,78 @@ Metrics = Sequence[Mapping[str, Any]]
 
 
 def comparison_figure(
-    runs: Mapping[str, Sequence[Metrics]], metric: str, title: str, says: str
+    runs: Mapping[str, Sequence[Metrics]],
+    metric: str,
+    title: str,
+    says: str,
+    *,
+    styles: Mapping[str, Mapping[str, Any]],
+    axis: str = "step",
+    over: int = 0,
 ) -> dict[str, Any]:
     """One curve per method: the mean over its seeds, with a band from the lowest to the highest.
 
     Args:
         runs: {method: metrics of each of its seeds}.
         metric: which one.
+        title, says: above the chart.
+        styles: {method: colour and dash of its line}.
+        axis: one of `AXES`; of several seeds the mean of it.
+        over: about how many steps are averaged; 0 = more of longer runs.
     """
-    traces: list[dict[str, Any]] = []
-    for i, (method, seeds) in enumerate(runs.items()):
-        colour = SERIES[i % len(SERIES)]
+    found = []
+    for method, seeds in runs.items():
         steps, values = aligned(seeds, metric)
-        if not len(steps):
-            continue
-        smoothed = np.stack([smooth(row) for row in values])
-        mean = smoothed.mean(0)
-        if len(seeds) > 1:
-            traces += band(steps, smoothed.min(0), smoothed.max(0), colour, f"{method}, all seeds")
-        traces.append(line(steps, mean, method, colour, legend=True))
-    if not traces:
+        places = steps if axis == "step" else along(seeds, axis, steps)
+        known = np.isfinite(places)
+        if known.any():
+            found.append((method, places[known], values[:, known]))
+    if not found:
         return empty_figure(title, says, "No chosen run has this curve.")
-    return {**figure(title, says, traces, y=metric), "wide": True}
+    named, unit = AXES[axis], 1.0
+    if axis == "time":
+        longest = max(float(places[-1]) for _, places, _ in found)
+        named, unit = next((n, u) for n, u in CLOCKS if longest >= 2 * u or u == 1.0)
+    traces: list[dict[str, Any]] = []
+    for method, places, values in found:
+        style = styles[method]
+        smoothed = np.stack([smooth(row, over) for row in values])
+        if len(values) > 1:
+            edges = smoothed.min(0), smoothed.max(0)
+            traces += band(places / unit, *edges, style["color"], f"{method}, all seeds")
+        drawn = line(places / unit, smoothed.mean(0), method, style["color"], legend=True)
+        drawn["line"] |= style
+        traces.append(drawn)
+    values = np.concatenate([values.ravel() for _, _, values in found])
+    shown = figure(title, says, traces, x=named, y=metric, values=values)
+    return {**shown, "wide": True}
 
 
-def task_bars(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], says: str) -> dict[str, Any]:
+def along(seeds: Sequence[Metrics], axis: str, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(S,) images or seconds since the start at these steps, the mean over the seeds; NaN where nobody knows."""
+    rows = []
+    for seed in seeds:
+        told = column(seed, "step")
+        if axis == "images":
+            counted = column(seed, "samples")
+        else:  # where lines were left out, a step stands for those before it
+            counted = np.cumsum(column(seed, "time/step") * np.diff(told, prepend=0.0))
+        table = dict(zip(told, counted, strict=True))
+        rows.append([table.get(step, math.nan) for step in steps])
+    return np.array(rows, dtype=np.float64).mean(0)
+
+
+def task_bars(
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    says: str,
+    colours: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Bars per task with 95% intervals, one colour per run.
 
     Args:
         scores: {run: {task: {correct, low, high}}}.
         says: how to read it.
+        colours: {run: colour}; None = in the order of the runs.
     """
     traces = []
     for i, (name, tasks) in enumerate(scores.items()):
@@ -69,7 +113,7 @@ def task_bars(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], says: str) 
             "name": name,
             "x": [task.replace("_", " ") for task in tasks],
             "y": values,
-            "marker": {"color": SERIES[i % len(SERIES)], "line": {"width": 0}},
+            "marker": {"color": colours[name] if colours else SERIES[i % len(SERIES)]},
             "showlegend": len(scores) > 1,
             "hovertemplate": "%{y:.3f}<extra>%{fullData.name}</extra>",
         }
@@ -167,7 +211,7 @@ def line(
         "type": "scatter",
         "mode": "lines" if len(steps) > 1 else "markers",
         "name": name,
-        "x": [int(step) for step in steps[keep]],
+        "x": positions(steps[keep]),
         "y": listed(values[keep]),
         "line": {"color": colour, "width": 2.2},
         "showlegend": legend,
@@ -189,7 +233,7 @@ def band(
 ) -> list[dict[str, Any]]:
     """A pale area between two courses."""
     keep = thinned(len(steps))
-    x = [int(step) for step in steps[keep]]
+    x = positions(steps[keep])
     edge = {
         "type": "scatter",
         "mode": "lines",
@@ -211,9 +255,10 @@ def band(
     ]
 
 
-def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Exponential moving average, corrected for its start; longer runs are smoothed more. Gaps are bridged."""
-    keep = 1 - 1 / max(1.0, min(30.0, len(values) / 20))
+def smooth(values: NDArray[np.float64], over: int = 0) -> NDArray[np.float64]:
+    """Exponential moving average over about so many values, corrected for its start; 0: longer runs are smoothed more.
+    Gaps are bridged."""
+    keep = 1 - 1 / (over or max(1.0, min(30.0, len(values) / 20)))
     total = weight = 0.0
     smoothed = np.full(len(values), np.nan)
     for i, value in enumerate(values):
@@ -259,6 +304,11 @@ def level_range(values: NDArray[np.float64]) -> dict[str, Any]:
 def listed(values: NDArray[np.float64]) -> list[float | None]:
     """Five significant digits are enough for a curve; what is not finite becomes a gap."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
+
+
+def positions(places: NDArray[np.float64]) -> list[float]:
+    """Places on the x axis, to a thousandth."""
+    return [round(float(place), 3) for place in places]
 
 
 def thinned(count: int) -> NDArray[np.int64]:

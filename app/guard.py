@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qs
 
+from ..errors import UserError
 from . import components
 
 Scope = MutableMapping[str, Any]
@@ -38,6 +40,11 @@ ALLOWED = re.compile(
 MEMBERS = re.compile(r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)")
 SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
 NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
+# a report's own script and pictures, nothing from elsewhere, no origin
+APART = (
+    b"content-security-policy",
+    b"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+)
 UNSAFE = re.compile(
     r"(^|[/\\])\.\.([/\\]|$)|%|\\|\0"
 )  # what is left of an encoded or climbing path
@@ -52,6 +59,8 @@ class Doorman:
             bent to this machine's address (DNS rebinding) asks for its own.
         known: whether a request comes with the cookie of a login; None = nobody needs one.
         say: called with a line about a login that failed.
+        report: (run, evaluation) to the page of that evaluation, by their names; raises UserError or OSError where there is
+            none. None = no page is served.
     """
 
     def __init__(
@@ -60,8 +69,10 @@ class Doorman:
         our_name: Callable[[str], bool] | None = None,
         known: Callable[[Scope], bool] | None = None,
         say: Callable[[str], None] = print,
+        report: Callable[[str, str], bytes] | None = None,
     ) -> None:
         self.app, self.our_name, self.known = app, our_name, known
+        self.report, self._reading = report, asyncio.Semaphore(1)
         self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +87,10 @@ class Doorman:
             return await _answer(send, 403, b"Another page asks for this.\n")
         send = _unshared(send)
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path == "/t2i/report" and scope["method"] == "GET" and self.report is not None:
+            if self.known is not None and not self.known(scope):
+                return await _answer(send, 401, b"Log in first.\n")
+            return await self._page_of_report(self.report, scope, send)
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
@@ -98,6 +113,20 @@ class Doorman:
             if path.rstrip("/") == "/login":
                 return await self.logins.tried(self.app, scope, receive, send)
         await self.app(scope, receive, send)
+
+    async def _page_of_report(
+        self, report: Callable[[str, str], bytes], scope: Scope, send: Send
+    ) -> None:
+        """A run may come from elsewhere, and its page with it: it is shown apart from this app, as of no origin, and
+        reaches nothing."""
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        names = [asked.get(name, [""])[0] for name in ("run", "evaluation")]
+        try:
+            async with self._reading:
+                page = await asyncio.to_thread(report, names[0], names[1])
+        except (UserError, OSError):
+            return await _answer(send, 404, b"There is no such report.\n")
+        await _answer(send, 200, page, "text/html", [APART, (b"cache-control", b"no-store")])
 
 
 class Logins:
@@ -246,12 +275,19 @@ def plotly() -> bytes:
 SCRIPTS: dict[str, Callable[[], bytes]] = {"app.js": components.script, "plotly.js": plotly}
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: str = "text/plain") -> None:
+async def _answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    kind: str = "text/plain",
+    more: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    kept = b"max-age=3600" if status == 200 else b"no-store"
     headers = [
         (b"content-type", f"{kind}; charset=utf-8".encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"max-age=3600" if status == 200 else b"no-store"),
+        *(more or [(b"cache-control", kept)]),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

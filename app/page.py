@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -47,19 +48,32 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
 
         # Gradio keeps one more component, with what it showed, for each update of it, and a skipped output is an update
         # too: so the clock brings states alone, and their changes bring what is to be shown, always whole.
-        signs = [known, *live.signs]
+        signs = [known, *live.signs, *versus.signs, *scores.signs]
+        asks = [run, known, active, *versus.chosen, scores.which]
 
         def first() -> list[Any]:
             """What the page begins with: the newest run."""
             now = listed(shelf)
             return [offer(None, now), now, *training.signs(shelf, chosen_run(None, now))]
 
-        def look(name: str | None, before: list[Any] | None) -> Any:
-            """What a tick of the clock brings: the runs there are, and whether the chosen one has changed."""
+        def look(name: str | None, before: Any, where: str, *asked: Any) -> Any:
+            """What a tick of the clock brings."""
+            return seen_of(name, before, where, *asked) or gr.skip()
+
+        def seen_of(name: str | None, before: Any, where: str, *asked: Any) -> dict[Any, Any]:
+            """The runs there are, and signs of whether what the open tab shows has changed."""
             if before is None or (before and name is None):
-                return gr.skip()  # asked before `first` came; answered later it would undo that
+                return {}  # asked before `first` came; answered later it would undo that
             now = listed(shelf)
-            return [now, *training.signs(shelf, chosen_run(name, now))]
+            chosen = chosen_run(name, now)
+            found: dict[Any, Any] = {known: now}
+            if where == "training":
+                found |= dict(zip(live.signs, training.signs(shelf, chosen), strict=True))
+            elif where == "compare":
+                found |= versus.look([one for _, one in now], *asked[:-1])
+            elif where == "evaluation":
+                found |= scores.look(chosen, asked[-1])
+            return found
 
         def numbers(name: str | None, now: list[Any]) -> list[Any]:
             return training.numbers(shelf, chosen_run(name, now))
@@ -67,9 +81,8 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         def newest(name: str | None, now: list[Any]) -> dict[str, Any]:
             return training.newest(shelf, chosen_run(name, now))
 
-        beat = {"fn": look, "inputs": [run, known], "outputs": signs, **QUIET}
-        page.load(first, None, [run, *signs], **QUIET)
-        clock.tick(**beat)
+        page.load(first, None, [run, known, *live.signs], **QUIET)
+        clock.tick(look, asks, signs, **QUIET)
         known.change(offer, [run, known], run, **QUIET)
         live.signs[0].change(numbers, [run, known], [live.status, live.curves], **READING)
         live.signs[1].change(newest, [run, known], live.newest, **READING)
@@ -93,32 +106,39 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         maps.film(film, run, maps, **READING)
         maps.save(save, None, files, **READING)
 
+        def go_to(where: str, name: str | None, before: Any, _: str, *asked: Any) -> dict[Any, Any]:
+            """What opening a tab brings: as a tick of the clock, which goes on there."""
+            *chosen, seen, which = asked
+            found = {active: where, **seen_of(name, before, where, *chosen, which)}
+            if where == "compare" and seen is None:
+                found |= versus.first([one for _, one in listed(shelf)], *chosen)
+            return found
+
         for name, tab in opened.items():
+            brought = [versus.runs] if name == "compare" else []
             tab.select(
-                lambda name=name: (name, gr.Timer(active=name == "training")),
-                None,
-                [active, clock],
+                partial(go_to, name),
+                [*asks[:-1], versus.signs[0], asks[-1]],
+                [active, *signs, *brought],
                 **QUIET,
             )
-        opened["training"].select(**beat)
         # what this visitor chose there before, and how many questions came before this one (see maps.js)
         kept = "{ ...window.t2i.kept, turn: ++window.t2i.turn }"
         opened["maps"].select(reopen, [run, asked], maps, js=f"(run) => [run, {kept}]", **READING)
         opened["playground"].select(play.open, None, play.models, **READING)
-        opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **READING)
-        opened["evaluation"].select(scores.refresh, run, scores.outputs, **READING)
 
-        def changed(name: str | None, where: str, asked: Any) -> list[Any]:
+        def changed(name: str | None, where: str, which: Any, asked: Any) -> dict[Any, Any]:
             """Another run was chosen: the open tab shows it."""
-            second = reopen(name, asked) if where == "maps" else gr.skip()
-            third: list[Any] = [gr.skip()] * len(scores.outputs)
+            found: dict[Any, Any] = dict(zip(live.signs, training.signs(shelf, name), strict=True))
+            if where == "maps":
+                found[maps] = reopen(name, asked)
             if where == "evaluation":
-                third = scores.refresh(name)
-            return [*training.signs(shelf, name), second, *third]
+                found |= scores.look(name, which)
+            return found
 
-        shown = [*live.signs, maps, *scores.outputs]
-        js = f"(run, tab) => [run, tab, {kept}]"
-        run.input(changed, [run, active, asked], shown, js=js, **READING)
+        shown = [*live.signs, maps, *scores.signs]
+        js = f"(run, tab, which) => [run, tab, which, {kept}]"
+        run.input(changed, [run, active, scores.which, asked], shown, js=js, **READING)
     return page
 
 

@@ -63,10 +63,12 @@ def start(
     from ..rewards.connections import end_silent
     from .guard import Doorman
     from .page import build_page
+    from .reports import read_report
     from .runs import RunShelf
     from .theme import css, head, theme
 
-    page = build_page(RunShelf(root))
+    shelf = RunShelf(root)
+    page = build_page(shelf)
 
     def known(scope: Any) -> bool:
         cookies = cookie_parser(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1"))
@@ -75,6 +77,9 @@ def start(
             f"access-token-unsecure-{page.app.cookie_id}",
         )
         return any(cookies.get(name) in page.app.tokens for name in names)
+
+    def report(run: str, evaluation: str) -> bytes:
+        return read_report(shelf.open(run), evaluation)
 
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:
@@ -97,7 +102,7 @@ def start(
             max_file_size=1,
             state_session_capacity=100,
             # a login's cookie stays away from a foreign page, whatever name that gives this machine
-            app_kwargs={"middleware": [Middleware(Doorman, say=warn, **door)]},
+            app_kwargs={"middleware": [Middleware(Doorman, say=warn, report=report, **door)]},
             theme=theme(),
             css=css(),
             head=head(),

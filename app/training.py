@@ -64,7 +64,7 @@ def _no_numbers(why: str, *_: object) -> list[Any]:
 def numbers(shelf: RunShelf, name: object) -> list[Any]:
     """The values of `status` and `curves`."""
     if not name and not shelf.statuses():
-        return [words.no_runs(str(shelf.root)), _no_curves()]
+        return [words.no_runs(shelf.root), _no_curves()]
     reader = shelf.open(name)
     metrics = shelf.metrics(reader)
     strip = words.status_strip(reader.status(), metrics)
