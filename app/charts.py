@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .figures import BLUE, SERIES, Metrics, band, column, curve, figure, level_range, smooth, spans
+from .figures import BLUE, SERIES, Metrics, band, column, curve, figure, smooth, spans
 
 
 @dataclass(frozen=True)
@@ -17,47 +17,63 @@ class Chart:
 
     Attributes:
         title: what it shows.
+        unit: of its values.
         says: how to read it, one line; {samples} stands for images or answers.
         names: metrics; one that ends with "*" stands for all that begin so. Absent ones are left out.
     """
 
     title: str
+    unit: str
     says: str
     names: tuple[str, ...]
 
 
 CHARTS = (
-    Chart("Reward parts", "each part that is trained on, before its weight", ("reward/*",)),
-    Chart("Answer length", "tokens of an answer, its end token included", ("answer_length",)),
+    Chart(
+        "Reward parts", "reward", "each part that is trained on, before its weight", ("reward/*",)
+    ),
+    Chart("Answer length", "tokens", "of an answer, its end token included", ("answer_length",)),
     Chart(
         "Cut-off answers",
-        "share of answers that reached the longest length allowed",
+        "share of answers",
+        "those that reached the longest length allowed",
         ("truncated",),
     ),
-    Chart("Entropy", "nats per token; falling = the policy makes up its mind", ("entropy",)),
-    Chart("KL to the reference", "nats per token away from the frozen model", ("kl",)),
+    Chart("Entropy", "nats per token", "falling = the policy makes up its mind", ("entropy",)),
+    Chart("KL to the reference", "nats per token", "how far from the frozen model", ("kl",)),
     Chart(
         "Clipped tokens",
-        "share whose update was cut off; 0 with one update per rollout",
+        "share of tokens",
+        "those whose update was cut off; 0 with one update per rollout",
         ("clip_frac",),
     ),
     Chart(
         "Groups without a lesson",
-        "share of groups whose {samples} all got the same reward",
+        "share of groups",
+        "those whose {samples} all got the same reward",
         ("zero_spread",),
     ),
     Chart(
         "Where the credit goes",
-        "share of it on the 20% of tokens that have most",
+        "share of credit",
+        "what the 20% of tokens that have most of it hold",
         ("credit_top20",),
     ),
-    Chart("Signed contrast", "mean of log p(prompt) − log p(negative), nats", ("signed_contrast",)),
+    Chart(
+        "Signed contrast", "nats", "mean of log p(prompt) − log p(negative)", ("signed_contrast",)
+    ),
     Chart(
         "Credit against the truth",
+        "score",
         "how well credit finds what decides the reward",
         ("truth/*", "credit_truth/*"),
     ),
-    Chart("Diversity", "share of positions where two images of a prompt differ", ("diversity",)),
+    Chart(
+        "Diversity",
+        "share of tokens",
+        "positions where two images of a prompt differ",
+        ("diversity",),
+    ),
 )
 
 
@@ -83,9 +99,9 @@ def training_figures(metrics: Metrics) -> list[dict[str, Any]]:
             )
         ]
         if traces:
-            shown = figure(chart.title, chart.says.format(samples=samples), traces)
-            shown["layout"] |= level_range(np.concatenate([column(metrics, n) for n in names]))
-            figures.append(shown)
+            says = chart.says.format(samples=samples)
+            values = np.concatenate([column(metrics, name) for name in names])
+            figures.append(figure(chart.title, says, traces, y=chart.unit, values=values))
     return figures
 
 
@@ -100,8 +116,8 @@ def heldout_figures(metrics: Metrics) -> list[dict[str, Any]]:
         part, colour = name.partition("/")[2], SERIES[(i + 1) % len(SERIES)]
         steps, values = column(metrics, "step"), column(metrics, name)
         traces = curve(steps, values, name=part, colour=colour, legend=False)
-        shown = figure(f"Held out: {part}", says, traces)
-        shown["layout"] |= {**level_range(values), "shapes": warned}
+        shown = figure(f"Held out: {part}", says, traces, y="reward", values=values)
+        shown["layout"]["shapes"] = warned
         figures.append(shown)
     return figures
 
@@ -109,7 +125,7 @@ def heldout_figures(metrics: Metrics) -> list[dict[str, Any]]:
 def reward_figure(metrics: Metrics, samples: str = "images") -> dict[str, Any]:
     """Reward with its smoothed course, and a band where the run knows its spread: one to both sides."""
     steps, reward = column(metrics, "step"), column(metrics, "reward")
-    says, traces = f"mean of the step's {samples}", []
+    says, traces, spread = f"mean of the step's {samples}", [], np.zeros(0)
     if _present(metrics, ["reward_spread"]):
         spread = np.nan_to_num(smooth(column(metrics, "reward_spread")))
         middle = smooth(reward)
@@ -119,7 +135,8 @@ def reward_figure(metrics: Metrics, samples: str = "images") -> dict[str, Any]:
         traces += band(steps, low, high, BLUE, "spread within a group")
         says += "; the band is the spread within a group, which training feeds on"
     traces += curve(steps, reward, name="reward", colour=BLUE, legend=False)
-    return {**figure("Reward", says, traces), "wide": True}
+    values = np.concatenate([reward, spread[spread > 0]])
+    return {**figure("Reward", says, traces, y="reward", values=values), "wide": True}
 
 
 def _within_unit(metrics: Metrics) -> bool:

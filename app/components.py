@@ -17,9 +17,10 @@ from .payload import palettes
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 # of every event that reads records: however many ask, two of them run at once, whatever they ask for
 READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
+ALL = 10_000  # entries of a list that are shown at once; Gradio's own 100 would hide the oldest run
 # in the order in which they are loaded
 SCRIPTS = (
-    *("core", "drawing", "terms", "address", "tokens", "group", "head", "intro"),
+    *("core", "drawing", "terms", "address", "tokens", "group", "versus", "head", "intro"),
     *("maps", "stage", "spread", "inspector", "film", "charts", "gallery", "page"),
 )
 
@@ -27,6 +28,11 @@ SCRIPTS = (
 def group(elem_id: str) -> gr.HTML:
     """Rows of pictures beside their maps (static/group.js); event save tells what was asked for. Value: `pictures` or `note`."""
     return _component("group", elem_id, "t2i.group(element, props, trigger, watch, ['save'])")
+
+
+def versus(elem_id: str) -> gr.HTML:
+    """The same prompt under several runs (static/versus.js); event pick tells the step, None = the newest."""
+    return _component("versus", elem_id, "t2i.versus(element, props, trigger, watch, ['pick'])")
 
 
 def maps(elem_id: str) -> gr.HTML:

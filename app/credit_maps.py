@@ -19,6 +19,7 @@ from .runs import Recorded, RunShelf, liveliest, or_in_words
 from .steps import read_step, shown_group
 from .texts import TextStep, text_csv
 from .training import by_reward
+from .words import train_command
 
 FRAMES = 48  # of a film at most
 COUNTING = 0.3  # seconds; steps that were read before are remembered
@@ -43,7 +44,7 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
         return components.note(
             "No run here yet",
             "The credit maps are drawn from the steps that a run recorded.",
-            "t2i-credit train shapes/gcpo",
+            train_command(shelf.root),
         )
     reader = shelf.open(name)
     steps = reader.steps()
@@ -67,6 +68,23 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
             "sent": time.time(),
         }
     )
+
+
+def sign(shelf: RunShelf, name: object) -> Any:
+    """What follows a training: another one, and `grown` is asked for."""
+    try:
+        reader = shelf.open(name)
+    except RunError:
+        return None
+    steps = reader.steps()
+    return (str(reader.path), steps[-1] if steps else 0)
+
+
+@or_in_words(lambda why, *_: {"kind": "steps", "run": None, "steps": [], "sent": time.time()})
+def grown(shelf: RunShelf, name: object) -> dict[str, Any]:
+    """The steps that there are now; the browser decides whether it goes on to the newest."""
+    steps = shelf.open(name).steps()
+    return {"kind": "steps", "run": str(name), "steps": steps, "sent": time.time()}
 
 
 def _film(name: object, prompt: object, **shown: Any) -> dict[str, Any]:

@@ -2,85 +2,113 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from shlex import quote
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
 from ..errors import RunError, UserError
-from ..heatmap.text import printable
 from ..measure.intervals import verdict
 from ..run_folder.reader import RunReader
 from . import components, rewarded, words
+from .compared import evaluation_times
 from .figures import task_bars
-from .payload import picture_url, plain
+from .gallery import page_of
+from .payload import plain
+from .reports import report_path
 from .runs import RunShelf, or_in_words
 from .texts import is_text
-
-PER_PAGE = 48
-VERDICTS = ("all", "right", "wrong")
 
 
 @dataclass(frozen=True)
 class EvaluationTab:
-    """The tab, and how it follows the choice of a run."""
+    """The tab: the choice of an evaluation, and signs of what is shown (see training.py)."""
 
     shelf: RunShelf
-    outputs: list[Any]
+    which: gr.Dropdown
+    signs: list[gr.State]
 
-    def refresh(self, run: str | None) -> list[Any]:
-        """Values of `outputs` for the first evaluation of a run."""
-        return update(self.shelf, run, None)
+    def look(self, run: str | None, name: object) -> dict[Any, Any]:
+        """Signs of the list of evaluations and of the one that is shown."""
+        return dict(zip(self.signs, signs(self.shelf, run, name), strict=True))
 
 
 def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
     """Lays out the tab and connects it."""
-    which = gr.Dropdown([], label="Evaluation", elem_id="evaluation-name")
+    which = gr.Dropdown(
+        [], label="Evaluation", elem_id="evaluation-name", num_choices_shown=components.ALL
+    )
     bars = components.charts("evaluation-bars")
     table = components.plain(elem_id="evaluation-table")
     images = components.gallery("evaluation-gallery")
-    tab = EvaluationTab(shelf, [which, bars, table, images])
+    tab = EvaluationTab(shelf, which, [gr.State(None), gr.State(None)])
 
     def pick(name: str | None, evaluation: str | None, asked: gr.EventData) -> dict[str, Any]:
         return page_of(shelf, name, evaluation, components.asked_for(asked))
 
-    which.input(
-        lambda name, one: update(shelf, name, one), [run, which], tab.outputs, **components.READING
+    listed, shown = tab.signs
+    which.input(lambda *asked: signs(shelf, *asked), [run, which], tab.signs, **components.QUIET)
+    listed.change(lambda *asked: choice(shelf, *asked), [run, which], which, **components.QUIET)
+    shown.change(
+        lambda *asked: update(shelf, *asked),
+        [run, which],
+        [bars, table, images],
+        **components.READING,
     )
     images.pick(pick, [run, which], images, trigger_mode="always_last", **components.READING)
     return tab
 
 
+@or_in_words(lambda why, shelf, run, name: [(run, why), (run, why)])
+def signs(shelf: RunShelf, run: object, name: object) -> list[tuple[Any, ...]]:
+    """What the list of evaluations, and what is shown of one, is made of: equal as long as nothing has changed."""
+    reader = shelf.open(run)
+    written = evaluation_times(reader)
+    one = shown_name(list(written), name)
+    return [(run, tuple(written)), (run, one, written.get(one or ""))]
+
+
+def shown_name(known: Sequence[str], name: object) -> str | None:
+    """The evaluation of that name, else the last; None where there is none."""
+    return str(name) if name in known else next(iter(known[-1:]), None)
+
+
+@or_in_words(lambda why, *_: gr.Dropdown(choices=[], value=None))
+def choice(shelf: RunShelf, run: str | None, name: object) -> Any:
+    """The evaluations to choose from."""
+    known = shelf.open(run).evaluations()
+    return gr.Dropdown(choices=known, value=shown_name(known, name))
+
+
 def _nothing() -> dict[str, Any]:
-    return {"items": [], "sent": time.time()}
+    return {"cards": [], "sent": time.time()}
 
 
 def _no_scores(why: str, *_: object) -> list[Any]:
     note = components.note("This evaluation cannot be shown", why)
-    return [gr.Dropdown(value=None), note, "", _nothing()]
+    return [note, "", _nothing()]
 
 
 @or_in_words(_no_scores)
-def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
-    """Values of `EvaluationTab.outputs`."""
+def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
+    """The bars, the table and the gallery of an evaluation of a run."""
     if not run:
         raise UserError("no run is chosen")
     reader = shelf.open(run)
-    known = reader.evaluations()
+    name = shown_name(reader.evaluations(), asked)
     samples, model = ("answers", "arithmetic") if is_text(reader) else ("images", "shapes")
-    if not known:
+    if name is None:
         note = components.note(
             "Not evaluated yet",
             "This run has no evaluation: per-task scores with intervals appear here after",
             f"t2i-credit evaluate {quote(str(reader.path))} --against {model}",
         )
-        return [gr.Dropdown(choices=[], value=None), note, "", _nothing()]
-    name = name if name in known else known[-1]
+        return [note, "", _nothing()]
     try:
         result = reader.evaluation(name)
         if rewarded.is_rewarded(result):
@@ -93,8 +121,7 @@ def update(shelf: RunShelf, run: str | None, name: str | None) -> list[Any]:
         if isinstance(error, UserError):
             raise
         raise RunError(f"{reader.path}: evaluation {name}: damaged scores") from error
-    choice = gr.Dropdown(choices=known, value=name)
-    return [choice, bars, table, page_of(shelf, run, name, {})]
+    return [bars, table + report_link(reader, name), page_of(shelf, run, name, {})]
 
 
 def scores(result: Mapping[str, Any], samples: str = "images") -> tuple[dict[str, Any], str]:
@@ -164,120 +191,16 @@ def score_table(
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-@or_in_words(lambda why, *_: components.note("The images of this evaluation cannot be shown", why))
-def page_of(
-    shelf: RunShelf, run: str | None, name: str | None, asked: Mapping[str, Any]
-) -> dict[str, Any]:
-    """One page of the gallery.
-
-    Args:
-        asked: "task", "verdict" (all, right, wrong) and "page" (from 0); others are ignored.
-    """
-    reader = shelf.open(run)
-    if is_text(reader):
-        says = f"The answers and their verdicts are in evaluations/{name}.jsonl of the run."
-        return components.note("No image to show", says)
-    records = reader.evaluation_images(str(name))
-    for number, record in enumerate(records, start=1):
-        try:
-            _ = (record["filename"], record["tag"], record["prompt"], _verdict(record))
-            boxes(record)
-        except (
-            KeyError,
-            TypeError,
-            IndexError,
-            AttributeError,
-            ValueError,
-            RecursionError,
-        ) as error:
-            where = f"{reader.path}: evaluations/{name}.jsonl, line {number}"
-            raise RunError(f"{where}: a damaged record") from error
-    return gallery_page(reader, str(name), records, asked)
-
-
-def gallery_page(
-    reader: RunReader, name: str, records: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the gallery shows: the images of a task and a verdict, page by page."""
-    if not records:
-        return components.note("No record per image", "This evaluation kept its scores alone.")
-    tasks = list(dict.fromkeys(_task(record) for record in records))
-    task = asked.get("task") if asked.get("task") in tasks else "all"
-    judged = any("correct" in record for record in records)
-    verdict = asked.get("verdict") if asked.get("verdict") in VERDICTS and judged else "all"
-    found = [
-        record
-        for record in records
-        if task in ("all", _task(record)) and verdict in ("all", _verdict(record))
-    ]
-    pages = max(1, -(-len(found) // PER_PAGE))
-    number = asked.get("page")
-    page = min(max(0, number), pages - 1) if isinstance(number, int) else 0
-    side = canvas_side(records)
-    shown = found[page * PER_PAGE : (page + 1) * PER_PAGE]
-    return plain(
-        {
-            "tasks": tasks,
-            "task": task,
-            "verdict": verdict,
-            "verdicts": list(VERDICTS) if judged else [],
-            "page": page,
-            "pages": pages,
-            "total": len(found),
-            "items": [gallery_item(reader, name, record, side) for record in shown],
-            "sent": time.time(),
-        }
+def report_link(reader: RunReader, name: str) -> str:
+    """A link to the page that `t2i-credit evaluate` wrote, where it is there."""
+    if not report_path(reader, name).is_file():
+        return ""
+    asked = escape(urlencode({"run": reader.path.name, "evaluation": name}))
+    says = "every image, the settings and who judged, in one page"
+    return (
+        f'<p class="report"><a href="t2i/report?{asked}" target="_blank" rel="noopener">Open the report</a> '
+        f"<span>{says}</span></p>"
     )
-
-
-def gallery_item(
-    reader: RunReader, name: str, record: Mapping[str, Any], side: float
-) -> dict[str, Any]:
-    """One image: its picture if it was kept, every detection, the verdict and its reason."""
-    picture = reader.evaluation_image(name, str(record["filename"]))
-    size = picture.size if picture else (side, side)
-    return {
-        "image": picture_url(picture, 256) if picture else None,
-        "size": list(size),
-        "prompt": printable(str(record["prompt"])),
-        "task": _task(record),
-        "verdict": _verdict(record),
-        "reason": printable(str(record.get("reason") or "")),
-        "score": record.get("score"),
-        "boxes": boxes(record),
-    }
-
-
-def boxes(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every detection of an image, four sides and a confidence: {name, box, confidence}."""
-    details = record.get("details") or {}
-    details = json.loads(details) if isinstance(details, str) else details
-    return [
-        {
-            "name": printable(str(kind)),
-            "box": [float(side) for side in one[:4]],
-            "confidence": float(one[4]),
-        }
-        for kind, found in details.items()
-        for one in found
-    ]
-
-
-def canvas_side(records: Sequence[Mapping[str, Any]]) -> float:
-    """The side of the square that all boxes fit in, a multiple of 16: for images whose pixels were not kept."""
-    most = max((max(one["box"]) for record in records for one in boxes(record)), default=16.0)
-    return float(16 * -(-most // 16))
-
-
-def _task(record: Mapping[str, Any]) -> str:
-    return printable(str(record["tag"]))
-
-
-def _verdict(record: Mapping[str, Any]) -> str:
-    """Right or wrong; where rewards judge, what they gave."""
-    if "rewards" in record:
-        return printable(rewarded.said(record))
-    return "right" if record["correct"] else "wrong"
 
 
 def _part(value: Any) -> str:

@@ -8,12 +8,14 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 
+from ..errors import UserError
 from . import components
 
 Scope = MutableMapping[str, Any]
@@ -43,6 +45,11 @@ ALLOWED = re.compile(
 MEMBERS = re.compile(r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)")
 SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
 NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
+# a report's own script and pictures, nothing from elsewhere, no origin
+APART = (
+    b"content-security-policy",
+    b"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
+)
 UNSAFE = re.compile(
     r"(^|[/\\])\.\.([/\\]|$)|%|\\|\0"
 )  # what is left of an encoded or climbing path
@@ -58,6 +65,8 @@ class Doorman:
         known: whether a request comes with the cookie of a login; None = nobody needs one.
         events: {number: how many values it takes} of the page's events; None = any is let through.
         say: called with a line about a login that failed.
+        report: (run, evaluation) to the page of that evaluation, by their names; raises UserError or OSError where there is
+            none. None = no page is served.
     """
 
     def __init__(
@@ -67,8 +76,10 @@ class Doorman:
         known: Callable[[Scope], bool] | None = None,
         events: Mapping[int, int] | None = None,
         say: Callable[[str], None] = print,
+        report: Callable[[str, str], bytes] | None = None,
     ) -> None:
         self.app, self.our_name, self.known, self.events = app, our_name, known, events
+        self.report, self._reading = report, asyncio.Semaphore(1)
         self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +96,10 @@ class Doorman:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if len(path.encode()) > LONGEST_ADDRESS:
             return await _answer(send, 414, b"This address is too long.\n")
+        if path == "/t2i/report" and scope["method"] == "GET" and self.report is not None:
+            if self.known is not None and not self.known(scope):
+                return await _answer(send, 401, b"Log in first.\n")
+            return await self._page_of_report(self.report, scope, send)
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
@@ -116,6 +131,20 @@ class Doorman:
             if not (path.endswith("/queue/data") and isinstance(error.__cause__, HTTPException)):
                 raise
             await send({"type": "http.response.body", "body": b""})
+
+    async def _page_of_report(
+        self, report: Callable[[str, str], bytes], scope: Scope, send: Send
+    ) -> None:
+        """A run may come from elsewhere, and its page with it: it is shown apart from this app, as of no origin, and
+        reaches nothing."""
+        asked = parse_qs(scope["query_string"].decode("latin-1"))
+        names = [asked.get(name, [""])[0] for name in ("run", "evaluation")]
+        try:
+            async with self._reading:
+                page = await asyncio.to_thread(report, names[0], names[1])
+        except (UserError, OSError):
+            return await _answer(send, 404, b"There is no such report.\n")
+        await _answer(send, 200, page, "text/html", [APART, (b"cache-control", b"no-store")])
 
 
 class Logins:
@@ -282,15 +311,22 @@ def plotly() -> bytes:
 SCRIPTS: dict[str, Callable[[], bytes]] = {"app.js": components.script, "plotly.js": plotly}
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: str = "text/plain") -> None:
+async def _answer(
+    send: Send,
+    status: int,
+    body: bytes,
+    kind: str = "text/plain",
+    more: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    kept = b"max-age=3600" if status == 200 else b"no-store"
     headers = [
         (b"content-type", f"{kind}; charset=utf-8".encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"max-age=3600" if status == 200 else b"no-store"),
+        *(more or [(b"cache-control", kept)]),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     for first in range(0, max(1, len(body)), PIECE):
         piece = body[first : first + PIECE]
-        more = first + PIECE < len(body)
-        await send({"type": "http.response.body", "body": piece, "more_body": more})
+        left = first + PIECE < len(body)
+        await send({"type": "http.response.body", "body": piece, "more_body": left})

@@ -9,8 +9,10 @@ from typing import Any
 
 from ..config.files import dotted
 from ..errors import RunError, UserError
+from ..heatmap.text import printable
 from ..measure.intervals import t_interval
 from ..run_folder.reader import RunReader
+from .figures import SERIES
 
 # in which seeds of one method may differ
 SEED_KEYS = {
@@ -21,6 +23,8 @@ SEED_KEYS = {
     "train.threads",
     "train.trackers",
 }
+DASHES = ("solid", "dash", "dot")
+LONGEST_VALUE = 60  # letters of a configuration's value that are shown
 _SEED_ENDING = re.compile(r"[-_. ]*(seed|s)?[-_]?\d*$")
 
 Scores = dict[str, dict[str, Any]]
@@ -67,10 +71,43 @@ def methods_of(readers: Sequence[RunReader]) -> list[Method]:
         if seed_of(reader) in groups.get(key, {}):  # the same run again is no further seed
             key += reader.path.name
         groups.setdefault(key, {})[seed_of(reader)] = reader
-    return [
-        Method(_name_of([r.path.name for r in each.values()]), tuple(each.values()))
-        for each in groups.values()
-    ]
+    methods: dict[str, Method] = {}
+    for each in groups.values():
+        names = [reader.path.name for reader in each.values()]
+        name = _name_of(names)
+        name = f"{name} from {names[0]}" if name in methods else name
+        methods[name] = Method(name, tuple(each.values()))
+    return list(methods.values())
+
+
+def line_styles(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
+    """{method: colour and dash of its lines}, the same in every chart; dashes tell apart what shares a colour."""
+    return {
+        method.name: {
+            "color": SERIES[i % len(SERIES)],
+            "dash": DASHES[i // len(SERIES) % len(DASHES)],
+        }
+        for i, method in enumerate(methods)
+    }
+
+
+def differences(methods: Sequence[Method]) -> dict[str, list[str]]:
+    """{key: its value in each method's configuration} of the keys in which they differ; "" where a method has none, or cannot
+    be read."""
+    settings: list[dict[str, Any]] = []
+    for method in methods:
+        try:
+            settings.append(dotted(method.seeds[0].config()))
+        except UserError:
+            settings.append({})
+    keys = dict.fromkeys(key for one in settings for key in one if key not in SEED_KEYS)
+    rows = {key: [_shown(one.get(key)) for one in settings] for key in keys}
+    return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def _shown(value: Any) -> str:
+    text = "" if value is None else printable(str(value))
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def seed_of(reader: RunReader) -> int | None:

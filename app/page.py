@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from ..errors import one_line
-from . import compare, components, credit_maps, evaluation, playground, start_panel, training
-from .components import QUIET, READING, asked_for
+from . import (
+    compare,
+    components,
+    credit_maps,
+    evaluation,
+    method,
+    playground,
+    start_panel,
+    training,
+)
+from .components import ALL, QUIET, READING, asked_for
 from .runs import RunShelf
 from .studio import Studio
 from .trainings import Trainings
 
+ADDRESS = "Object.fromEntries(new URLSearchParams(location.hash.slice(1)))"  # see address.js
+TO_TAB = "(...given) => (window.t2i?.address.choose({ tab: %r }), given)"
 EVERY = 2.0  # seconds between two looks at the run
 TABS = {
     "training": "Training",
@@ -47,12 +60,14 @@ def build_page(
     with Page(title="t2i-credit", analytics_enabled=False, fill_width=True) as page:
         with gr.Row(elem_id="top"):
             components.header()
+            links = components.links()
             run = gr.Dropdown(
-                label="Run", choices=[], elem_id="run", filterable=True, container=False
+                label="Run", choices=[], elem_id="run", container=False, num_choices_shown=ALL
             )
         wanted = gr.State(None)  # the run that was just started, until it is listed
         known = gr.State(None)  # what was listed; None until the page has loaded
         active = gr.State("training")
+        followed = gr.State(None)  # the newest step of the run whose maps are open
         asked = gr.JSON(visible=False)
         clock = gr.Timer(EVERY)
         with gr.Tabs(elem_id="tabs"):
@@ -73,23 +88,43 @@ def build_page(
 
         # Gradio keeps one more component, with what it showed, for each update of it, and a skipped output is an update
         # too: so the clock brings states alone, and their changes bring what is to be shown, always whole.
-        signs = [known, *live.signs, *([panel.sign] if panel else [])]
+        of_run = [*live.signs, *([panel.sign] if panel else [])]
+        signs = [known, *of_run, followed, *versus.signs, *scores.signs]
+        asks = [run, known, active, *versus.chosen, scores.which]
 
-        def signs_of(name: str | None) -> list[Any]:
-            found: list[Any] = training.signs(shelf, name)
-            return [*found, panel.sign_of(name)] if panel else found
+        def signs_of(name: str | None) -> dict[Any, Any]:
+            found = [*training.signs(shelf, name), *([panel.sign_of(name)] if panel else [])]
+            return dict(zip(of_run, found, strict=True))
 
-        def first() -> list[Any]:
-            """What the page begins with: the newest run."""
+        def first(address: Any) -> dict[Any, Any]:
+            """What the page begins with: the run that its address names, else the newest."""
             now = listed(shelf)
-            return [offer(None, now), now, *signs_of(chosen_run(None, now))]
+            name = chosen_run(address.get("run") if isinstance(address, dict) else None, now)
+            choices = [(label, value) for label, value in now]
+            ready = {"tabs": TABS, "sent": time.time()}
+            found = {run: gr.Dropdown(choices=choices, value=name), known: now, links: ready}
+            return {**found, **signs_of(name)}
 
-        def look(name: str | None, before: list[Any] | None) -> Any:
-            """What a tick of the clock brings: the runs there are, and whether the chosen one has changed."""
+        def look(name: str | None, before: Any, where: str, *asked: Any) -> Any:
+            """What a tick of the clock brings."""
+            return seen_of(name, before, where, *asked) or gr.skip()
+
+        def seen_of(name: str | None, before: Any, where: str, *asked: Any) -> dict[Any, Any]:
+            """The runs there are, and signs of whether what the open tab shows has changed."""
             if before is None or (before and name is None):
-                return gr.skip()  # asked before `first` came; answered later it would undo that
+                return {}  # asked before `first` came; answered later it would undo that
             now = listed(shelf)
-            return [now, *signs_of(chosen_run(name, now))]
+            chosen = chosen_run(name, now)
+            found: dict[Any, Any] = {known: now}
+            if where == "training":
+                found |= signs_of(chosen)
+            elif where == "maps":
+                found[followed] = credit_maps.sign(shelf, chosen)
+            elif where == "compare":
+                found |= versus.look([one for _, one in now], *asked[:-1])
+            elif where == "evaluation":
+                found |= scores.look(chosen, asked[-1])
+            return found
 
         def offered(name: str | None, now: list[Any], begun: str | None) -> list[Any]:
             """The list anew; a run that was just started is chosen when it appears."""
@@ -103,12 +138,16 @@ def build_page(
         def newest(name: str | None, now: list[Any]) -> dict[str, Any]:
             return training.newest(shelf, chosen_run(name, now))
 
-        beat = {"fn": look, "inputs": [run, known], "outputs": signs, **QUIET}
-        page.load(first, None, [run, *signs], **QUIET)
-        clock.tick(**beat)
+        def about(name: str | None, now: list[Any]) -> str:
+            return method.about(shelf, chosen_run(name, now))
+
+        page.load(first, asked, [run, known, *of_run, links], js=f"() => [{ADDRESS}]", **QUIET)
+        clock.tick(look, asks, signs, **QUIET)
         known.change(offered, [run, known, wanted], [run, wanted], **QUIET)
+        run.change(None, run, None, js="(run) => (window.t2i?.address.choose({ run }), [])")
         live.signs[0].change(numbers, [run, known], [live.status, live.curves], **READING)
         live.signs[1].change(newest, [run, known], live.newest, **READING)
+        live.signs[2].change(about, [run, known], live.about, **READING)
 
         def choose(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.show(shelf, name, asked_for(asked))
@@ -125,43 +164,61 @@ def build_page(
         def save(asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.save(shelf, asked_for(asked))
 
+        def grown(name: str | None) -> dict[str, Any]:
+            return credit_maps.grown(shelf, name)
+
+        followed.change(grown, run, maps, **READING)
         maps.choose(choose, run, maps, trigger_mode="always_last", **READING)
         maps.film(film, run, maps, **READING)
         maps.save(save, None, files, **READING)
 
+        def go_to(where: str, name: str | None, before: Any, _: str, *asked: Any) -> dict[Any, Any]:
+            """What opening a tab brings: as a tick of the clock, which goes on there."""
+            *chosen, seen, which = asked
+            found = {active: where, **seen_of(name, before, where, *chosen, which)}
+            if where == "compare" and seen is None:
+                found |= versus.first([one for _, one in listed(shelf)], *chosen)
+            return found
+
         for name, tab in opened.items():
+            brought = [versus.runs] if name == "compare" else []
             tab.select(
-                lambda name=name: (name, gr.Timer(active=name == "training")),
-                None,
-                [active, clock],
+                partial(go_to, name),
+                [*asks[:-1], versus.signs[0], asks[-1]],
+                [active, *signs, *brought],
+                js=TO_TAB % name,
                 **QUIET,
             )
-        opened["training"].select(**beat)
         # what this visitor chose there before, and how many questions came before this one (see maps.js)
         kept = "{ ...window.t2i.kept, turn: ++window.t2i.turn }"
         opened["maps"].select(reopen, [run, asked], maps, js=f"(run) => [run, {kept}]", **READING)
         opened["playground"].select(play.open, play.inputs, play.outputs, **READING)
-        opened["compare"].select(versus.refresh, versus.chosen, versus.outputs, **READING)
-        opened["evaluation"].select(scores.refresh, run, scores.outputs, **READING)
 
-        def followed(name: str | None, where: str, picked: Any) -> list[Any]:
+        def reload(name: str | None, where: str, picked: Any) -> list[Any]:
             if where != "playground":
                 return [gr.skip() for _ in play.outputs]
             return play.open(name, picked)
 
-        def changed(name: str | None, where: str, asked: Any) -> list[Any]:
+        def changed(name: str | None, where: str, which: Any, asked: Any) -> dict[Any, Any]:
             """Another run was chosen: the open tab shows it."""
-            second = reopen(name, asked) if where == "maps" else gr.skip()
-            third: list[Any] = [gr.skip()] * len(scores.outputs)
+            found = signs_of(name)
+            if where == "maps":
+                found[maps] = reopen(name, asked)
             if where == "evaluation":
-                third = scores.refresh(name)
-            return [*signs_of(name), second, *third]
+                found |= scores.look(name, which)
+            return found
 
-        play_asked = [run, active, play.inputs[1]]
-        run.input(followed, play_asked, play.outputs, **READING)
-        shown = [*signs[1:], maps, *scores.outputs]
-        js = f"(run, tab) => [run, tab, {kept}]"
-        run.input(changed, [run, active, asked], shown, js=js, **READING)
+        def go(where: str, which: Any, asked: Any, event: gr.EventData) -> dict[Any, Any]:
+            """An older address names another run."""
+            name = chosen_run(asked_for(event).get("run"), listed(shelf))
+            return {run: gr.Dropdown(value=name), **changed(name, where, which, asked)}
+
+        run.input(reload, [run, active, play.inputs[1]], play.outputs, **READING)
+        shown = [*of_run, maps, *scores.signs]
+        js = f"(run, tab, which) => [run, tab, which, {kept}]"
+        run.input(changed, [run, active, scores.which, asked], shown, js=js, **READING)
+        js = f"(tab, which) => [tab, which, {kept}]"
+        links.go(go, [active, scores.which, asked], [run, *shown], js=js, **READING)
     return page
 
 

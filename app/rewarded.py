@@ -42,7 +42,10 @@ def curves(summary: Mapping[str, Any], records: Records, told: str) -> dict[str,
             "hovertemplate": "%{y:.4~g}<extra></extra>",
         }
         says = f"mean of each prompt's images, from the lowest prompt to the highest · {told}"
-        figures.append(figure(printable(str(name)), says, [trace]))
+        shown = figure(
+            printable(str(name)), says, [trace], x="prompt", y="reward", values=np.array(means)
+        )
+        figures.append(shown)
     return plain({"figures": figures})
 
 

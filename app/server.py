@@ -74,12 +74,14 @@ def start(
     from ..rewards.connections import end_silent
     from .guard import Doorman
     from .page import build_page
+    from .reports import read_report
     from .runs import RunShelf
     from .studio import Studio
     from .theme import css, head, theme
 
-    studio = Studio(RunShelf(root))
-    page = build_page(studio.shelf, trainings, studio)
+    shelf = RunShelf(root)
+    studio = Studio(shelf)
+    page = build_page(shelf, trainings, studio)
 
     def known(scope: Any) -> bool:
         cookies = cookie_parser(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1"))
@@ -90,6 +92,10 @@ def start(
         return any(cookies.get(name) in page.app.tokens for name in names)
 
     events = {number: len(event.inputs) for number, event in page.fns.items()}
+
+    def report(run: str, evaluation: str) -> bytes:
+        return read_report(shelf.open(run), evaluation)
+
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:
         page.queue(max_size=64, default_concurrency_limit=2, api_open=False)
@@ -111,7 +117,9 @@ def start(
             max_file_size=1,
             state_session_capacity=100,
             # a login's cookie stays away from a foreign page, whatever name that gives this machine
-            app_kwargs={"middleware": [Middleware(Doorman, say=warn, events=events, **door)]},
+            app_kwargs={
+                "middleware": [Middleware(Doorman, say=warn, events=events, report=report, **door)]
+            },
             theme=theme(),
             css=css(),
             head=head(),

@@ -35,25 +35,29 @@ class TrainingTab:
     status: gr.HTML
     newest: gr.HTML
     curves: gr.HTML
-    signs: tuple[gr.State, gr.State]
+    about: gr.HTML
+    signs: tuple[gr.State, gr.State, gr.State]
 
 
 def build() -> TrainingTab:
     """Lays out the tab."""
     status = components.plain(elem_id="training-status")
+    about = components.plain(elem_id="training-about")
     newest = components.group("training-newest")
     curves = components.charts("training-curves")
-    return TrainingTab(status, newest, curves, (gr.State(None), gr.State(None)))
+    signs = (gr.State(None), gr.State(None), gr.State(None))
+    return TrainingTab(status, newest, curves, about, signs)
 
 
-@or_in_words(lambda why, shelf, name: [(name, why)] * 2)
+@or_in_words(lambda why, shelf, name: [(name, why)] * 3)
 def signs(shelf: RunShelf, name: object) -> list[Sign]:
-    """What status and curves, and what the newest group were made of: equal as long as nothing has changed, so that
+    """What status and curves, the newest group, and the box about the run were made of: equal as long as nothing has changed, so that
     nothing is sent or drawn again."""
     reader = shelf.open(name)
     state, steps = reader.status().state, reader.steps()
     size = _size(reader, "metrics.jsonl")
-    return [(str(reader.path), state, size), (str(reader.path), steps[-1] if steps else 0)]
+    path, settings = str(reader.path), _size(reader, "config.yaml")
+    return [(path, state, size), (path, steps[-1] if steps else 0), (path, settings)]
 
 
 def _no_numbers(why: str, *_: object) -> list[Any]:
@@ -64,7 +68,7 @@ def _no_numbers(why: str, *_: object) -> list[Any]:
 def numbers(shelf: RunShelf, name: object) -> list[Any]:
     """The values of `status` and `curves`."""
     if not name and not shelf.statuses():
-        return [words.no_runs(str(shelf.root)), _no_curves()]
+        return [words.no_runs(shelf.root), _no_curves()]
     reader = shelf.open(name)
     metrics = shelf.metrics(reader)
     strip = words.status_strip(reader.status(), metrics)

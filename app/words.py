@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..run_folder.status import RunStatus
@@ -29,12 +31,17 @@ def notice(title: str, text: str = "", *, command: str = "", kind: str = "empty"
     return f'<div class="notice {kind}"{role}>{"".join(parts)}</div>'
 
 
-def no_runs(root: str) -> str:
+def train_command(root: Path) -> str:
+    """How to start a run that the served folder will hold."""
+    return f"t2i-credit train shapes/gcpo {quote(f'train.out={root}')}"
+
+
+def no_runs(root: Path) -> str:
     """The empty state of a folder without runs."""
     return notice(
         "No run here yet",
         f"There is no run in {root}. Start one; it appears here by itself, after a moment.",
-        command="t2i-credit train shapes/gcpo",
+        command=train_command(root),
     )
 
 

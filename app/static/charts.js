@@ -1,6 +1,9 @@
-// Curves and bars, drawn in place by plotly: an update changes the lines and keeps zoom, hover and hidden series.
+// Curves and bars, drawn in place by plotly: an update changes the lines and keeps zoom, hover and hidden series. Each can be
+// focused, and has its numbers as a table.
 (() => {
   const t2i = window.t2i;
+  const FEW = 6; // steps on an axis, up to which each has a tick
+  const CONFIG = { displayModeBar: false, responsive: true };
   let loading = null;
 
   const library = () => {
@@ -15,74 +18,145 @@
 
   const inks = () => {
     const style = getComputedStyle(document.body);
-    return { ink: style.getPropertyValue("--t2i-quiet").trim(), line: style.getPropertyValue("--t2i-hairline").trim() };
+    const [ink, line, panel, strong] = ["quiet", "hairline", "panel", "ink"].map((name) => style.getPropertyValue(`--t2i-${name}`).trim());
+    return { ink, line, panel, strong };
   };
 
-  const layout = (own, wide) => {
-    const { ink, line } = inks();
+  // No tick between two steps: plotly would write 1.5.
+  const apart = (one, plot) => {
+    if (!one.layout.xaxis.tickformat) return {};
+    const shown = plot.layout?.xaxis;
+    const places = one.data.flatMap((trace) => trace.x);
+    const [from, to] = shown?.autorange === false ? shown.range : [Math.min(...places), Math.max(...places)];
+    return to - from < FEW ? { dtick: 1 } : {};
+  };
+
+  const layout = (one, plot) => {
+    const { ink, line, panel, strong } = inks();
+    const own = one.layout;
     const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { size: 11 }, automargin: true, fixedrange: false };
+    const named = ({ title }) => (title ? { title: { font: { size: 11.5 }, standoff: 6, ...title } } : {});
     return {
-      height: wide ? 300 : 190,
+      height: one.wide ? 310 : 205,
       margin: { l: 44, r: 10, t: 6, b: 30 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "IBM Plex Sans, system-ui, sans-serif", size: 12, color: ink },
       hovermode: "x unified",
-      hoverlabel: { font: { size: 12 } },
+      hoverlabel: { font: { size: 12, color: strong }, bgcolor: panel, bordercolor: line },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", font: { size: 11 } },
       uirevision: "kept",
       ...own,
-      xaxis: { ...axis, showgrid: false, ...(own.xaxis ?? {}) },
-      yaxis: { ...axis, nticks: 5, ...(own.yaxis ?? {}) },
+      xaxis: { ...axis, showgrid: false, ...own.xaxis, ...named(own.xaxis), ...apart(one, plot) },
+      yaxis: { ...axis, nticks: 5, ...own.yaxis, ...named(own.yaxis) },
     };
   };
+
+  const draw = ({ plot, last }) => window.Plotly?.react(plot, last.data, layout(last, plot), CONFIG);
 
   t2i.charts = (element, props, watch) => {
     const root = element.querySelector(".t2i-charts");
     const known = new Map();
-    const draw = async (value) => {
+    const show = async (value) => {
       if (value.notice) {
         known.clear();
         return root.replaceChildren(t2i.notice(...value.notice));
       }
-      const Plotly = await library();
+      await library();
       if (value !== latest) return; // overtaken while the library was loading
       if (!known.size) root.replaceChildren();
-      root.querySelector(":scope > .said")?.remove();
+      for (const line of root.querySelectorAll(":scope > .said, :scope > .told")) line.remove();
+      if (value.told) root.prepend(t2i.el("p", { class: "told" }, value.told));
       if (value.said) root.prepend(t2i.el("p", { class: "said" }, value.said));
       for (const [title, chart] of known)
         if (!value.figures.some((one) => one.title === title)) {
           chart.box.remove();
           known.delete(title);
         }
+      let before = root.querySelector(":scope > .told") ?? root.querySelector(":scope > .said");
       for (const one of value.figures) {
-        if (!known.has(one.title)) known.set(one.title, frame(root, one));
+        if (!known.has(one.title)) known.set(one.title, frame(one));
         const chart = known.get(one.title);
-        chart.says.textContent = one.says;
-        chart.last = one;
-        Plotly.react(chart.plot, one.data, layout(one.layout, one.wide), { displayModeBar: false, responsive: true });
+        // every run has its charts in the same order; what stands right is not moved, and keeps the focus
+        if (chart.box.previousElementSibling !== before || !chart.box.isConnected) before ? before.after(chart.box) : root.prepend(chart.box);
+        before = chart.box;
+        chart.update(one);
       }
     };
     let latest = null;
     t2i.follow(props, watch, (value) => {
       latest = value;
-      draw(value);
+      show(value);
     });
-    const repaint = () => {
-      for (const { plot, last } of known.values())
-        window.Plotly?.react(plot, last.data, layout(last.layout, last.wide), { displayModeBar: false, responsive: true });
-    };
-    new MutationObserver(repaint).observe(document.body, { attributeFilter: ["class"] });
+    new MutationObserver(() => [...known.values()].forEach(draw)).observe(document.body, { attributeFilter: ["class"] });
     new ResizeObserver(() => {
       for (const { plot } of known.values()) if (plot.offsetWidth) window.Plotly?.Plots.resize(plot);
     }).observe(root);
   };
 
-  const frame = (root, one) => {
-    const plot = t2i.el("div", { class: "plot" });
+  // A chart that stands still: its box, and what another value changes.
+  const frame = (one) => {
     const says = t2i.el("p", {});
-    const box = t2i.el("section", { class: "chart" + (one.wide ? " wide" : "") }, t2i.el("header", {}, t2i.el("h3", {}, one.title), says), plot);
-    root.append(box);
-    return { box, plot, says };
+    const plot = t2i.el("div", { class: "plot", tabindex: 0, role: "img" });
+    const table = t2i.el("div", { class: "numbers", tabindex: 0, role: "region", "aria-label": `numbers of ${one.title}` });
+    const details = t2i.el("details", {}, t2i.el("summary", {}, "Numbers"), table);
+    const box = t2i.el("section", { class: "chart" }, t2i.el("header", {}, t2i.el("h2", {}, one.title), says), plot, details);
+    const chart = { box, plot, last: one };
+    const fill = () => details.open && table.replaceChildren(numbers(chart.last));
+    details.addEventListener("toggle", fill);
+    // plotly keeps a press from taking the focus, and an open list would stay open
+    plot.addEventListener("pointerdown", () => plot.focus({ preventScroll: true }), true);
+    plot.addEventListener("keydown", (event) => walk(event, chart));
+    plot.addEventListener("blur", () => window.Plotly.Fx.unhover(plot));
+    chart.update = (next) => {
+      box.classList.toggle("wide", next.wide);
+      says.textContent = next.says;
+      plot.setAttribute("aria-label", `${next.title}: ${next.says}. ${ends(next)}`);
+      chart.last = next;
+      const listening = plot.on;
+      draw(chart);
+      if (!listening) plot.on("plotly_relayout", () => (apart(chart.last, plot).dtick ?? undefined) !== plot.layout.xaxis.dtick && draw(chart));
+      fill();
+    };
+    return chart;
+  };
+
+  // Arrow keys move the box with the numbers along the chart.
+  const walk = (event, chart) => {
+    const move = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity, Escape: 0 }[event.key];
+    const places = chart.last.data.at(-1)?.x ?? [];
+    if (move === undefined || !places.length) return;
+    event.preventDefault();
+    if (!move) return window.Plotly.Fx.unhover(chart.plot);
+    chart.at = Math.min(places.length - 1, Math.max(0, (chart.at ?? (move > 0 ? -1 : places.length)) + move));
+    const place = places[chart.at];
+    window.Plotly.Fx.hover(chart.plot, { xval: typeof place === "number" ? place : chart.at, yval: 0 }, "xy");
+  };
+
+  const short = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))).replace("-", "\u2212") : value ?? "–");
+
+  // Where each line begins and ends, in words.
+  const ends = ({ data }) =>
+    data
+      .filter((trace) => trace.hoverinfo !== "skip" && trace.x.length && trace.type !== "bar")
+      .map(({ name, x, y }) => `${name}: ${short(y[0])} at ${short(x[0])}, ${short(y.at(-1))} at ${short(x.at(-1))}`)
+      .join("; ");
+
+  const numbers = ({ data, layout: { xaxis } }) => {
+    const rows = new Map();
+    data.forEach(({ x, y }, column) =>
+      x.forEach((place, i) => {
+        if (!rows.has(place)) rows.set(place, Array(data.length).fill(null));
+        rows.get(place)[column] = y[i];
+      }),
+    );
+    const order = [...rows].sort(([a], [b]) => (typeof a === "number" ? a - b : 0));
+    const cells = (kind, texts, scope) => texts.map((text) => t2i.el(kind, { scope }, text));
+    return t2i.el(
+      "table",
+      {},
+      t2i.el("thead", {}, t2i.el("tr", {}, ...cells("th", [xaxis.title?.text ?? "", ...data.map((trace) => trace.name)], "col"))),
+      t2i.el("tbody", {}, ...order.map(([place, values]) => t2i.el("tr", {}, ...cells("th", [short(place)], "row"), ...cells("td", values.map(short))))),
+    );
   };
 })();

@@ -13,15 +13,42 @@
       shown = key;
       const mine = t2i.copied(value);
       if (value.notice) root.replaceChildren(t2i.notice(...value.notice));
-      else root.replaceChildren(...(value.inspect ? [desk(mine, look, trigger)] : blocks(mine, look)));
+      else root.replaceChildren(...(value.inspect ? [desk(mine, look, trigger)] : t2i.rows(mine, look)));
     });
   };
 
-  const blocks = (value, look) =>
+  // A heading and its samples for each group.
+  t2i.rows = (value, look) =>
     value.groups.flatMap((group) => [
       heading(group, value.map, look),
-      group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look),
+      group.text ? t2i.answers(group, value.map, look) : cards(group, value.map, look, value.asked ?? group.prompt),
     ]);
+
+  const swatch = (colour) => {
+    const box = t2i.el("i", { class: "swatch", "aria-hidden": "true" });
+    box.style.background = colour;
+    return box;
+  };
+
+  const AREAS = [["upper left", "upper middle", "upper right"], ["middle left", "middle", "middle right"], ["lower left", "lower middle", "lower right"]];
+
+  // What a picture shows, in words: its prompt, its reward, and the ninth of it that holds most credit.
+  t2i.alt = (prompt, sample, [rows, columns]) => {
+    const parts = [prompt];
+    if (sample.reward !== undefined) parts.push(`reward ${t2i.number(sample.reward)}`);
+    const credit = sample.arrays && t2i.numbers(sample).credit;
+    if (credit && rows >= 3 && columns >= 3) {
+      const sums = AREAS.map(() => [0, 0, 0]);
+      credit.forEach((weight, t) => {
+        if (Number.isFinite(weight)) sums[Math.floor((3 * Math.floor(t / columns)) / rows)][Math.floor((3 * (t % columns)) / columns)] += weight;
+      });
+      const all = sums.flat();
+      const most = Math.max(...all);
+      const place = all.indexOf(most);
+      if (most > 0) parts.push(`most credit ${AREAS.flat()[place]}, ${Math.round((100 * most) / all.reduce((a, b) => a + b))}% of it`);
+    }
+    return parts.join(", ");
+  };
 
   const against = (group) => `against ${t2i.negative(group.negative)}`;
 
@@ -32,17 +59,17 @@
       t2i.el(
         "div",
         {},
-        t2i.el("h3", {}, group.text ? t2i.shortened(group.prompt) : group.prompt),
+        t2i.el("h2", {}, group.colour ? swatch(group.colour) : null, group.text ? t2i.shortened(group.prompt) : group.prompt),
         t2i.el("p", {}, group.says ?? against(group)),
         group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
       map ? t2i.legend(map, group.scale, look) : null,
     );
 
-  const cards = (group, map, look) => {
+  const cards = (group, map, look, prompt) => {
     const list = t2i.el("div", { class: "cards" + (group.large ? " large" : "") });
     list.style.setProperty("--count", group.samples.length);
-    group.samples.forEach((sample, i) => list.append(card(group, sample, map, look, i)));
+    group.samples.forEach((sample, i) => list.append(card(group, sample, map, look, i, prompt)));
     return list;
   };
 
@@ -83,7 +110,7 @@
       rows.replaceChildren(
         ...groups.flatMap((group) => [
           heading({ ...group, prompt: group.title, says: (groups.length > 1 ? [] : [against(group)]).concat(group.says).join(" · ") }, state.map, look),
-          cards(group, state.map, look),
+          cards(group, state.map, look, group.prompt),
         ]),
       );
       groups.forEach((group, g) =>
@@ -146,10 +173,11 @@
     }
   };
 
-  const card = (group, sample, map, look, i) => {
+  const card = (group, sample, map, look, i, prompt) => {
     const grid = sample.grid ?? group.grid;
     const picture = t2i.tile(sample.known ? "forming" : group.title ? "outlined" : "");
     picture.update(sample, grid, group.scale, null, look);
+    picture.box.querySelector("img").alt = t2i.alt(prompt, sample, grid);
     if (sample.known) picture.box.style.setProperty("--known", sample.known);
     const heat = map ? t2i.tile("heat") : null;
     heat?.update(sample, grid, group.scale, map, look);

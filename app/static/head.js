@@ -54,7 +54,7 @@
       if (asking) return;
       if (wished === shown()) return void (wished = null);
       asking = true;
-      state.prompt ??= state.value.group.prompt;
+      if (byHand) state.prompt ??= state.value.group.prompt;
       state.ask("choose", { step: steps[wished], prompt: state.prompt });
     };
     const begin = () => {
@@ -79,7 +79,7 @@
       if (document.activeElement !== number) number.value = steps[here()];
       [back.disabled, next.disabled] = [here() === 0, here() === steps.length - 1];
     };
-    const update = () => {
+    const update = (goOn = false) => {
       const { steps, group, prompts } = state.value;
       asking = false;
       if (wished !== null && (wished === shown() || wished >= steps.length)) wished = null;
@@ -100,6 +100,7 @@
       const missed = state.prompt !== undefined && state.prompt !== group.prompt;
       away.textContent = missed ? `“${t2i.shortened(state.prompt)}” was not recorded at this step.` : "";
       if (wished !== null) go(wished);
+      else if (goOn) go(steps.length - 1);
     };
     return { box, refresh: update };
   };

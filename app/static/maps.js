@@ -26,6 +26,7 @@
     t2i.follow(props, watch, (held) => {
       const value = t2i.copied(held);
       if (value.kind === "film") return state.film?.show(value);
+      if (value.kind === "steps") return grown(state, value);
       if (value.turn < state.answered) return;
       state.answered = value.turn ?? state.answered;
       if (value.kind === "notice") {
@@ -35,6 +36,15 @@
       }
       receive(root, state, value);
     });
+  };
+
+  // The run has gone on: who looked at the newest step, and keeps no token, goes along.
+  const grown = (state, { run, steps }) => {
+    if (state.value?.run !== run) return;
+    const { group } = state.value;
+    const newest = group.step === state.value.steps.at(-1) && steps.at(-1) > group.step;
+    state.value.steps = steps;
+    state.head.refresh(newest && !state.pinned);
   };
 
   // What was chosen, for when the tab is opened again (see page.py); at the newest step the newest is followed.
@@ -87,7 +97,8 @@
     if (!state.head) {
       state.head = t2i.mapsHead(state);
       state.body = t2i.el("div", {});
-      root.replaceChildren(state.head.box, state.body);
+      state.intro = t2i.intro(state);
+      root.replaceChildren(state.head.box, state.intro.box, state.body);
     }
     state.body.replaceChildren(
       desk.box,
@@ -95,6 +106,7 @@
       ...(state.film ? [state.film.box] : []),
     );
     state.head.refresh();
+    state.intro.refresh();
     refresh(state);
   };
 

@@ -20,6 +20,18 @@
     }; // a property: the page may set it up twice
   };
 
+  // A list that can be searched is searched from the start: what is chosen is marked, and typing replaces it.
+  let entered = null;
+  document.addEventListener("focusin", ({ target }) => {
+    entered = target.matches('.gradio-container input[role="combobox"]') ? target : null;
+    entered?.select();
+  });
+  document.addEventListener("input", () => (entered = null));
+  document.addEventListener("click", ({ target }) => {
+    if (target === entered) target.select(); // the press has put the caret somewhere
+    entered = null;
+  });
+
   // A hidden component whose value is {name, mime, data} becomes a download.
   t2i.files = (element, props, watch) => {
     const say = element.querySelector(".t2i-said");

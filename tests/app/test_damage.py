@@ -15,6 +15,7 @@ from app_toys import (
     PROBE,
     PROMPT,
     G,
+    compared,
     floats,
     forget_numbers,
     notice_of,
@@ -25,7 +26,8 @@ from app_toys import (
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from t2i_credit.app import compare, credit_maps, evaluation, training
+from t2i_credit.app import compared as compared_runs
+from t2i_credit.app import credit_maps, evaluation, training
 from t2i_credit.app.runs import RunShelf, in_words, or_in_words
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.writer import RunWriter
@@ -105,7 +107,7 @@ def test_a_damaged_record_is_one_line_everywhere_and_the_step_before_is_shown(fr
     film = credit_maps.film(fresh, "one", PROBE)
     assert [frame["step"] for frame in film["frames"]] == [1, 5]
     assert credit_maps.save(fresh, {"run": "one", "kind": "gif", "step": 5})["mime"] == "image/gif"
-    curves, pictures = (compare.update(fresh, ["one"], "reward", None)[i] for i in (1, 3))
+    curves, pictures = (compared(fresh, ["one"])[i] for i in (0, 2))
     assert curves["figures"][0]["data"] and "notice" in pictures
 
 
@@ -178,8 +180,8 @@ def test_a_damaged_line_of_metrics_leaves_the_curves(tmp_path, line):
     strip, curves = training.numbers(shelf, "one")
     assert "running" in strip and "<b>0 s</b>" in strip  # time left, by the steps that say theirs
     assert len(curves["figures"][0]["data"][-1]["x"]) >= 9
-    compared = compare.update(shelf, ["one"], "reward", None)[1]
-    assert compared["figures"][0]["data"]
+    shown = compared(shelf, ["one"])[0]
+    assert shown["figures"][0]["data"]
 
 
 @pytest.mark.parametrize("wrong", [{"step": "9"}, {"total": "9"}, {"message": 3}])
@@ -203,7 +205,7 @@ def test_metrics_that_cannot_be_read_leave_the_other_runs_in_the_comparison(tmp_
     metrics = tmp_path / "bad/metrics.jsonl"
     metrics.unlink()
     metrics.mkdir()
-    _, curves, _, pictures = compare.update(RunShelf(tmp_path), ["bad", "good"], "reward", None)
+    curves, _, pictures = compared(RunShelf(tmp_path), ["bad", "good"])
     assert [t["name"] for t in curves["figures"][0]["data"]] == ["good"]
     assert "bad/metrics.jsonl" in curves["said"] and pictures["groups"]
 
@@ -213,7 +215,7 @@ def test_a_configuration_that_is_none_is_a_method_of_its_own(tmp_path, config):
     for name in ("good", "bad"):
         write_toy_run(tmp_path / name, steps=(9,))
     (tmp_path / "bad/config.yaml").write_text(config + "\n")
-    _, curves, _, _ = compare.update(RunShelf(tmp_path), ["bad", "good"], "reward", None)
+    curves, _, _ = compared(RunShelf(tmp_path), ["bad", "good"])
     assert [t["name"] for t in curves["figures"][0]["data"]] == ["bad", "good"]
 
 
@@ -234,7 +236,7 @@ def test_damaged_detections_are_named_and_the_scores_stay(fresh, details):
     first, second = path.read_text().splitlines()
     damaged = {**json.loads(second), "details": details}
     path.write_text(f"{first}\n{json.dumps(damaged)}\n")
-    _, bars, table, gallery = evaluation.update(fresh, "one", None)
+    bars, table, gallery = evaluation.update(fresh, "one", None)
     assert bars["figures"] and "colors" in table
     said = notice_of(gallery)
     assert "line 2: a damaged record" in said and "unexpected" not in said
@@ -243,7 +245,7 @@ def test_damaged_detections_are_named_and_the_scores_stay(fresh, details):
 @pytest.mark.parametrize("text", ["[1]", '{"summary": 3}', '{"summary": {}, "paired": {"a": 3}}'])
 def test_damaged_scores_are_said(fresh, text):
     (fresh.root / "one/evaluations/train-cfg2.json").write_text(text)
-    said = notice_of(evaluation.update(fresh, "one", None)[1])
+    said = notice_of(evaluation.update(fresh, "one", None)[0])
     assert "cannot be shown" in said and "unexpected" not in said
 
 
@@ -255,14 +257,14 @@ def test_an_evaluation_of_a_run_on_text_speaks_of_answers(tmp_path):
     answer = {"prompt": "2+3:", "steps": 2, "completion": "5", "correct": True}
     run.write_evaluation("train-3x4-t1-seed0", result, [answer])
     shelf = RunShelf(tmp_path)
-    _, bars, table, gallery = evaluation.update(shelf, "text", None)
+    bars, table, gallery = evaluation.update(shelf, "text", None)
     assert bars["figures"][0]["title"] == "Correct answers by task"
     assert "answers" in bars["figures"][0]["says"] and "image" not in json.dumps(bars)
     assert "<th>answers</th>" in table and "<td>12</td>" in table
     assert "run on text" not in table and "damaged" not in notice_of(gallery)
     assert "train-3x4-t1-seed0.jsonl" in notice_of(gallery)
-    compared = compare.update(shelf, ["text"], "reward", None)[1]
-    assert compared["figures"][1]["title"] == "Correct answers: train-3x4-t1-seed0"
+    shown = compared(shelf, ["text"])[0]
+    assert shown["figures"][1]["title"] == "Correct answers: train-3x4-t1-seed0"
 
 
 # ---- numbers that are none
@@ -282,7 +284,7 @@ def test_a_reward_that_was_not_finite_counts_in_no_mean(fresh):
     change_header(fresh, sample_with(reward=None, advantage=None))  # the others have 1, 2 and 3
     recorded = next(g for g in fresh.recorded(fresh.open("one"), 9) if g.prompt == PROMPT)
     assert recorded.rewards == (1.0, 2.0, 3.0)
-    rows = compare.pictures_value(fresh, [fresh.open("one")], PROMPT)["groups"]
+    rows = compared_runs.pictures_value(fresh, [fresh.open("one")], PROMPT)["groups"]
     assert "mean reward 2.00" in rows[0]["says"]
 
     def none_known(header):

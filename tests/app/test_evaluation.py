@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import pytest
-from app_toys import HEIGHT, SCRIPT, WIDTH, write_rewarded_evaluation
+from app_toys import (
+    HEIGHT,
+    PROMPT,
+    SCRIPT,
+    WIDTH,
+    write_paired_evaluation,
+    write_rewarded_evaluation,
+    write_toy_evaluation,
+    write_toy_run,
+)
 from PIL import Image
 
-from t2i_credit.app import evaluation
+from t2i_credit.app import compare, evaluation, gallery
+from t2i_credit.app.runs import RunShelf
+from t2i_credit.run_folder.writer import RunWriter
+
+
+def items(page):
+    """The images of a page of the gallery."""
+    return [item for card in page["cards"] for item in card["items"]]
 
 
 def test_the_gallery_is_filtered_by_task_and_verdict(shelf):
     def shown(**asked_for):
-        return evaluation.page_of(shelf, "one", "train-cfg2", asked_for)["items"]
+        return items(gallery.page_of(shelf, "one", "train-cfg2", asked_for))
 
     assert len(shown()) == 2
     assert [item["reason"] for item in shown(verdict="wrong")] == [
@@ -23,24 +39,24 @@ def test_the_gallery_is_filtered_by_task_and_verdict(shelf):
 
 
 def test_pictures_of_an_evaluation_are_shown_where_they_were_kept(fresh):
-    item = evaluation.page_of(fresh, "one", "train-cfg2", {})["items"][0]
+    item = items(gallery.page_of(fresh, "one", "train-cfg2", {"order": "in order"}))[0]
     assert item["image"] is None and item["size"] == [32.0, 32.0]  # boxes up to 26: two times 16
     folder = fresh.root / "one/evaluations/train-cfg2/00000/samples"
     folder.mkdir(parents=True)
     Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "00000.png")
-    item = evaluation.page_of(fresh, "one", "train-cfg2", {})["items"][0]
+    item = items(gallery.page_of(fresh, "one", "train-cfg2", {"order": "in order"}))[0]
     assert item["image"].startswith("data:image/png") and item["size"] == [WIDTH, HEIGHT]
 
 
 def test_the_table_says_what_changed(shelf):
-    _, bars, table, _ = evaluation.update(shelf, "one", None)
+    bars, table, _ = evaluation.update(shelf, "one", None)
     assert [trace["name"] for trace in bars["figures"][0]["data"]] == ["before", "after"]
     assert "+0.25" in table and "[+0.05, +0.40]" in table
 
 
 def test_an_evaluation_by_rewards_shows_curves_figures_and_what_each_image_got(fresh):
     write_rewarded_evaluation(fresh.root / "one")
-    _, charts, table, page = evaluation.update(fresh, "one", "list-clip-cfg2")
+    charts, table, page = evaluation.update(fresh, "one", "list-clip-cfg2")
     clip, other = charts["figures"]
     assert clip["data"][0]["y"] == [
         pytest.approx(0.255),
@@ -50,10 +66,61 @@ def test_an_evaluation_by_rewards_shows_curves_figures_and_what_each_image_got(f
     for shown in ("0.3000</b>", "[0.2000, 0.4000]", "0.1000</b>", "[+0.0500, +0.1500]"):
         assert shown in table
     assert SCRIPT not in table  # a name is text
-    assert [item["verdict"].split(",")[0] for item in page["items"]] == [
+    assert [item["verdict"].split(",")[0] for item in items(page)] == [
         "clip 0.25",
         "clip 0.26",
         "clip 0.35",
         "missing",
     ]
-    assert page["verdicts"] == []
+    assert page["verdicts"] == {}
+
+
+def test_prompts_stand_worst_first_beside_what_they_were_before(fresh):
+    write_paired_evaluation(fresh.root / "one")
+
+    def page(**asked_for):
+        return gallery.page_of(fresh, "one", "list-cfg2", asked_for)
+
+    first = page()
+    told = [(card["prompt"], card["right"], card["was"], card["of"]) for card in first["cards"]]
+    assert told == [(f"{PROMPT} 1", 1, 2, 2), (f"{PROMPT} 0", 2, 1, 2), (f"{PROMPT} 2", 2, 2, 2)]
+    assert first["verdicts"] == {"all": 6, "wrong": 1, "right": 5, "gained": 1, "lost": 1}
+    (lost,), (gained,) = (items(page(verdict=one)) for one in ("lost", "gained"))
+    assert (lost["verdict"], lost["before"]["verdict"]) == ("wrong", "right")
+    assert gained["prompt"] == f"{PROMPT} 0" and gained["before"]["image"] != gained["image"]
+    in_order = [card["prompt"] for card in page(order="in order")["cards"]]
+    assert in_order == [f"{PROMPT} {p}" for p in range(3)]
+
+
+def test_a_damaged_record_of_before_is_named(fresh):
+    write_paired_evaluation(fresh.root / "one")
+    path = fresh.root / "one/evaluations/list-cfg2/before/evaluation.jsonl"
+    path.write_text("{}\n")
+    said = " ".join(gallery.page_of(fresh, "one", "list-cfg2", {})["notice"])
+    assert "before/evaluation.jsonl, line 1: a damaged record" in said
+
+
+def test_pages_hold_whole_prompts(monkeypatch, fresh):
+    write_paired_evaluation(fresh.root / "one")
+    monkeypatch.setattr(gallery, "PER_PAGE", 3)
+    pages = [gallery.page_of(fresh, "one", "list-cfg2", {"page": n}) for n in (0, 1, 7)]
+    assert [len(page["cards"]) for page in pages] == [2, 1, 1] and pages[0]["pages"] == 2
+
+
+def test_another_evaluation_is_another_sign_and_the_one_that_is_shown_stays(fresh):
+    listed, shown = evaluation.signs(fresh, "one", "train-cfg2")
+    assert [listed, shown] == evaluation.signs(fresh, "one", "train-cfg2")
+    write_paired_evaluation(fresh.root / "one", "newer")
+    after = evaluation.signs(fresh, "one", "train-cfg2")
+    assert after[0] != listed and after[1] == shown
+    write_toy_evaluation(RunWriter(fresh.root / "one"))
+    assert evaluation.signs(fresh, "one", "train-cfg2")[1] != shown
+
+
+def test_commands_quote_the_folder_that_is_served(tmp_path):
+    root = tmp_path / "my runs"
+    shelf = RunShelf(root)
+    assert f"'train.out={root}'" in compare.curves_of(shelf, [], "reward", 0, "step")["notice"][2]
+    write_toy_run(root / "one", evaluation=False)
+    hint = evaluation.update(shelf, "one")[0]["notice"][2]
+    assert hint.startswith(f"t2i-credit evaluate '{root}/one'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from app_toys import notice_of, write_toy_run
+from app_toys import compared, notice_of, write_toy_run
 
 from t2i_credit.app import compare, evaluation
 from t2i_credit.app.charts import training_figures
@@ -67,23 +67,22 @@ def test_an_evaluation_shows_the_interval_of_the_score_before(shelf):
 
 
 def test_a_curve_that_no_chosen_run_has_says_so_in_its_frame(shelf):
-    shown = compare.update(shelf, ["one"], "kl", None)[1]["figures"][0]
+    shown = compared(shelf, ["one"], "kl")[0]["figures"][0]
     assert not shown["data"]
     assert shown["layout"]["annotations"][0]["text"] == "No chosen run has this curve."
 
 
 def test_no_chosen_run_stays_none_and_the_first_opening_chooses(shelf):
-    tab = compare.CompareTab(shelf, [], [])
-    cleared, curves, _, pictures = tab.choose([], "reward", None)
-    assert cleared.value == [] and "No run is chosen" in notice_of(curves)
-    assert pictures["groups"] == []
-    assert tab.refresh([], "reward", None)[0].value == ["one"]
+    curves, _, pictures = compared(shelf, [])
+    assert "No run is chosen" in notice_of(curves) and pictures["groups"] == []
+    runs, *states = (object() for _ in range(5))
+    tab = compare.CompareTab(shelf, [], runs, states)
+    opened = tab.first(["one"], [], "reward", 0, "step", None, None)
+    assert opened[runs].value == ["one"] and opened[states[1]] == (("one",), (True,))
 
 
-def test_a_run_that_cannot_be_opened_is_named_above_the_curves(tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_opened_is_named_above_the_curves(tmp_path):
     write_toy_run(tmp_path / "one")
     shelf = RunShelf(tmp_path)
-    known = shelf.statuses()
-    monkeypatch.setattr(shelf, "statuses", lambda: known)  # listed, and gone before it is read
     (tmp_path / "one").rename(tmp_path.parent / f"{tmp_path.name}-gone")
-    assert "one" in compare.update(shelf, ["one"], "reward", None)[1]["said"]
+    assert "one" in compared(shelf, ["one"])[0]["said"]

@@ -81,7 +81,7 @@ def test_a_look_that_was_asked_too_early_undoes_nothing(shelf):
         (first,) = (fn for fn in page.fns.values() if fn.name == "first")
         look = next(fn for fn in page.fns.values() if fn.name == "look")
         state = SessionState(page)
-        early = look.fn(None, None)
+        early = look.fn(None, None, "training", *[None] * (len(look.inputs) - 3))
         await page.postprocess_data(first, first.fn(), state)
         known = {block._id: state[block._id] for block in look.outputs}
         await page.postprocess_data(look, early, state)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from t2i_credit.api.export import _scores
 from t2i_credit.api.launch import changes
-from t2i_credit.app import evaluation
+from t2i_credit.app import evaluation, gallery
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.config.schema import load_config
 from t2i_credit.errors import UserError
@@ -54,7 +54,7 @@ def readers(run: Path) -> dict[str, Callable[[], Any]]:
             for n in EVALUATIONS
         },
         **{f"tab {n}": lambda n=n: evaluation.update(shelf, run.name, n) for n in EVALUATIONS},
-        "gallery": lambda: evaluation.page_of(shelf, run.name, EVALUATIONS[0], {}),
+        "gallery": lambda: gallery.page_of(shelf, run.name, EVALUATIONS[0], {}),
     }
 
 

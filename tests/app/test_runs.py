@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from app_toys import PROMPT, H, W, floats, notice_of, write_toy_run
+from app_toys import PROMPT, H, W, compared, floats, notice_of, write_toy_run
 from PIL import Image
 
-from t2i_credit.app import compare, credit_maps, evaluation, training
+from t2i_credit.app import credit_maps, evaluation, training
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.writer import RunWriter
@@ -21,8 +21,8 @@ def test_no_runs_folder_and_an_empty_one_say_what_to_run(tmp_path):
         shelf = RunShelf(folder)
         assert "t2i-credit train" in training.numbers(shelf, None)[0]
         assert "t2i-credit train" in notice_of(credit_maps.show(shelf, None, {}))
-        assert "t2i-credit train" in notice_of(compare.update(shelf, [], "reward", None)[1])
-        assert evaluation.update(shelf, None, None)[1]["kind"] == "notice"
+        assert "t2i-credit train" in notice_of(compared(shelf, [])[0])
+        assert evaluation.update(shelf, None, None)[0]["kind"] == "notice"
 
 
 def test_a_run_that_has_just_begun_says_what_will_come(tmp_path):
@@ -33,7 +33,7 @@ def test_a_run_that_has_just_begun_says_what_will_come(tmp_path):
     assert "running" in strip and "No picture yet" in notice_of(newest)
     assert "No step yet" in notice_of(curves)
     assert "No step recorded yet" in notice_of(credit_maps.show(shelf, "new", {}))
-    assert "t2i-credit evaluate" in notice_of(evaluation.update(shelf, "new", None)[1])
+    assert "t2i-credit evaluate" in notice_of(evaluation.update(shelf, "new", None)[0])
 
 
 def test_a_corrupt_arrays_file_is_named_and_the_step_before_is_shown(fresh):
@@ -74,7 +74,7 @@ def test_a_run_of_a_newer_format_is_listed_and_explained(fresh):
 
 def test_a_damaged_evaluation_is_one_line(fresh):
     (fresh.root / "one/evaluations/train-cfg2.json").write_text('{"summary": {"colors": 3}}')
-    assert "cannot be shown" in notice_of(evaluation.update(fresh, "one", None)[1])
+    assert "cannot be shown" in notice_of(evaluation.update(fresh, "one", None)[0])
 
 
 def test_a_hundred_runs_are_listed(tmp_path):

@@ -15,6 +15,7 @@ from app_toys import (
     LISTS,
     PROMPT,
     G,
+    compared,
     floats,
     notice_of,
     text_sample,
@@ -22,7 +23,7 @@ from app_toys import (
     write_toy_run,
 )
 
-from t2i_credit.app import charts, compare, credit_maps, evaluation, studio, training
+from t2i_credit.app import charts, credit_maps, evaluation, studio, training
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.writer import RunWriter
@@ -261,7 +262,7 @@ def test_a_run_that_has_just_begun_says_what_will_come(tmp_path):
 
 def test_runs_of_both_kinds_are_compared_by_their_curves_and_those_on_images_by_pictures(shelf):
     both = ["pictures", "text"]
-    _, curves, prompts, pictures = compare.update(shelf, both, "reward", None)
+    curves, prompts, pictures = compared(shelf, both)
     assert {trace["name"] for trace in curves["figures"][0]["data"]} == set(both)
     assert PROMPT in dict(prompts.choices) and "2+3:" not in dict(prompts.choices)
     assert pictures["groups"][0]["prompt"] == "pictures"
@@ -269,12 +270,12 @@ def test_runs_of_both_kinds_are_compared_by_their_curves_and_those_on_images_by_
 
 
 def test_runs_on_text_alone_have_curves_and_one_line(shelf):
-    _, curves, _, pictures = compare.update(shelf, ["text"], "answer_length", None)
+    curves, _, pictures = compared(shelf, ["text"], "answer_length")
     assert curves["figures"][0]["data"] and "No picture" in notice_of(pictures)
 
 
 def test_the_evaluation_tab_says_how_a_run_on_text_is_evaluated(shelf):
-    said = notice_of(evaluation.update(shelf, "text", None)[1])
+    said = notice_of(evaluation.update(shelf, "text", None)[0])
     assert "t2i-credit evaluate" in said and "--against arithmetic" in said
 
 

@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-from app_toys import served, write_toy_run
+from app_toys import served, write_paired_evaluation, write_toy_run
 
 from t2i_credit.app import guard
 
@@ -232,3 +232,43 @@ def test_a_link_elsewhere_logs_nobody_out(visitor):
     assert visitor.get("logout", headers=link).status_code == 403
     assert visitor.get("", headers=link).status_code == 200
     assert visitor.get("config").status_code == 200  # still logged in
+
+
+def test_a_report_is_shown_to_members_alone_and_apart_from_the_app(visitor, address, place):
+    asked = {"run": "one", "evaluation": "list-cfg2"}
+    write_paired_evaluation(place / "one")
+    assert httpx.get(f"{address}t2i/report", params=asked).status_code == 401
+    shown = visitor.get("t2i/report", params=asked)
+    assert shown.status_code == 200 and "all of it" in shown.text
+    assert shown.headers["content-type"].startswith("text/html")
+    policies = shown.headers.get_list("content-security-policy")
+    assert any("sandbox allow-scripts;" in one and "default-src 'none'" in one for one in policies)
+    assert shown.headers["cache-control"] == "no-store"
+    for headers in FOREIGN:
+        assert visitor.get("t2i/report", params=asked, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("run", "evaluation"),
+    [
+        ("one", "none"),
+        ("none", "list-cfg2"),
+        ("../one", "list-cfg2"),
+        ("one", "../list-cfg2"),
+        ("one", "/etc/passwd"),
+        ("one", "linked"),
+        ("one", ""),
+        ("", "list-cfg2"),
+        ("one", "a\0b"),
+    ],
+)
+def test_nothing_but_a_report_of_a_run_is_read(visitor, place, run, evaluation):
+    outside = place.parent / "outside.html"
+    outside.write_text("secret")
+    (place / "one" / "evaluations").mkdir(exist_ok=True)
+    link = place / "one" / "evaluations" / "linked.html"
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside)
+    answer = visitor.get("t2i/report", params={"run": run, "evaluation": evaluation})
+    assert answer.status_code == 404 and "secret" not in answer.text
+    assert visitor.post("t2i/report", params={"run": run}).status_code == 403

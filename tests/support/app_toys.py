@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from t2i_credit.interfaces import Prompt, Rollout
@@ -46,6 +47,16 @@ def notice_of(value: dict[str, Any]) -> str:
     """What is said where there is nothing to show."""
     assert value["kind"] == "notice", value
     return " ".join(value["notice"])
+
+
+def compared(
+    shelf: Any, names: Sequence[str], metric: str = "reward", prompt: str | None = None
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """What the compare tab shows of these runs: curves, the choice of prompts, pictures."""
+    from t2i_credit.app import compare
+
+    prompts, pictures = compare.pictures_of(shelf, names, prompt, None)
+    return compare.curves_of(shelf, names, metric, 0, "step"), prompts, pictures
 
 
 def toy_rollout(step: int, prompts: tuple[str, ...]) -> Rollout:
@@ -226,6 +237,41 @@ def write_toy_evaluation(run: RunWriter, name: str = "train-cfg2") -> None:
         "paired": dict.fromkeys(tasks, change),
     }
     run.write_evaluation(name, result, records)
+
+
+def write_paired_evaluation(path: Path, name: str = "list-cfg2") -> None:
+    """Three prompts with two images each, the second one worst, beside what was there before; pictures of both, and a page."""
+    verdicts = {False: ((1, 1), (1, 0), (1, 1)), True: ((1, 0), (1, 1), (1, 1))}
+    row = {"correct": 0.7, "low": 0.2, "high": 0.9, "partial": 0.8, "pass_at_k": 1.0, "images": 6}
+    for before, rights in verdicts.items():
+        folder = path / "evaluations" / name / "before" if before else path / "evaluations"
+        stem = "evaluation" if before else name
+        records = [
+            {
+                "filename": f"{p:05d}/samples/{g:05d}.png",
+                "tag": "colors",
+                "prompt": f"{PROMPT} {p}",
+                "correct": bool(right),
+                "reason": "" if right else "expected circle>=1, found 0",
+                "details": '{"circle": [[4, 6, 20, 26, 0.9]]}' if right else "{}",
+                "fault": "",
+                "prompt_index": p,
+                "sample_index": g,
+            }
+            for p, of_prompt in enumerate(rights)
+            for g, right in enumerate(of_prompt)
+        ]
+        protocol = {"images_per_prompt": 2, "cfg_scale": 2.0, "seed": 0}
+        summary = dict.fromkeys(("colors", "overall"), row)
+        write_evaluation(
+            folder, stem, {"format": 1, "protocol": protocol, "summary": summary}, records
+        )
+        for record in records:
+            picture = (folder if before else folder / name) / record["filename"]
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (WIDTH, HEIGHT), "navy" if before else "teal").save(picture)
+    page = "<title>all of it</title><script>document.title += ' and its script'</script>"
+    (path / "evaluations" / f"{name}.html").write_text(page)
 
 
 def write_rewarded_evaluation(path: Path, name: str = "list-clip-cfg2") -> None:
