@@ -123,13 +123,16 @@
     });
   };
 
+  const painted = new WeakMap(); // what a canvas shows
   const SMOOTH = 12; // pixels of a token's side where no lines give the size
 
   // Paints a map on a canvas: one pixel per token where nothing finer is to be seen.
   t2i.paint = (canvas, sample, grid, scale, map, look, lined) => {
     const values = t2i.numbers(sample)[map];
     canvas.hidden = !values;
-    if (!values) return;
+    const shown = [sample, scale, map, t2i.lut(look, map), look.smooth, lined];
+    if (!values || (painted.has(canvas) && painted.get(canvas).every((part, i) => part === shown[i]))) return;
+    painted.set(canvas, shown);
     const lines = lined && sample.lines ? linesOf(sample) : null;
     const size = lines?.size ?? (look.smooth ? grid.map((tokens) => SMOOTH * tokens) : grid);
     [canvas.height, canvas.width] = size;

@@ -10,6 +10,7 @@
     const others = t2i.el("div", { class: "spread-others", role: "img" });
     const told = t2i.el("p", {}, "The same place in the other samples");
     const box = t2i.el("div", { class: "spread" }, heights, says, others, told);
+    let drawn = []; // the values and colours of the bars
     const update = () => {
       const { group } = state.value;
       const values = t2i.numbers(t2i.sampleOf(state))[state.map];
@@ -19,16 +20,20 @@
       const colour = (place) => `rgb(${lut.subarray(3 * place, 3 * place + 3).join()})`;
       const placed = (value) => t2i.place(state.map, value, group.scale);
       const bar = (value) => Math.min(BARS - 1, placed(value) >> 3);
-      const counts = Array(BARS).fill(0);
-      for (const value of values) counts[bar(value)]++;
-      const [most, here] = [Math.max(...counts), bar(values[state.token])];
-      heights.replaceChildren(
-        ...counts.map((count, i) => {
-          const height = count && Math.max(2, Math.round(HIGH * Math.sqrt(count / most)));
-          const style = `height: ${height}px; background: ${colour(8 * i + 4)}`;
-          return t2i.el("span", { class: i === here ? "here" : null }, t2i.el("i", { style }));
-        }),
-      );
+      if (values !== drawn[0] || lut !== drawn[1]) {
+        drawn = [values, lut];
+        const counts = Array(BARS).fill(0);
+        for (const value of values) counts[bar(value)]++;
+        const most = Math.max(...counts);
+        heights.replaceChildren(
+          ...counts.map((count, i) => {
+            const height = count && Math.max(2, Math.round(HIGH * Math.sqrt(count / most)));
+            return t2i.el("span", {}, t2i.el("i", { style: `height: ${height}px; background: ${colour(8 * i + 4)}` }));
+          }),
+        );
+      }
+      heights.querySelector(".here")?.classList.remove("here");
+      heights.children[bar(values[state.token])].classList.add("here");
       const higher = values.filter((value) => value > values[state.token]).length;
       const name = t2i.MAPS[state.map].title.toLowerCase();
       says.textContent = `Number ${higher + 1} of ${values.length} by ${name}`;

@@ -108,16 +108,13 @@
     const photo = new Image();
     photo.addEventListener("load", () => update());
     const heat = t2i.el("canvas");
-    let painted = null; // what `heat` shows
     const update = () => {
       const { grid, scale } = state.value.group;
       const sample = t2i.sampleOf(state);
       box.hidden = state.token === null;
       if (box.hidden) return;
       if (sample.image && photo.src !== sample.image) photo.src = sample.image;
-      const now = JSON.stringify([sample.place, state.value.group.step, state.map, state.look.chosen, state.look.smooth]);
-      if (now !== painted) t2i.paint(heat, sample, grid, scale, state.map, state.look, true);
-      painted = now;
+      t2i.paint(heat, sample, grid, scale, state.map, state.look, true);
       const seen = grid.map((tokens) => Math.min(tokens, Math.min(...grid) < 12 ? 3 : 7));
       const [row, column] = [Math.floor(state.token / grid[1]), state.token % grid[1]];
       const [top, left] = [row, column].map((one, i) => Math.max(0, Math.min(grid[i] - seen[i], one - (seen[i] - 1) / 2)));
@@ -128,7 +125,8 @@
         canvas.hidden = !width || heat.hidden;
         if (canvas.hidden) continue;
         const [x, y] = [width / grid[1], height / grid[0]];
-        canvas.height = Math.round((LOUPE * seen[0] * y) / (seen[1] * x));
+        const tall = Math.round((LOUPE * seen[0] * y) / (seen[1] * x));
+        if (canvas.height !== tall) canvas.height = tall;
         const context = canvas.getContext("2d");
         context.imageSmoothingEnabled = width > 200;
         context.drawImage(source, left * x, top * y, seen[1] * x, seen[0] * y, 0, 0, LOUPE, canvas.height);

@@ -6,6 +6,8 @@ Shapes: images (h, w) pixels, grids (H, W) tokens, levels (h, w): 0 = no line, 1
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from PIL import Image
 
@@ -52,7 +54,7 @@ def picture_lines(image: Image.Image, grid: tuple[int, int], size: tuple[int, in
     if np.count_nonzero(levels) < FEW * levels.size:
         levels[:, 1:] = np.maximum(levels[:, 1:], levels[:, :-1])
         levels[1:] = np.maximum(levels[1:], levels[:-1])
-    levels[_middles(grid, size)] = 0
+    levels[_middles(tuple(grid), tuple(size))] = 0
     return levels
 
 
@@ -68,10 +70,12 @@ def _ridges(channels: list[np.ndarray]) -> np.ndarray:
     """(h, w): the change from pixel to pixel where it is largest along its own direction, elsewhere 0."""
     xx, yy, xy = (np.zeros_like(channels[0]) for _ in range(3))
     for channel in channels:
-        down, right = np.gradient(channel)
+        down, right = np.zeros_like(channel), np.zeros_like(channel)
+        np.subtract(channel[2:], channel[:-2], out=down[1:-1])
+        np.subtract(channel[:, 2:], channel[:, :-2], out=right[:, 1:-1])
         xx, yy, xy = xx + right * right, yy + down * down, xy + right * down
     across, slanted = xx - yy, 2 * xy
-    change = np.sqrt((xx + yy + np.hypot(across, slanted)) / 2)
+    change = np.sqrt((xx + yy + np.sqrt(across * across + slanted * slanted)) / 8)
     padded = np.pad(change, 1)
     height, width = change.shape
 
@@ -89,6 +93,7 @@ def _ridges(channels: list[np.ndarray]) -> np.ndarray:
     return np.where(highest, change, 0)
 
 
+@lru_cache(64)
 def _middles(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """(h, w) bool: around the middle of a token."""
     away = []
