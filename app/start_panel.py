@@ -154,7 +154,7 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
             *(gr.Textbox(placeholder=v or "", interactive=v is not None) for v in known),
         ]
 
-    @or_in_words(lambda why, chosen, *_: [refusal(why), None, panel.sign_of(chosen)])
+    @or_in_words(lambda why, chosen, *_: [refusal(why), gr.skip(), panel.sign_of(chosen)])
     def start(chosen: Any, *filled: Any) -> list[Any]:
         plan = plan_of(*filled)
         trainings.start(plan)

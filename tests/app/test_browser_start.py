@@ -35,6 +35,7 @@ def fill(page, **values):
 
 
 def test_a_training_is_started_stopped_and_resumed_and_sampled_from(page, runs):
+    page.set_default_timeout(300_000)  # a training begins meanwhile
     page.locator("#start .label-wrap").first.click()
     page.wait_for_function(f"/train.name=shapes-gcpo$/.test({COMMAND})")
     fill(page, steps="many", name="from-page")
@@ -51,7 +52,7 @@ def test_a_training_is_started_stopped_and_resumed_and_sampled_from(page, runs):
     assert "one is trained at a time" in page.locator("#start-said").inner_text()
     page.wait_for_selector(".state.running")  # it appeared, and was chosen
     assert page.locator("#run input").input_value().startswith("from-page")
-    page.wait_for_selector("#training-newest .card")
+    page.wait_for_selector("#training-curves .plot svg")  # a step is finished
     page.locator("#start-act", has_text="Stop from-page").click()
     page.wait_for_selector(".state.stopped")
     page.wait_for_selector("#start-act:has-text('Resume from-page')")
