@@ -20,6 +20,10 @@ TABS = {
     "evaluation": "Evaluation",
 }
 
+# how many recorded steps the maps show; null while a film plays or somebody moves through them by keyboard
+UNDISTURBED = """(document.querySelector('#credit-maps :is(.play[aria-label="pause"], :focus-visible)') ? null
+    : Number(document.querySelector('#credit-maps .step-range')?.max ?? -1) + 1)"""
+
 
 def build_page(shelf: RunShelf) -> gr.Blocks:
     """The whole page over one runs folder."""
@@ -48,7 +52,8 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
 
         # Gradio keeps one more component, with what it showed, for each update of it, and a skipped output is an update
         # too: so the clock brings states alone, and their changes bring what is to be shown, always whole.
-        signs = [known, *live.signs, *versus.signs, *scores.signs]
+        grown = gr.State(None)  # the newest recorded step of the run under the credit maps
+        signs = [known, *live.signs, grown, *versus.signs, *scores.signs]
         asks = [run, known, active, *versus.chosen, scores.which]
 
         def first() -> list[Any]:
@@ -69,6 +74,8 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
             found: dict[Any, Any] = {known: now}
             if where == "training":
                 found |= dict(zip(live.signs, training.signs(shelf, chosen), strict=True))
+            elif where == "maps":
+                found[grown] = training.signs(shelf, chosen)[1]
             elif where == "compare":
                 found |= versus.look([one for _, one in now], *asked[:-1])
             elif where == "evaluation":
@@ -125,6 +132,16 @@ def build_page(shelf: RunShelf) -> gr.Blocks:
         # what this visitor chose there before, and how many questions came before this one (see maps.js)
         kept = "{ ...window.t2i.kept, turn: ++window.t2i.turn }"
         opened["maps"].select(reopen, [run, asked], maps, js=f"(run) => [run, {kept}]", **READING)
+
+        def follow(name: str | None, before: Any) -> dict[str, Any]:
+            """The maps of a run that has recorded another step: see `UNDISTURBED`."""
+            there = before.get("shown") if isinstance(before, dict) else None
+            if there is None or there == len(shelf.open(name).steps()):
+                return gr.skip()
+            return reopen(name, before)
+
+        js = f"(run) => [run, {{ ...{kept}, shown: {UNDISTURBED} }}]"
+        grown.change(follow, [run, asked], maps, js=js, **READING)
         opened["playground"].select(play.open, None, play.models, **READING)
 
         def changed(name: str | None, where: str, which: Any, asked: Any) -> dict[Any, Any]:
