@@ -74,7 +74,7 @@ def header() -> gr.HTML:
 def links() -> gr.HTML:
     """What keeps the page's address and what it shows together (static/address.js). Value: {"tabs": {name: title}}; event go tells
     the run that an older address names."""
-    script = "t2i.links(element, props, trigger, watch)"
+    script = "t2i.links(element, props, trigger, watch, ['go'])"
     return _component("links", "t2i-links", script, "<span hidden></span>")
 
 

@@ -98,7 +98,7 @@
     const names = t2i.el("figcaption", { class: "wipe-names" });
     const legend = t2i.el("div", {});
     const says = t2i.el("p", {});
-    const differs = t2i.el("figure", { class: "wipe-difference" }, subtracted.box, legend, t2i.el("figcaption", {}, says));
+    const differs = t2i.el("figure", { class: "wipe-difference" }, subtracted.box, t2i.el("figcaption", {}, legend, says));
     const box = t2i.el(
       "section",
       { class: "wipe" },
