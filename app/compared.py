@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from ..errors import RunError, UserError
-from ..heatmap.sample import common_scale
+from ..heatmap.sample import Scale, common_scale
 from ..heatmap.text import printable
 from ..run_folder.reader import RunReader
 from . import components
@@ -25,6 +25,7 @@ MOST_CURVES, LOOKED_AT_LINES = (
     300,
     200,
 )  # names of metrics that are offered; lines that are searched for them
+UNIT = Scale(credit=2.0, contrast=1.0, advantage=1.0)  # which the browser stretches over a difference
 METRICS = {
     "reward": "mean reward of the step's samples",
     "reward_spread": "standard deviation of the reward within a group",
@@ -212,6 +213,7 @@ def pictures_value(
     return plain(
         {
             "groups": rows,
+            "unit": scale_payload(UNIT),
             # where one group is all alike nothing is pushed, and its row of token advantages would be blank
             "map": "token_advantages" if pushed else "credit",
             "key": key,

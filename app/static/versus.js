@@ -9,7 +9,6 @@
     title: "Difference",
     palette: "contrast",
     ends: ["more in the first", "more in the second"],
-    limit: (scale) => scale.difference,
   };
 
   t2i.versus = (element, props, trigger, watch) => {
@@ -139,12 +138,15 @@
       const values = second.map((number, i) => number - first[i]);
       const most = values.reduce((found, number) => (Number.isFinite(number) ? Math.max(found, Math.abs(number)) : found), 0);
       subtracted.box.hidden = legend.hidden = !most;
-      const scale = { difference: most };
+      const { edges, marks } = value.unit;
+      const stretched = t2i.floats(edges.contrast).map((edge) => edge * most);
+      const text = (mark) => t2i.signed(most * Number(mark.replace("\u2212", "-")));
+      const scale = { decoded: { difference: stretched }, marks: { contrast: marks.contrast.map(([share, mark]) => [share, text(mark)]) } };
       const drawn = { decoded: { difference: values }, image: null, pixels: [a.grid[1], a.grid[0]] };
-      subtracted.update(drawn, a.grid, scale, "difference", look, 1);
+      subtracted.update(drawn, a.grid, scale, "difference", look);
       subtracted.box.setAttribute("role", "img");
       subtracted.box.setAttribute("aria-label", `map: ${title} of the second minus that of the first, at most ${t2i.number(most)} apart`);
-      legend.replaceChildren(t2i.legend("difference", scale, look, 1));
+      legend.replaceChildren(t2i.legend("difference", scale, look));
       const [codes, others] = samples.map((sample) => t2i.numbers(sample).tokens);
       const alike = codes.reduce((count, code, i) => count + (code === others[i]), 0);
       const noise = value.probe && a.seed === b.seed && a.seed !== null && a !== b;
