@@ -25,7 +25,9 @@ MOST_CURVES, LOOKED_AT_LINES = (
     300,
     200,
 )  # names of metrics that are offered; lines that are searched for them
-UNIT = Scale(credit=2.0, contrast=1.0, advantage=1.0)  # which the browser stretches over a difference
+UNIT = Scale(
+    credit=2.0, contrast=1.0, advantage=1.0
+)  # which the browser stretches over a difference
 METRICS = {
     "reward": "mean reward of the step's samples",
     "reward_spread": "standard deviation of the reward within a group",
