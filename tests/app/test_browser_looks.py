@@ -34,6 +34,7 @@ def test_where_the_picture_shows_through_it_shows_through_the_legend_too(page):
     slider = page.locator(".opacity input")
     assert not slider.is_visible() and page.evaluate(shown, ".tile.stage canvas") == "1"
     page.locator('[data-mode="dimmed"]').click()
+    page.get_by_label("Object outlines").uncheck()
     for opacity in ("0.4", "0.8"):
         slider.fill(opacity)
         assert page.evaluate(shown, ".tile.stage canvas") == opacity

@@ -169,7 +169,7 @@ def test_a_phone_shows_the_numbers_of_a_tapped_token_and_a_finger_slides_on(brow
         f"document.querySelector('.inspector-head').innerText.includes('Token {3 * 24 + 12}')"
     )
     page.get_by_label("let go of the token").tap()
-    assert "Sample" in head.inner_text()
+    page.wait_for_function("document.querySelector('.inspector-head').innerText.includes('Sample')")
     assert page.evaluate("document.activeElement.classList.contains('stage')")
     context.close()
 
