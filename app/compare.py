@@ -105,15 +105,23 @@ def build(shelf: RunShelf) -> CompareTab:
     def follow(*values: Any) -> list[Any]:
         return signs(shelf, *values)
 
-    def go(known: Any, a: Any, b: Any, c: Any, d: Any, e: Any, asked: gr.EventData) -> list[Any]:
+    def go_to(
+        known: Any,
+        names: Any,
+        metric: Any,
+        smoothing: Any,
+        axis: Any,
+        prompt: Any,
+        asked: gr.EventData,
+    ) -> list[Any]:
         wanted = components.asked_for(asked).get("step")
         at = wanted if isinstance(wanted, int) and not isinstance(wanted, bool) else None
-        return [at, *signs(shelf, known, a, b, c, d, e, at)]
+        return [at, *signs(shelf, known, names, metric, smoothing, axis, prompt, at)]
 
     for component in (runs, metric, smoothing, axis, prompt):
         component.input(follow, [listed, *chosen], tab.signs, **components.READING)
     pictures.pick(
-        go,
+        go_to,
         [listed, *chosen[:-1]],
         [step, *tab.signs],
         trigger_mode="always_last",
@@ -133,6 +141,7 @@ def build(shelf: RunShelf) -> CompareTab:
     return tab
 
 
+@or_in_words(lambda why, _, known, *__: [tuple(known or ()), *[(why,)] * 3])
 def signs(
     shelf: RunShelf,
     known: Sequence[str] | None,
@@ -200,9 +209,9 @@ def curves_of(
         says = "Train two recipes, then compare them."
         return components.note("No run here yet", says, train_command(shelf.root))
     readers, troubles = opened(shelf, names)
-    over = smoothing if smoothing in [value for _, value in SMOOTHING] else 0
-    along = axis if axis in AXES else "step"
-    shown = curves_value(shelf, readers, str(metric or "reward"), str(along), int(str(over)))
+    over = next((value for _, value in SMOOTHING if value == smoothing), 0)
+    along = str(axis) if axis in AXES else "step"
+    shown = curves_value(shelf, readers, str(metric or "reward"), along, over)
     return shown | {"said": "; ".join(filter(None, [*troubles, shown["said"]]))}
 
 

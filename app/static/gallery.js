@@ -55,12 +55,14 @@
 
   const prompt = (card, show) => {
     const right = card.right === null ? "" : `${card.right} of ${card.of} right` + (card.was === null ? "" : `, ${card.was} before`);
+    const images = t2i.el("div", { class: "prompt-images" }, ...card.items.map((item) => one(item, show)));
+    images.style.setProperty("--count", card.items.length);
     return t2i.el(
       "section",
       { class: "prompt-card" },
       t2i.el("h2", {}, card.prompt),
       t2i.el("p", {}, [card.task.replaceAll("_", " "), right].filter(Boolean).join(" · ")),
-      t2i.el("div", { class: "prompt-images" }, ...card.items.map((item) => one(item, show))),
+      images,
     );
   };
 
