@@ -10,10 +10,12 @@ import socket
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
 
 from ..errors import UserError
 
@@ -24,6 +26,9 @@ BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app 
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 SPIN_VARIABLE = "GOMP_SPINCOUNT"  # see cli/runs.py; the app gives way to a training, and not a training of its own
+# what stands behind the # of the page's address (static/address.js)
+ADDRESSED = ("run", "tab", "step", "prompt", "sample", "token", "map", "palette")
+TAB_NAMES = ("training", "maps", "playground", "compare", "evaluation")
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
 
 
@@ -146,6 +151,7 @@ def serve(
     port: int = PORT,
     login: str | None = None,
     allow_training: bool = False,
+    opened: str | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """`start`, and wait until interrupted, or until the process that `app_beside` belongs to is gone.
@@ -153,10 +159,12 @@ def serve(
     Args:
         runs, host, port, login: see `start`.
         allow_training: whether trainings may be started from the page; the one that goes on is stopped at the end.
+        opened: what a browser is opened at, as `link_of` takes it; None = no browser is opened.
         say: called with a line that tells the address.
     """
     from ..run_folder.status import alive
 
+    link = None if opened is None else link_of(opened)
     trainings = None
     if allow_training:
         check_training(host, Path(runs))
@@ -167,13 +175,38 @@ def serve(
     asked: dict[str, Any] = {"host": host, "port": port, "login": login, "trainings": trainings}
     page = start(runs, **asked, preload=beside is None)  # a training needs the machine for itself
     ends = "; Ctrl-C ends it" if trainings is None else "; Ctrl-C ends it and a training of it"
-    say(f"t2i-credit app: {page.local_url}   (runs in {Path(runs)}{ends})")
+    say(f"t2i-credit app: {page.local_url}{link or ''}   (runs in {Path(runs)}{ends})")
+    if link is not None:
+        webbrowser.open(f"{page.local_url}{link}")
     with suppress(KeyboardInterrupt), interrupted_by(signal.SIGTERM, signal.SIGHUP):
         while beside is None or alive(int(beside)):
             time.sleep(LOOK_EVERY)
     page.close(verbose=False)
     if trainings is not None:
         trainings.close(say)
+
+
+def link_of(opened: str) -> str:
+    """The end of an address, "#run=demo&step=110", from what stands behind the # there.
+
+    Raises:
+        UserError: it is not NAME=VALUE&..., or there is no such name.
+    """
+    try:
+        found = parse_qsl(opened.removeprefix("#"), keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        raise UserError(f"--open: {opened!r:.80} is not NAME=VALUE&NAME=VALUE") from None
+    for name, value in found:
+        if name not in ADDRESSED:
+            known = ", ".join(ADDRESSED)
+            raise UserError(f"--open: {name!r:.40} is no part of an address ({known})")
+        if name == "tab" and value not in TAB_NAMES:
+            raise UserError(f"--open: tab={value!r:.40}; {', '.join(TAB_NAMES)} are there")
+        if name in ("step", "sample", "token") and not (value.isdecimal() and value.isascii()):
+            raise UserError(f"--open: {name}={value!r:.40} is not a number")
+    if any(name in ("step", "prompt", "sample", "token", "map") for name, _ in found):
+        found = list({"tab": "maps", **dict(found)}.items())  # only there they can be seen
+    return f"#{urlencode(found)}"
 
 
 @contextmanager

@@ -28,6 +28,10 @@
     return value > 0 && Number(text) !== 0 ? "+" + text : text;
   };
 
+  // A sample has the number that it has in the run folder, in the table and in the names of files; fresh ones are counted.
+  t2i.nameOf = (sample, place) => `Sample ${sample.place ?? place}`;
+  t2i.rankOf = (place, samples) => (samples.length > 1 ? ` · ${place + 1} of ${samples.length} by reward` : "");
+
   // Whether an advantage is for or against a sample: the name of its colour.
   t2i.sign = (advantage) => (advantage > 0.005 ? "for" : advantage < -0.005 ? "against" : "");
 

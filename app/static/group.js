@@ -148,7 +148,7 @@
       if (i) return;
       tile.tabIndex = 0;
       tile.setAttribute("role", "application");
-      tile.setAttribute("aria-label", `sample ${place + 1}: picture of ${rows} by ${columns} tokens; arrow keys move between tokens`);
+      tile.setAttribute("aria-label", `${t2i.nameOf(group.samples[place], place)}: picture of ${rows} by ${columns} tokens; arrow keys move between tokens`);
       tile.addEventListener("keydown", (event) => {
         if (event.key === "Escape") return point(null, null, false);
         const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
@@ -189,7 +189,7 @@
         t2i.el("span", { title: "advantage", class: t2i.sign(sample.advantage) }, t2i.signed(sample.advantage)),
       );
     if (sample.says) caption.append(t2i.el("span", { class: "wide" }, sample.says));
-    const title = `sample ${i + 1}`;
+    const title = t2i.nameOf(sample, i);
     return t2i.el("figure", { class: "card", title }, picture.box, heat?.box, caption);
   };
 })();

@@ -168,7 +168,7 @@
         {
           type: "button",
           "data-place": sample.place,
-          "aria-label": `sample ${place + 1}, reward ${t2i.number(sample.reward)}`,
+          "aria-label": `${t2i.nameOf(sample, place)}, reward ${t2i.number(sample.reward)}`,
           onclick: () => ((state.place = place), refresh(state)),
         },
         picture.box,

@@ -44,7 +44,7 @@
           t2i.el("span", {
             class: place === state.place ? "here" : null,
             style: `background: ${colour(placed(value))}`,
-            title: `sample ${place + 1}: ${t2i.number(value)}`,
+            title: `${t2i.nameOf(group.samples[place], place)}: ${t2i.number(value)}`,
           }),
         ),
       );

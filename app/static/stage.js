@@ -58,7 +58,7 @@
       picture.update(sample, group.grid, group.scale, null, state.look);
       lit.update(sample, group.grid, group.scale, state.map, state.look);
       told.replaceChildren(
-        t2i.el("b", {}, sample.gold ? "★ a golden reference" : `Sample ${state.place + 1} of ${group.samples.length}`),
+        t2i.el("b", {}, sample.gold ? "★ a golden reference" : t2i.nameOf(sample, state.place) + t2i.rankOf(state.place, group.samples)),
         t2i.el("span", {}, `reward ${t2i.number(sample.reward)}`),
         t2i.el("span", { class: t2i.sign(sample.advantage) }, `advantage ${t2i.signed(sample.advantage)}`),
       );

@@ -112,6 +112,9 @@ def heatmap(
     run: Annotated[Path, Argument(help="a run folder", callback=local)],
     step: Annotated[int | None, Option(help="which step; left out = the newest")] = None,
     out: Annotated[Path | None, path_option("left out = heatmaps/ of the run")] = None,
+    html: Annotated[
+        bool, Option("--html", help="one HTML file: the step, or without --step the run")
+    ] = False,
 ) -> None:
     """Draws the credit of a step: a panel per sample, a contact sheet, a film of one prompt; of text, a page.
 
@@ -125,6 +128,12 @@ def heatmap(
 
     if RunReader(run).is_text():
         console.say(f"tokens: {write_text_heatmap(run, step, out)}")
+        return
+    if html:
+        from ..app.single_file import write_page
+
+        file = write_page(run, step, out)
+        console.say(f"one file: {file} ({file.stat().st_size / 1e6:.1f} MB)")
         return
     files = write_heatmaps(run, step, out)
     console.say(f"contact sheet: {files[0]}")
@@ -148,6 +157,10 @@ def serve_app(
     allow_training: Annotated[
         bool, Option(help="trainings may be started from the page; on this machine alone")
     ] = False,
+    opened: Annotated[
+        str | None,
+        Option("--open", help="open a browser there: 'run=demo&step=110', as in a copied link"),
+    ] = None,
 ) -> None:
     """Serves the app: watch a run live, look at its credit, sample, compare.
 
@@ -161,7 +174,15 @@ def serve_app(
 
     if not runs.exists():
         console.warning(f"{runs}: no such folder yet; runs that are written there will appear")
-    serve(runs, host=host, port=port, login=login, allow_training=allow_training, say=console.say)
+    serve(
+        runs,
+        host=host,
+        port=port,
+        login=login,
+        allow_training=allow_training,
+        opened=opened,
+        say=console.say,
+    )
 
 
 @app.command()

@@ -35,6 +35,7 @@ def sample_view(record: StepRecord, place: int) -> SampleView:
         reward=_number(sample["reward"]),
         advantage=_number(sample["advantage"]),
         gold=sample["gold"],
+        number=place,
     )
 
 

@@ -34,6 +34,7 @@ class SampleView:
         negative: the negative prompt; None = the model's null prompt.
         reward, advantage: of the sample.
         gold: a golden reference and not a sample.
+        number: of the sample in its step; None = it has none.
     """
 
     image: Image.Image
@@ -47,6 +48,7 @@ class SampleView:
     reward: float
     advantage: float
     gold: bool = False
+    number: int | None = None
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _animation_frame(
     step, sample = frames[place]
     picture = display(sample.image)
     cells = [
-        Cell("Image", f"reward {format_number(sample.reward)}", picture),
+        Cell("Image", _numbered(sample, f"reward {format_number(sample.reward)}"), picture),
         credit_cell(sample, scale, picture),
         advantage_cell(sample, scale, picture),
     ]
@@ -167,7 +167,7 @@ def _header(canvas: Image.Image, sample: SampleView, lines: Sequence[str], room:
     y = MARGIN - 6
     for row, line in enumerate(lines):
         write(canvas, (MARGIN, y + 36 * row), line, 26, bold=True)
-    below = wrap(_negative(sample.negative), 15, False, room, 1)
+    below = wrap(_numbered(sample, _negative(sample.negative)), 15, False, room, 1)
     write(canvas, (MARGIN, y + 36 * len(lines) + 4), below[0], 15, QUIET)
     right = canvas.width - MARGIN
     for title, value in (
@@ -180,6 +180,11 @@ def _header(canvas: Image.Image, sample: SampleView, lines: Sequence[str], room:
     if sample.gold:
         draw_star(canvas, right - 36, y + 17, 13)
         write(canvas, (right - 36, y + 38), "gold", 14, GOLD, anchor="ma")
+
+
+def _numbered(sample: SampleView, text: str) -> str:
+    """The text behind the sample's number."""
+    return text if sample.number is None else f"sample {sample.number} \N{MIDDLE DOT} {text}"
 
 
 def _group_header(canvas: Image.Image, group: Sequence[SampleView], y: int, width: int) -> None:
