@@ -122,7 +122,7 @@ class Doorman:
             if refusal is not None:
                 return await _answer(send, *refusal)
             receive = _again(body, receive)
-            if path.rstrip("/") == "/login":
+            if path.rstrip("/") == "/login" and self.known is not None:
                 return await self.logins.tried(self.app, scope, receive, send)
         try:
             await self.app(scope, receive, send)

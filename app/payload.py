@@ -52,7 +52,8 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
         record: a step that `check_record` let pass.
         places: of the group's samples in the step.
     """
-    views = [view_of(record, place) for place in places]
+    blank = _WithoutPictures(**vars(record))
+    views = [sample_view(blank, place) for place in places]
     first = record.samples[places[0]]
     return {
         "step": record.step,
@@ -62,7 +63,8 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
         "codebook": record.codebook_size,
         "scale": scale_payload(common_scale(views)),
         "samples": [
-            sample_payload(record, place, view) for place, view in zip(places, views, strict=True)
+            sample_payload(record, place, view_of(record, place))  # one picture at a time
+            for place in places
         ],
     }
 

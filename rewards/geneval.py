@@ -152,7 +152,7 @@ def geneval(
     partial: bool = False,
     threshold: Share = 0.3,
     counting_threshold: Share = 0.9,
-    max_objects: Annotated[int, Field(ge=1)] = 16,
+    max_objects: Annotated[int, Field(ge=1, le=10_000)] = 16,
     nms_threshold: Share | None = None,
     color_model: Place = "ViT-L-14",
     color_pretrained: Place = "openai",

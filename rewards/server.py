@@ -142,6 +142,8 @@ async def _body(request: Request, limit: int) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind != "application/json":  # which a web page cannot send here without asking first
         raise Refusal(415, f"content type {kind or 'none'} is not allowed; application/json")
+    if (packed := request.headers.get("content-encoding", "identity")) != "identity":
+        raise Refusal(415, f"content encoding {packed[:40]!r} is not allowed; send it as it is")
     too_large = Refusal(413, f"the request is larger than {limit} bytes; send fewer images at once")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:

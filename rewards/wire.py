@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from torch import Tensor
 
@@ -166,7 +166,8 @@ def unpack_images(messages: Sequence[str], *, max_bytes: int) -> Tensor:
             *UNREADABLE,
             binascii.Error,
         ) as error:  # ValueError: text or a profile that is too long
-            raise WireError(f"{where}: not a PNG in base64 ({one_line(error)[:80]})") from None
+            why = "no picture" if isinstance(error, UnidentifiedImageError) else one_line(error)
+            raise WireError(f"{where}: not a PNG in base64 ({why[:80]})") from None
         if file.mode != "RGB":
             raise WireError(f"{where}: mode {file.mode} is not allowed; RGB")
         found.append(np.asarray(file))

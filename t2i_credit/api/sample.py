@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..errors import UserError
 from ..heatmap.colours import CONTRAST, diverging, robust_limit
 from ..heatmap.draw import QUIET, display, draw_bar, paste_framed, scale_bar, token_map
 from ..heatmap.lettering import wrap, write
@@ -39,6 +40,9 @@ def sample_to_folder(
     Raises:
         UserError: a setting out of range, no such model, or the folder cannot be written.
     """
+    for name, text in (("prompt", prompt), ("--negative", negative or "")):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):  # a byte that is no UTF-8
+            raise UserError(f"{name}: {text!r:.80} holds a character that no text has")
     cfg_scale = usual_cfg_scale(model) if cfg_scale is None else cfg_scale
     loaded = load_model(model)
     asked = [Prompt(prompt, negative)]

@@ -1,5 +1,17 @@
 """The command line: verbs over api, measure and text. Computes nothing; heavy imports happen inside the commands."""
 
-from .main import main
+import sys
+from typing import Any
+
+
+def main() -> Any:
+    """Entry point; see `commands.main`. Whoever stops a command while it is being imported gets one line, too."""
+    try:
+        from .commands import main as run
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    return run()
+
 
 __all__ = ["main"]

@@ -1,5 +1,5 @@
 """`python -m t2i_credit.cli`, for torchrun and accelerate launch."""
 
-from .main import main
+from . import main
 
 main()

@@ -26,10 +26,10 @@ from .status import STALE_AFTER, RunStatus, run_status, whole
 from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
-MOST_CONFIG, MOST_SETTINGS = 128 << 10, 1 << 20
-MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 128 << 20, 2 << 30
+MOST_CONFIG, MOST_SETTINGS = 32 << 10, 1 << 20
+MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 128 << 20, 512 << 20
 MOST_LINE = 1 << 20  # of metrics
-MOST_PICTURE, MOST_PIXELS = 32 << 20, 4096 * 4096
+MOST_PICTURE, MOST_PIXELS = 32 << 20, 2048 * 2048
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
 _BAD = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 

@@ -14,7 +14,7 @@ from toys import PROMPTS, recipe
 
 import t2i_credit
 from t2i_credit import api, errors
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, ModelError, PromptError, RunError, UserError
 from t2i_credit.interfaces import Prompt

@@ -14,7 +14,7 @@ from toys import PROMPTS, recipe
 from t2i_credit import api
 from t2i_credit.api.export import export
 from t2i_credit.api.launch import changes
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ModelError
 from t2i_credit.measure.evaluation.store import trained_on

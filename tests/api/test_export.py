@@ -21,7 +21,7 @@ from transformers import (
 
 import t2i_credit
 from t2i_credit.api.export import card, export
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.errors import RunError, UserError
 from t2i_credit.models import load_pretrained
 from t2i_credit.rollout.sampling import sample_rollout

@@ -14,7 +14,7 @@ import t2i_credit
 from t2i_credit.api import memory
 from t2i_credit.api.memory import PROMPT, estimate, out_of_memory
 from t2i_credit.api.parts import prepare
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, ModelError, TrainingError
 from t2i_credit.measure.bench import janus

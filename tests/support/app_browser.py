@@ -45,7 +45,7 @@ def visited(browser: Any, address: str) -> Iterator[Any]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda r: complaints.append(r.url) if r.status >= 400 else None)
     page.goto(address)
-    page.wait_for_selector(".status")
+    page.wait_for_selector(".status", state="attached")
     yield page
     context.close()
     assert not complaints, complaints

@@ -117,7 +117,7 @@ def _serve(folder: Path) -> None:
     import t2i_credit.api
     import t2i_credit.measure.evaluation.command
     import t2i_credit.models.janus  # noqa: F401
-    from t2i_credit.cli.main import main
+    from t2i_credit.cli.commands import main
 
     torch.set_num_threads(1)
     used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()

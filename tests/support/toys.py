@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.interfaces import Prompt, RewardFn, Rollout
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.prompts.files import save_prompts

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from toys import recipe, tiny_model
 
 import t2i_credit
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.config.sections import TuneConfig
 from t2i_credit.errors import ConfigError
 from t2i_credit.run_folder.reader import RunReader

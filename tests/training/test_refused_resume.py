@@ -14,7 +14,7 @@ from toys import recipe, tiny_model
 from training_runs import trained
 
 from t2i_credit import api
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.models.embedded_model import EmbeddedConfig
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.yaml_text import write_yaml

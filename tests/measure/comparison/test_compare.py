@@ -12,7 +12,7 @@ import pytest
 from comparisons import EVALUATION, finished, recipes
 
 from t2i_credit import api
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.cli.worker import finish
 from t2i_credit.config.schema import to_yaml
 from t2i_credit.errors import ConfigError, RunError, UserError

@@ -16,7 +16,7 @@ pytest.importorskip("trl", reason="needs the pip extra text")
 from safetensors.torch import load_file
 from tiny_texts import write_checkpoint
 
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.cli.worker import finish
 from t2i_credit.config.schema import to_yaml
 from t2i_credit.errors import ConfigError, UserError

@@ -18,7 +18,7 @@ from t2i_credit import api
 from t2i_credit.api.models import load_model, measured_policy
 from t2i_credit.api.objects import describe_as_rewarded, find_finder
 from t2i_credit.api.parts import build_reward
-from t2i_credit.cli.main import main
+from t2i_credit.cli.commands import main
 from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
