@@ -80,6 +80,7 @@ def beginning(shelf: RunShelf, name: str) -> str:
     """
     if name == EMBEDDED:
         return name
+    address(shelf, name)  # refuses what is none of them
     return require_known_start(shelf.open(name.rpartition("@")[0]), shelf.root)
 
 

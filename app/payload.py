@@ -10,6 +10,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
         record: a step that `check_record` let pass.
         places: of the group's samples in the step.
     """
-    blank = _WithoutPictures(**vars(record))
+    blank = _without_pictures(record)
     views = [sample_view(blank, place) for place in places]
     first = record.samples[places[0]]
     return {
@@ -103,8 +104,12 @@ def view_of(record: StepRecord, place: int) -> SampleView:
     try:
         return sample_view(record, place)
     except RunError:
-        blank = _WithoutPictures(**vars(record))
-        return sample_view(blank, place)
+        return sample_view(_without_pictures(record), place)
+
+
+def _without_pictures(record: StepRecord) -> StepRecord:
+    """The step, every picture of which is `MISSING`."""
+    return _WithoutPictures(**{one.name: getattr(record, one.name) for one in fields(StepRecord)})
 
 
 class _WithoutPictures(StepRecord):

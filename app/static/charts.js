@@ -100,7 +100,7 @@
     const plot = t2i.el("div", { class: "plot", tabindex: 0, role: "img" });
     const table = t2i.el("div", { class: "numbers", tabindex: 0, role: "region", "aria-label": `numbers of ${one.title}` });
     const details = t2i.el("details", {}, t2i.el("summary", {}, "Numbers"), table);
-    const box = t2i.el("section", { class: "chart" }, t2i.el("header", {}, t2i.el("h2", {}, one.title), says), plot, details);
+    const box = t2i.el("section", { class: "chart" }, t2i.el("header", {}, t2i.el("h2", {}, ...t2i.explained(one.title)), says), plot, details);
     const chart = { box, plot, last: one };
     const fill = () => details.open && table.replaceChildren(numbers(chart.last));
     details.addEventListener("toggle", fill);

@@ -112,7 +112,7 @@
       );
       table.replaceChildren(
         ...ROWS.filter(([name]) => numbers[name]).flatMap(([name, label, title, form]) => [
-          t2i.el("dt", { title }, label),
+          t2i.el("dt", { title }, ...t2i.explained(label)),
           t2i.el("dd", { "data-number": name, "data-value": numbers[name][token] }, form(numbers[name][token])),
         ]),
       );
@@ -164,7 +164,7 @@
     }
     const seen = sample.objects.map((one) => [one.color, one.name].filter(Boolean).join(" "));
     if (sample.objects.length) rows.push(["The detector sees", seen.join(", ")]);
-    table.replaceChildren(...rows.flatMap(([name, value]) => [t2i.el("dt", {}, name), t2i.el("dd", {}, value)]));
+    table.replaceChildren(...rows.flatMap(([name, value]) => [t2i.el("dt", {}, ...t2i.explained(name)), t2i.el("dd", {}, value)]));
     says.textContent = !Number.isFinite(sample.advantage)
       ? `The advantage of this ${one} was not finite.`
       : Math.abs(sample.advantage) < 0.005

@@ -168,7 +168,7 @@
         {
           type: "button",
           "data-place": sample.place,
-          "aria-label": `${t2i.nameOf(sample, place)}, reward ${t2i.number(sample.reward)}`,
+          "aria-label": `${t2i.nameOf(sample, place)}, reward and advantage ${sample.gold ? "★ " : ""}${t2i.number(sample.reward)} ${t2i.signed(sample.advantage)}`,
           onclick: () => ((state.place = place), refresh(state)),
         },
         picture.box,

@@ -23,7 +23,7 @@
     const [says, formula] = TERMS[name];
     const more = t2i.el("details", {}, t2i.el("summary", {}, "formula"), t2i.el("code", {}, formula));
     const box = t2i.el("div", { popover: "auto", class: "term-box", role: "note" }, t2i.el("b", {}, name), t2i.el("p", {}, says), more);
-    const button = t2i.el("button", { type: "button", class: "term", "aria-label": `what is ${name}?` }, "?");
+    const button = t2i.el("button", { type: "button", class: "term", "aria-label": `what is ${name}?` });
     button.addEventListener("click", (event) => {
       event.stopPropagation();
       event.preventDefault();
@@ -40,5 +40,23 @@
     box.addEventListener("toggle", (event) => event.newState === "closed" && box.remove());
     return button;
   };
-  t2i.TERMS = TERMS;
+
+  // Which words need one, by what the page calls them.
+  const LABELS = {
+    "Group's mean reward": ["group"],
+    Advantage: ["advantage"],
+    Credit: ["credit"],
+    "Token advantage": ["token advantage"],
+    Contrast: ["contrast"],
+    "log p, negative": ["negative prompt"],
+    Entropy: ["entropy"],
+    "Clipped tokens": ["clip fraction"],
+    "Signed contrast": ["contrast"],
+    "Groups without a lesson": ["group"],
+    "Where the credit goes": ["credit"],
+    "Credit against the truth": ["auroc", "mass", "pointing"],
+  };
+
+  // A label, and a "?" for every word of it that needs one.
+  t2i.explained = (label) => [label, ...(Object.hasOwn(LABELS, label) ? LABELS[label].map(t2i.term) : [])];
 })();

@@ -68,7 +68,7 @@ def test_the_table_holds_every_token_of_the_group_exactly(shelf):
     made = credit_maps.save(shelf, asked_for)
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(made["data"]).decode())))
     arrays = RunReader(shelf.root / "one").step(5).arrays
-    assert made["name"] == "one-step5.csv" and len(rows) == G * H * W
+    assert made["name"] == "one-step5-a-red-circle.csv" and len(rows) == G * H * W
     row = rows[
         H * W + 7
     ]  # the second sample's eighth token: row 1, column 2 of a grid of 5 columns

@@ -82,7 +82,7 @@ def test_a_look_that_was_asked_too_early_undoes_nothing(shelf):
         look = next(fn for fn in page.fns.values() if fn.name == "look")
         state = SessionState(page)
         early = look.fn(None, None, "training", *[None] * (len(look.inputs) - 3))
-        await page.postprocess_data(first, first.fn(), state)
+        await page.postprocess_data(first, first.fn({}), state)
         known = {block._id: state[block._id] for block in look.outputs}
         await page.postprocess_data(look, early, state)
         return known, {block._id: state[block._id] for block in look.outputs}

@@ -124,7 +124,7 @@ def test_live_metrics_never_grow_beyond_what_is_kept(run, monkeypatch):
 
 def test_of_very_many_names_of_metrics_some_are_kept(run):
     lines = [{"step": n, **{f"{n}/{k}": 1.0 for k in range(500)}} for n in range(1, 21)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = MetricsTail().lines(RunReader(run))
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = MetricsTail().lines(RunReader(run.path))
     assert len({name for line in found for name in line}) == 1000
     assert [line["step"] for line in found] == list(range(1, 21))

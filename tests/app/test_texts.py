@@ -108,6 +108,7 @@ def test_an_unchanged_run_has_the_same_signs_and_a_new_record_another(fresh):
     assert [a == b for a, b in zip(training.signs(fresh, "text"), seen, strict=True)] == [
         True,
         False,
+        True,
     ]
 
 
@@ -128,7 +129,7 @@ def test_the_charts_speak_of_answers_where_there_are_any():
 def test_the_table_holds_every_token_of_the_group_exactly(shelf):
     made = credit_maps.save(shelf, {"run": "text", "kind": "csv", "step": 5, "prompt": "7*8:"})
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(made["data"]).decode())))
-    assert made["name"] == "text-step5.csv" and len(rows) == G * len(ANSWER)
+    assert made["name"] == "text-step5-7-8.csv" and len(rows) == G * len(ANSWER)
     assert [row["text"] for row in rows[: len(ANSWER)]][:4] == [" ", "2", "'+", "3"]  # no formula
     kept = RunReader(shelf.root / "text").samples(5)
     for row in rows:

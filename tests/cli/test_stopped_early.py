@@ -16,6 +16,8 @@ main()
 
 
 def test_it_is_one_line():
-    ended = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=False
+    )
     assert ended.returncode == 130
     assert ended.stderr == "stopped\n"
