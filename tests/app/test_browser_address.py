@@ -26,7 +26,7 @@ def shown(page):
     return page.evaluate("""() => ({
         run: document.querySelector('#run input').value.split(' ')[0],
         step: document.querySelector('.step-says').innerText.split(' ')[1],
-        prompt: document.querySelector('.maps-head select').selectedOptions[0].text.split('  (')[0],
+        prompt: document.querySelector('.maps-head select').selectedOptions[0].text.split(' (probe')[0],
         sample: document.querySelector('.strip [aria-pressed="true"]').dataset.place,
         map: document.querySelector('.choice [aria-pressed="true"]').dataset.map,
         token: document.querySelector('.inspector-head h3').innerText,

@@ -122,7 +122,7 @@ def test_labels_of_the_legend_never_touch_however_large_the_numbers(page, width)
     for place in range(5):
         page.locator(".step-range").fill(str(place))
         page.wait_for_function(
-            f"document.querySelector('.maps-head').innerText.includes('{place + 1} of 5')"
+            f"/step \\d+ · {place + 1} of 5/.test(document.querySelector('.maps-head').innerText)"
         )
         (left, right), *labels = page.evaluate(LABELS)
         assert all(one[1] + 3 < other[0] for one, other in pairwise(labels)), labels
@@ -179,7 +179,8 @@ OPENED = """async ([place, told]) => { const range = document.querySelector('.st
     const began = performance.now();
     range.value = place;
     range.dispatchEvent(new Event('input'));
-    while (!document.querySelector('.maps-head').innerText.includes(told)) await new Promise(requestAnimationFrame);
+    const said = document.querySelector('.step-says');
+    while (!said.innerText.includes(told) || said.innerText.includes('…')) await new Promise(requestAnimationFrame);
     await new Promise(requestAnimationFrame);
     return performance.now() - began; }"""
 # how many times a second the slider of the film is moved and its frame drawn
