@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ SPIN_VARIABLE = "GOMP_SPINCOUNT"  # see cli/runs.py; the app gives way to a trai
 # what stands behind the # of the page's address (static/address.js)
 ADDRESSED = ("run", "tab", "step", "prompt", "sample", "token", "map", "palette")
 TAB_NAMES = ("training", "maps", "playground", "compare", "evaluation")
+PRELOAD_AFTER = 8.0  # seconds
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
 
 
@@ -133,8 +135,10 @@ def start(
         raise UserError(f"{host}:{port}: cannot be served: {error.strerror or error}") from error
     _drop_sharing(page.app)
     end_silent(page.server)
-    if preload:
-        studio.warm_up()
+    if preload:  # not before the first page is there, from which it would take the time
+        begins = threading.Timer(PRELOAD_AFTER, studio.warm_up)
+        begins.daemon = True
+        begins.start()
     return page
 
 

@@ -33,7 +33,7 @@
   const AREAS = [["upper left", "upper middle", "upper right"], ["middle left", "middle", "middle right"], ["lower left", "lower middle", "lower right"]];
 
   // What a picture shows, in words: its prompt, its reward, and the ninth of it that holds most credit.
-  t2i.alt = (prompt, sample, [rows, columns]) => {
+  t2i.alt = (prompt, sample, [rows, columns] = [0, 0]) => {
     const parts = [prompt];
     if (sample.reward !== undefined) parts.push(`reward ${t2i.number(sample.reward)}`);
     const credit = sample.arrays && t2i.numbers(sample).credit;

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from app_browser import PATIENCE, box, choose_run, open_tab
+from app_browser import LONG, PATIENCE, box, choose_run, open_tab
 from app_toys import start_toy_run, write_large_run, write_toy_run, write_toy_step
 from PIL import Image
 from scipy.stats import spearmanr
@@ -20,7 +20,7 @@ from t2i_credit.heatmap.files import sample_view
 from t2i_credit.heatmap.sample import common_scale
 from t2i_credit.run_folder.reader import RunReader
 
-pytestmark = pytest.mark.xdist_group("app")
+pytestmark = [pytest.mark.xdist_group("app"), LONG]
 MAPS = ("token_advantages", "credit", "signed_contrast")
 # the spans of the legend's labels that are shown, and the bar's, in pixels
 LABELS = """() => { const span = (one) => { const box = one.getBoundingClientRect(); return [box.left, box.right]; };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from typing import Any
 
 import pytest
 
+LONG = pytest.mark.skipif(
+    not os.environ.get("T2I_CREDIT_LONG"), reason="takes minutes: set T2I_CREDIT_LONG=1"
+)
 PATIENCE = 120_000  # ms: a machine that trains beside it is slow
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TABS = {
