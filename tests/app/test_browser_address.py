@@ -4,7 +4,7 @@ that explain themselves."""
 from __future__ import annotations
 
 import pytest
-from app_browser import PATIENCE, open_tab, visited
+from app_browser import LONG, PATIENCE, open_tab, visited
 from app_toys import PROBE, SCRIPT, W, write_large_run, write_toy_run
 
 from t2i_credit.app.single_file import write_page
@@ -33,6 +33,7 @@ def shown(page):
     })""")
 
 
+@LONG
 def test_reload_and_another_visitor_show_the_same(browser, address):
     with visited(browser, address) as page:
         page.locator("#run input").click()
@@ -66,6 +67,7 @@ def test_reload_and_another_visitor_show_the_same(browser, address):
         assert shown(page) == here
 
 
+@LONG
 def test_back_returns_to_the_tab_and_the_run_before(page):
     open_tab(page, "Credit maps")
     page.locator("#run input").click()
@@ -90,6 +92,7 @@ HOSTILE = [
 ]
 
 
+@LONG
 @pytest.mark.parametrize("hash", HOSTILE)
 def test_a_hostile_address_shows_what_is_there(browser, address, hash):
     with visited(browser, f"{address}#{hash}") as page:
@@ -98,6 +101,7 @@ def test_a_hostile_address_shows_what_is_there(browser, address, hash):
         assert shown(page)["run"] in ("toy", "other")
 
 
+@LONG
 def test_a_word_explains_itself_and_gives_the_focus_back(page):
     open_tab(page, "Credit maps")
     what = page.get_by_label("what is credit?").first
