@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import RunError
+from ..heatmap.files import thinned
 from ..heatmap.sample import common_scale
 from ..run_folder.reader import RunReader
 from . import components
@@ -21,7 +22,6 @@ from .texts import TextStep, text_csv
 from .training import by_reward
 from .words import train_command
 
-FRAMES = 48  # of a film at most
 COUNTING = 0.3  # seconds; steps that were read before are remembered
 
 
@@ -93,7 +93,7 @@ def _film(name: object, prompt: object, **shown: Any) -> dict[str, Any]:
 
 @or_in_words(lambda why, shelf, name, prompt: _film(name, prompt, notice=["No film", why, ""]))
 def film(shelf: RunShelf, name: object, prompt: object) -> dict[str, Any]:
-    """One prompt at every recorded step, at most `FRAMES` of them, on one scale."""
+    """One prompt at every recorded step, at most `MAX_FRAMES` of them, on one scale."""
     frames = film_frames(shelf, shelf.open(name), prompt)
     views = [view_of(record, place) for record, place in frames]
     shown = [
@@ -120,11 +120,8 @@ def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tupl
         often = next((g.prompt for g in groups if g.probe), often)
         places = [g.places[0] for g in groups if g.prompt == prompt]
         found += [(step, places[0])] if places else []
-    if len(found) > FRAMES:
-        last = len(found) - 1
-        found = [found[round(n * last / (FRAMES - 1))] for n in range(FRAMES)]
     frames = []
-    for step, place in found:
+    for step, place in thinned(found):
         try:
             record = reader.step(step)
             frames.append((record, place))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
+from ..heatmap.files import thinned
 from ..run_folder.atomic import make_folder, write_atomic
 from ..run_folder.reader import RunReader
 from . import components, credit_maps, theme
 from .runs import RunShelf
 
-FRAMES = 48  # steps of a run at most, at equal distances
 MOST_BYTES = 32 << 20  # of the groups of a whole run; probes first
 FORBIDDEN = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -33,7 +33,7 @@ def write_page(run: Path | str, step: int | None = None, out: Path | str | None 
 
     Args:
         run: the run folder.
-        step: one step, every group of it; None = the run, as far as `FRAMES` and `MOST_BYTES` let it.
+        step: one step, every group of it; None = the run, as far as `thinned` and `MOST_BYTES` let it.
         out: the file; None = credit.html in heatmaps/ of the run, or in the step's folder there.
 
     Raises:
@@ -52,14 +52,6 @@ def write_page(run: Path | str, step: int | None = None, out: Path | str | None 
     make_folder(path.parent)
     write_atomic(path, text.encode())
     return path
-
-
-def thinned(steps: list[int]) -> list[int]:
-    """At most `FRAMES` of them, the first and the last always."""
-    last = len(steps) - 1
-    if last < FRAMES:
-        return steps
-    return [steps[round(n * last / (FRAMES - 1))] for n in range(FRAMES)]
 
 
 def groups(shelf: RunShelf, reader: RunReader, steps: list[int]) -> list[dict[str, Any]]:

@@ -24,8 +24,8 @@
 
   // What the maps are to show first, from the address; and what they show, to the address.
   t2i.address.maps = () => {
-    const { run, step, prompt, sample, token, map, ...rest } = read();
-    return { run, step: number(step), prompt, sample: number(sample), token: number(token), map, palette: rest.palette, view: rest.view };
+    const { run, step, prompt, sample, token, map, palette } = read();
+    return { run, step: number(step), prompt, sample: number(sample), token: number(token), map, palette };
   };
   t2i.address.tell = (state) => {
     const { group, run, steps } = state.value;
@@ -57,7 +57,6 @@
     const show = (ready) => {
       const { tab } = read();
       if (ready.tabs && tab in ready.tabs) open(ready.tabs[tab]);
-      t2i.address.ready = true;
     };
     t2i.follow(props, watch, show);
     window.addEventListener("popstate", () => {

@@ -79,9 +79,9 @@
       if (document.activeElement !== number) number.value = steps[here()];
       [back.disabled, next.disabled] = [here() === 0, here() === steps.length - 1];
     };
-    const update = (goOn = false) => {
+    const update = ({ answered = true, goOn = false } = {}) => {
       const { steps, group, prompts } = state.value;
-      asking = false;
+      if (answered) asking = false;
       if (wished !== null && (wished === shown() || wished >= steps.length)) wished = null;
       range.max = Math.max(0, steps.length - 1);
       for (const one of [range, number, play]) one.disabled = steps.length < 2;

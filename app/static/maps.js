@@ -44,7 +44,7 @@
     const { group } = state.value;
     const newest = group.step === state.value.steps.at(-1) && steps.at(-1) > group.step;
     state.value.steps = steps;
-    state.head.refresh(newest && !state.pinned);
+    state.head.refresh({ answered: false, goOn: newest && !state.pinned }); // news, and no answer: a question under way stays so
   };
 
   // What was chosen, for when the tab is opened again (see page.py); at the newest step the newest is followed.

@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ..run_folder.reader import RunReader, StepRecord
 from .sample import SampleView, common_scale
 from .sheets import contact_sheet, credit_animation, panel
 
+T = TypeVar("T")
 FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 450, 2500, 48
 
 
@@ -110,7 +112,7 @@ def write_animation(
         for record, places in zip(records, first, strict=True)
         if prompt in places
     ]
-    frames = [(record.step, sample_view(record, place)) for record, place in _thinned(found)]
+    frames = [(record.step, sample_view(record, place)) for record, place in thinned(found)]
     path = Path(out) if out is not None else reader.heatmaps() / "credit.gif"
     make_folder(path.parent)
     write_atomic(path, gif_bytes(credit_animation(frames)))
@@ -137,7 +139,8 @@ def _first_places(record: StepRecord) -> dict[str, int]:
     return places
 
 
-def _thinned(found: list[tuple[StepRecord, int]]) -> list[tuple[StepRecord, int]]:
+def thinned(found: list[T]) -> list[T]:
+    """At most `MAX_FRAMES` of them, at equal distances; the first and the last always."""
     last = len(found) - 1
     if last < MAX_FRAMES:
         return found
