@@ -22,7 +22,7 @@ from .texts import TextStep, text_csv
 from .training import by_reward
 from .words import train_command
 
-COUNTING = 0.3  # seconds; steps that were read before are remembered
+LOOKING = 0.3  # seconds; steps that were read before are remembered
 
 
 def build() -> tuple[gr.HTML, gr.HTML]:
@@ -63,7 +63,11 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
             "run": str(name),
             "steps": steps,
             "prompts": [{"group": g.group, "prompt": g.prompt, "probe": g.probe} for g in groups],
-            "group": {**payload, "number": chosen.group, "recorded": often(shelf, reader, chosen)},
+            "group": {
+                **payload,
+                "number": chosen.group,
+                "alone": is_alone(shelf, reader, chosen, step),
+            },
             "turn": asked.get("turn"),
             "sent": time.time(),
         }
@@ -180,18 +184,17 @@ def nearest(steps: list[int], wanted: object) -> int:
     return min(steps, key=lambda step: abs(step - wanted))
 
 
-def often(shelf: RunShelf, reader: RunReader, group: Recorded) -> int | None:
-    """At how many steps the prompt of a group was recorded; None where counting takes longer than a visitor waits."""
-    steps, until = reader.steps(), time.monotonic() + COUNTING
-    if group.probe:
-        return len(steps)
-    found = 0
-    for step in steps:
-        if time.monotonic() > until:
-            return None
+def is_alone(shelf: RunShelf, reader: RunReader, group: Recorded, step: int) -> bool:
+    """Whether no other step recorded the prompt of a group; False, too, where looking takes longer than a visitor waits."""
+    until = time.monotonic() + LOOKING
+    for other in reader.steps():
+        if group.probe or time.monotonic() > until:
+            return False
         with suppress(RunError):
-            found += any(one.prompt == group.prompt for one in shelf.recorded(reader, step))
-    return found
+            same = any(one.prompt == group.prompt for one in shelf.recorded(reader, other))
+            if same and other != step:
+                return False
+    return True
 
 
 def choose(groups: list[Recorded], asked: dict[str, Any]) -> Recorded:

@@ -31,14 +31,13 @@
       "▶  Play this prompt through training",
     );
     const probe = state.value.prompts.find((one) => one.probe);
-    const once = group.recorded === 1;
     const offer = t2i.el(
       "button",
       { type: "button", class: "film-load", onclick: () => state.choose(probe) },
       probe ? `Show “${t2i.shortened(probe.prompt)}” instead` : "",
     );
     const alone = t2i.el("p", {}, `This prompt was recorded at this step alone, so there is no film of it.${probe ? " The probe comes back at every step, with the same noise." : ""}`);
-    body.append(...(once ? [alone, ...(probe ? [offer] : [])] : [start]));
+    body.append(...(group.alone ? [alone, ...(probe ? [offer] : [])] : [start]));
     const film = { box, refresh: () => {} };
     film.show = (value) => {
       if (value.prompt !== group.prompt || value.run !== run) return;
