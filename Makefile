@@ -43,7 +43,7 @@ demo: $(STAMP) ## the whole thing on the embedded generator: no GPU, no download
 	@$(PY) -m t2i_credit.cli demo
 
 test: $(STAMP) ## the tests: no GPU, no network
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --durations 40 --durations-min 5
 
 # What users will meet, or may have already: the tests in an environment of its own, with the newest or the oldest versions
 # that pyproject.toml allows.
@@ -55,7 +55,7 @@ define TEST_WITH
 @$(PY) -m uv pip sync --quiet --python .venv-$(1)/bin/python .venv-$(1)/requirements.txt
 @$(PY) -m uv pip install --quiet --no-deps --no-build-isolation --python .venv-$(1)/bin/python --editable .
 @grep -E '^(torch|torchvision|transformers|diffusers|accelerate|peft|trl|gradio)==' .venv-$(1)/requirements.txt
-OMP_NUM_THREADS=1 .venv-$(1)/bin/python -m pytest -n 2 --dist loadgroup --newest $(ARGS)
+OMP_NUM_THREADS=1 .venv-$(1)/bin/python -m pytest -n 2 --dist loadfile --newest $(ARGS)
 endef
 
 newest: $(STAMP) ## the tests with the newest versions that are allowed, deprecations in calls of ours as failures, the wheel

@@ -9,8 +9,8 @@ from html import escape
 from typing import Any
 
 from ..config.files import dotted, list_recipes
-from ..config.schema import load_config
-from ..config.text import load_text_config
+from ..config.schema import Config, load_config
+from ..config.text import TextConfig, load_text_config
 from ..errors import RunError
 from ..run_folder.reader import RunReader
 from ..run_folder.yaml_text import write_yaml
@@ -109,8 +109,16 @@ def _recipe(settings: Mapping[str, Any], text: bool) -> str:
 @cache
 def _shipped(text: bool) -> dict[str, dict[str, Any]]:
     """{recipe: its settings by dotted key}."""
-    load: Any = load_text_config if text else load_config
-    return {name: dotted(load(name).model_dump(mode="json")) for name in list_recipes(text=text)}
+    configs = {name: _config(name, text) for name in list_recipes(text=text)}
+    return {name: dotted(config.model_dump(mode="json")) for name, config in configs.items()}
+
+
+def _config(name: str, text: bool) -> Config | TextConfig:
+    if not text:
+        return load_config(name)
+    loaded = load_text_config(name)
+    assert loaded is not None, name  # list_recipes says that it is one for texts
+    return loaded[0]
 
 
 def _description(credit: str) -> str:

@@ -30,7 +30,6 @@ FOLDERS = {
     "app": "t2i_credit/app",
     "t2i_credit/text/integrations": "t2i_credit/integrations",
 }
-in_one_worker = pytest.mark.xdist_group("wheel")  # the wheel is built once
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +73,11 @@ def run_elsewhere(code: str, folder: Path) -> str:
     return done.stdout.strip()
 
 
-@in_one_worker
 def test_the_only_top_level_name_of_the_wheel_is_t2i_credit(wheel_files: set[str]) -> None:
     top = {PurePosixPath(name).parts[0] for name in wheel_files}
     assert {name for name in top if not name.endswith(".dist-info")} == {"t2i_credit"}
 
 
-@in_one_worker
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_module_of_a_mapped_folder_is_in_the_wheel(
     folder: str, wheel_files: set[str]
@@ -90,7 +87,6 @@ def test_every_module_of_a_mapped_folder_is_in_the_wheel(
     assert modules <= wheel_files
 
 
-@in_one_worker
 def test_every_recipe_page_and_embedded_file_is_in_the_wheel(wheel_files: set[str]) -> None:
     files = shipped("models", "*") | shipped("rewards", "*")
     embedded = {name for name in files if "/embedded/" in name}
@@ -100,7 +96,6 @@ def test_every_recipe_page_and_embedded_file_is_in_the_wheel(wheel_files: set[st
     assert shipped("app", "static/*") and shipped("app", "static/*") <= wheel_files
 
 
-@in_one_worker
 def test_the_wheel_holds_no_tests(wheel_files: set[str]) -> None:
     names = [PurePosixPath(name) for name in wheel_files]
     assert not [n for n in names if n.name.startswith(("test_", "conftest")) or "tests" in n.parts]

@@ -71,10 +71,10 @@
 
   // What the address asks for, as far as it is there.
   const restore = (state, { sample, token, map, palette }) => {
-    const { samples, grid } = state.value.group;
+    const { samples } = state.value.group;
     const place = samples.findIndex((one) => one.place === sample);
     if (place >= 0) state.place = place;
-    if (token < grid[0] * grid[1]) [state.token, state.pinned] = [token, true];
+    if (token < samples[state.place].arrays.credit.length) [state.token, state.pinned] = [token, true];
     if (NAMES.includes(map)) state.wished = map;
     const kind = t2i.MAPS[state.wished].palette;
     if (palette && Object.hasOwn(state.look.palettes[kind], palette)) state.look.chosen[kind] = palette;

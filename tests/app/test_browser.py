@@ -17,8 +17,6 @@ from PIL import Image
 
 from t2i_credit.run_folder.reader import RunReader
 
-pytestmark = pytest.mark.xdist_group("app")
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

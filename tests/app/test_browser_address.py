@@ -9,8 +9,6 @@ from app_toys import PROBE, SCRIPT, W, write_large_run, write_toy_run
 
 from t2i_credit.app.single_file import write_page
 
-pytestmark = pytest.mark.xdist_group("app")
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

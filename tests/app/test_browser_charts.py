@@ -7,7 +7,7 @@ import pytest
 from app_browser import LONG, choose_run
 from app_toys import start_toy_run, write_text_run, write_toy_run
 
-pytestmark = [pytest.mark.xdist_group("app"), LONG]
+pytestmark = LONG
 CHARTS = "#training-curves .chart"
 TITLES = f"[...document.querySelectorAll('{CHARTS} h2')].map(one => one.textContent)"
 

@@ -9,7 +9,7 @@ from app_toys import PROBE, start_toy_run, write_paired_evaluation, write_toy_ru
 
 from t2i_credit.run_folder.writer import RunWriter
 
-pytestmark = [pytest.mark.xdist_group("app"), LONG]
+pytestmark = LONG
 STEP = "document.querySelector('.versus-step output').textContent"
 
 

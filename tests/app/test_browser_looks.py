@@ -10,8 +10,6 @@ from app_browser import LONG, TABS, asked, box, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
 from PIL import Image
 
-pytestmark = pytest.mark.xdist_group("app")
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

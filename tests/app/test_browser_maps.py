@@ -20,7 +20,7 @@ from t2i_credit.heatmap.files import sample_view
 from t2i_credit.heatmap.sample import common_scale
 from t2i_credit.run_folder.reader import RunReader
 
-pytestmark = [pytest.mark.xdist_group("app"), LONG]
+pytestmark = LONG
 MAPS = ("token_advantages", "credit", "signed_contrast")
 # the spans of the legend's labels that are shown, and the bar's, in pixels
 LABELS = """() => { const span = (one) => { const box = one.getBoundingClientRect(); return [box.left, box.right]; };

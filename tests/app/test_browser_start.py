@@ -12,7 +12,7 @@ from app_toys import served, write_toy_run
 
 from t2i_credit.run_folder.layout import numbered_folders
 
-pytestmark = [pytest.mark.xdist_group("app"), LONG]
+pytestmark = LONG
 COMMAND = "document.querySelector('#start-command textarea').value"
 
 

@@ -13,7 +13,6 @@ from app_toys import ANSWER, LISTS, SCRIPT, G, text_sample, write_text_run, writ
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.writer import RunWriter
 
-pytestmark = pytest.mark.xdist_group("app")
 TABS = {
     "Training": "#training-newest .answer .pill",
     "Credit maps": ".answer-stage .pill",

@@ -11,8 +11,6 @@ import httpx
 import pytest
 from app_toys import served, write_toy_run
 
-pytestmark = pytest.mark.xdist_group("app")
-
 HALF = "\ud800"  # of a letter; no bytes stand for it
 EVENTS = [99999, -1, float("nan"), None, "x", [], {}, 1e308, True]
 VALUES = [[], [None] * 3, "x", None, {}, [[[]]], [HALF], [1e308] * 5, ["no such choice"] * 12]

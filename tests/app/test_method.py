@@ -8,6 +8,7 @@ from app_toys import write_toy_run
 from t2i_credit.app import method
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.config.schema import load_config
+from t2i_credit.config.text import load_text_config
 from t2i_credit.run_folder.yaml_text import write_yaml
 
 TRUTH = Path(__file__).parents[2] / "docs" / "credit-truth.md"
@@ -37,6 +38,13 @@ def test_what_a_map_shows_is_said_as_it_was_measured(tmp_path, recipe):
         assert "little more than chance" in said or "does not lie" in said
     else:
         assert "does not lie on the prompted objects" in said
+
+
+def test_a_run_on_texts_is_a_recipe_for_texts(tmp_path):
+    run = write_toy_run(tmp_path / "run")
+    config, _ = load_text_config("arithmetic/grpo")
+    (run / "config.yaml").write_text(write_yaml(config.model_dump(mode="json")))
+    assert "<dd>arithmetic/grpo</dd>" in method.about(RunShelf(tmp_path), "run")
 
 
 def test_the_measured_figures_are_those_of_the_documentation():

@@ -12,8 +12,6 @@ from t2i_credit.app.server import serve, start
 from t2i_credit.app.trainings import Trainings
 from t2i_credit.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("app")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -18,8 +18,6 @@ from t2i_credit.errors import T2ICreditWarning
 from t2i_credit.measure.cards.generator import CFG_SCALES, TEMPERATURES, reconstruction_scores
 from t2i_credit.run_folder.reader import RunReader, list_runs
 
-pytestmark = pytest.mark.xdist_group("embedded")  # one worker loads the generator once
-
 
 def say(*words):
     """Runs a verb; its output."""

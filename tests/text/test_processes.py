@@ -22,7 +22,6 @@ from trl_processes import PARTS, run
 # trl 1.16 reads names that transformers 5.23 has renamed
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*deprecated and will be removed in v6:FutureWarning"),
-    pytest.mark.xdist_group("trl_processes"),  # one worker starts the two processes
 ]
 COMPARED = ("reward", "grad_norm", "credit_max", "signed_contrast", "gold", "reward_sampled")
 

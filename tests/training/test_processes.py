@@ -111,13 +111,7 @@ def two_processes(
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-# one worker starts the two processes of a run
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.xdist_group(f"processes-{name}")) for name in RUNS
-    ],
-)
+@pytest.fixture(scope="module", params=list(RUNS))
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process (`one`), and the same of two that torchrun or accelerate starts (`two`)."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -50,7 +50,6 @@ from t2i_credit.training.processes import (
 from t2i_credit.training.tune import cast_parameters, choose_trained, frozen_reference
 from t2i_credit.training.update import PolicyUpdate
 
-pytestmark = pytest.mark.xdist_group("sharding")  # one worker starts the two processes
 SIZE = 2  # samples of each of three prompts: one prompt for the first process, two for the second
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -0.5, -2.0, 2.0])
 STEPS = 5

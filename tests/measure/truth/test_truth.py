@@ -33,8 +33,6 @@ from t2i_credit.rollout.sampling import sample_rollout
 from t2i_credit.training.metrics import live_localisation, object_tokens
 from t2i_credit.training.policy import Policy
 
-pytestmark = pytest.mark.xdist_group("embedded")
-
 
 def thing(
     name: str, mask: Any = None, box: Any = (0, 0, 0, 0), prompted: bool = True
