@@ -7,7 +7,7 @@ sections prompts, rollout, credit, train and log mean what they mean for images;
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -30,7 +30,7 @@ class TextPromptsConfig(Section):
     split: Literal["train", "heldout"] = knob(
         "train", "which problems; heldout ones occur in no training data"
     )
-    count: Count = knob(4000, "different problems, drawn once")
+    count: Annotated[int, Field(ge=1, le=100_000)] = knob(4000, "different problems, drawn once")
     seed: Seed = knob(0, "seed of the problems")
     negative: str | None = knob(
         None, "suffix that makes the negative prompt; null = the world's own negative prompt"

@@ -9,7 +9,8 @@ from toys import PROMPTS, recipe, write_tiny_model
 
 from t2i_credit import api
 from t2i_credit.config.schema import load_config, parse_config
-from t2i_credit.errors import UserError
+from t2i_credit.config.text import load_text_config
+from t2i_credit.errors import ConfigError, UserError
 from t2i_credit.prompts.files import save_prompts
 
 LARGE = "99999999999999999999"
@@ -68,6 +69,11 @@ def test_a_section_may_be_given_whole_and_in_parts() -> None:
 def test_what_would_end_in_a_library_is_refused_by_the_check(override: str, allowed: str) -> None:
     found = said(override)
     assert override.partition("=")[0] in found and allowed in found
+
+
+def test_the_problems_of_a_text_run_are_no_more_than_are_drawn_in_seconds() -> None:
+    with pytest.raises(ConfigError, match="prompts.count: .*100000"):
+        load_text_config("arithmetic/grpo", ["prompts.count=2147483647"])
 
 
 def test_numbers_at_the_bounds_are_taken() -> None:
