@@ -72,7 +72,7 @@ def test_what_would_end_in_a_library_is_refused_by_the_check(override: str, allo
 
 
 def test_the_problems_of_a_text_run_are_no_more_than_are_drawn_in_seconds() -> None:
-    with pytest.raises(ConfigError, match="prompts.count: .*100000"):
+    with pytest.raises(ConfigError, match=r"prompts.count: .*100000"):
         load_text_config("arithmetic/grpo", ["prompts.count=2147483647"])
 
 
