@@ -74,7 +74,7 @@
     const { samples } = state.value.group;
     const place = samples.findIndex((one) => one.place === sample);
     if (place >= 0) state.place = place;
-    if (token < samples[state.place].arrays.credit.length) [state.token, state.pinned] = [token, true];
+    if (token < t2i.numbers(samples[state.place]).credit.length) [state.token, state.pinned] = [token, true];
     if (NAMES.includes(map)) state.wished = map;
     const kind = t2i.MAPS[state.wished].palette;
     if (palette && Object.hasOwn(state.look.palettes[kind], palette)) state.look.chosen[kind] = palette;
