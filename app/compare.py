@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import gradio as gr
 
 from ..errors import UserError
 from ..run_folder.reader import RunReader
-from . import components
+from . import components, links
 from .compared import (
     METRICS,
     common_prompts,
@@ -43,21 +44,36 @@ class CompareTab:
         shelf: the runs.
         chosen: what says what is shown: runs, curve, smoothing, axis, prompt, step.
         runs: the choice of runs.
+        fields: {name in the page's address: component} of what is chosen.
         signs: of what is shown; another sign, and the page asks for it anew (see training.py).
     """
 
     shelf: RunShelf
     chosen: list[Any]
     runs: gr.Dropdown
+    fields: dict[str, Any]
     signs: list[gr.State]
 
     def look(self, known: Sequence[str], *chosen: Any) -> dict[Any, Any]:
         """Signs of the list of runs, of what is chosen, of the curves and of the pictures."""
         return dict(zip(self.signs, signs(self.shelf, tuple(known), *chosen), strict=True))
 
+    def restored(self, address: object, known: Sequence[str]) -> dict[Any, Any]:
+        """What is compared, as an address has it."""
+        if not isinstance(address, Mapping):
+            return {}
+        named = [address.get(name) for name in ("curve", "compared")]
+        curve, compared = ([one] if isinstance(one, str) else [] for one in named)
+        offered = {"runs": list(known), "curve": curve, "compared": compared}
+        found = links.restored(self.fields, address, offered)
+        at = address.get("at", "")
+        if isinstance(at, str) and re.fullmatch(r"\d{1,9}", at):
+            found[self.chosen[-1]] = int(at)
+        return found
+
     def first(self, known: Sequence[str], *chosen: Any) -> dict[Any, Any]:
-        """`look`, when the tab is opened for the first time: the first runs are chosen."""
-        names = first_methods(self.shelf, known)
+        """`look`, when the tab is opened for the first time: the first runs are chosen, unless an address has chosen."""
+        names = chosen[0] or first_methods(self.shelf, known)
         listed = gr.Dropdown(choices=list(known), value=names, multiselect=True)
         return {self.runs: listed, **self.look(known, names, *chosen[1:])}
 
@@ -100,7 +116,10 @@ def build(shelf: RunShelf) -> CompareTab:
     step = gr.State(None)  # None = the newest that they have in common is followed
     listed, picked, drawn, recorded = (gr.State(None) for _ in range(4))
     chosen = [runs, metric, smoothing, axis, prompt, step]
-    tab = CompareTab(shelf, chosen, runs, [listed, picked, drawn, recorded])
+    names = ("runs", "curve", "smoothing", "along", "compared")
+    fields = dict(zip(names, chosen[:-1], strict=True))
+    links.keep(fields, always=("runs", "compared"))
+    tab = CompareTab(shelf, chosen, runs, fields, [listed, picked, drawn, recorded])
 
     def follow(*values: Any) -> list[Any]:
         return signs(shelf, *values)

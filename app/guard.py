@@ -10,13 +10,17 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import cache
-from typing import Any
-from urllib.parse import parse_qs
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, quote
 
 from starlette.exceptions import HTTPException
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from . import components
+from .logins import Logins
+
+if TYPE_CHECKING:
+    from .exports import Export
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,9 +31,6 @@ MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a promp
 LONGEST_ADDRESS = 1000  # letters of its path
 PIECE = 1 << 16  # bytes of an answer that wait for a visitor who does not read
 BODY_SECONDS = 30.0  # for the whole of it
-# seconds before the next try of a login that failed; doubled after each
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-ADDRESSES = 1000  # whose failed logins are remembered
 OURS = (b"same-origin", b"none")  # Sec-Fetch-Site of our own page, and of an address that was typed
 WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 
@@ -43,6 +44,8 @@ ALLOWED = re.compile(
 )
 # Gradio itself asks no login for these
 MEMBERS = re.compile(r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)")
+# of the runs, by this door alone
+HANDED_OUT = ("/t2i/report", "/t2i/page", "/t2i/archive")
 SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
 NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
 # a report's own script and pictures, nothing from elsewhere, no origin
@@ -67,6 +70,7 @@ class Doorman:
         say: called with a line about a login that failed.
         report: (run, evaluation) to the page of that evaluation, by their names; raises UserError or OSError where there is
             none. None = no page is served.
+        export: (kind, what was asked for) to a file of a run (exports.py); raises as `report` does. None = none is.
     """
 
     def __init__(
@@ -77,9 +81,10 @@ class Doorman:
         events: Mapping[int, int] | None = None,
         say: Callable[[str], None] = print,
         report: Callable[[str, str], bytes] | None = None,
+        export: Callable[[str, dict[str, str]], Export] | None = None,
     ) -> None:
         self.app, self.our_name, self.known, self.events = app, our_name, known, events
-        self.report, self._reading = report, asyncio.Semaphore(1)
+        self.report, self.export, self._reading = report, export, asyncio.Semaphore(1)
         self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,10 +101,14 @@ class Doorman:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if len(path.encode()) > LONGEST_ADDRESS:
             return await _answer(send, 414, b"This address is too long.\n")
-        if path == "/t2i/report" and scope["method"] == "GET" and self.report is not None:
+        if path in HANDED_OUT and scope["method"] == "GET":
             if self.known is not None and not self.known(scope):
                 return await _answer(send, 401, b"Log in first.\n")
-            return await self._page_of_report(self.report, scope, send)
+            asked = {n: v[0] for n, v in parse_qs(scope["query_string"].decode("latin-1")).items()}
+            if path == "/t2i/report" and self.report is not None:
+                return await self._page_of_report(self.report, asked, send)
+            if path != "/t2i/report" and self.export is not None:
+                return await self._file(self.export, path.removeprefix("/t2i/"), asked, send)
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
@@ -133,12 +142,11 @@ class Doorman:
             await send({"type": "http.response.body", "body": b""})
 
     async def _page_of_report(
-        self, report: Callable[[str, str], bytes], scope: Scope, send: Send
+        self, report: Callable[[str, str], bytes], asked: dict[str, str], send: Send
     ) -> None:
         """A run may come from elsewhere, and its page with it: it is shown apart from this app, as of no origin, and
         reaches nothing."""
-        asked = parse_qs(scope["query_string"].decode("latin-1"))
-        names = [asked.get(name, [""])[0] for name in ("run", "evaluation")]
+        names = [asked.get(name, "") for name in ("run", "evaluation")]
         try:
             async with self._reading:
                 page = await asyncio.to_thread(report, names[0], names[1])
@@ -146,43 +154,34 @@ class Doorman:
             return await _answer(send, 404, b"There is no such report.\n")
         await _answer(send, 200, page, "text/html", [APART, (b"cache-control", b"no-store")])
 
-
-class Logins:
-    """Logins one after the other for every address, with a pause before each that grows with those that failed.
-
-    Args:
-        say: called with a line about each that failed.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._failed: dict[str, int] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
-
-    async def tried(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a login on, and remembers how it ended."""
-        address = str((scope.get("client") or ("unknown",))[0])
-        address = address if address.isprintable() else repr(address)
-        async with self._turns.setdefault(address, asyncio.Lock()):
-            if failed := self._failed.get(address, 0):
-                await asyncio.sleep(min(FIRST_PAUSE * 2 ** min(failed - 1, 10), LONGEST_PAUSE))
-            status = 0
-
-            async def sent(message: MutableMapping[str, Any]) -> None:
-                nonlocal status
-                status = message.get("status", status)
-                await send(message)
-
-            await app(scope, receive, sent)
-            if status == 200:
-                self._failed.pop(address, None)
-                return
-            self._failed[address] = failed + 1
-            self.say(f"login refused: {failed + 1} in a row from {address}")
-        while len(self._failed) > ADDRESSES:  # the oldest first
-            gone = next(iter(self._failed))
-            del self._failed[gone]
-            self._turns.pop(gone, None)
+    async def _file(
+        self,
+        export: Callable[[str, dict[str, str]], Export],
+        kind: str,
+        asked: dict[str, str],
+        send: Send,
+    ) -> None:
+        """A file to keep, piece by piece; it is made for one visitor at a time."""
+        try:
+            async with self._reading:
+                name, mime, file = await asyncio.to_thread(export, kind, asked)
+        except (UserError, OSError) as error:
+            said = one_line(error)
+            return await _answer(send, 404, f"This cannot be handed out: {said}\n".encode())
+        with file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            headers = [
+                (b"content-type", mime.encode()),
+                (b"content-length", str(size).encode()),
+                (b"content-disposition", f"attachment; filename*=UTF-8''{quote(name)}".encode()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"cache-control", b"no-store"),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while piece := file.read(PIECE):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
 
 
 def _asked_name(scope: Scope) -> str:

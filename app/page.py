@@ -103,6 +103,8 @@ def build_page(
             choices = [(label, value) for label, value in now]
             ready = {"tabs": TABS, "sent": time.time()}
             found = {run: gr.Dropdown(choices=choices, value=name), known: now, links: ready}
+            names = [value for _, value in now]
+            found |= {**play.restored(address), **versus.restored(address, names)}
             return {**found, **signs_of(name)}
 
         def look(name: str | None, before: Any, where: str, *asked: Any) -> Any:
@@ -141,7 +143,10 @@ def build_page(
         def about(name: str | None, now: list[Any]) -> str:
             return method.about(shelf, chosen_run(name, now))
 
-        page.load(first, asked, [run, known, *of_run, links], js=f"() => [{ADDRESS}]", **QUIET)
+        linked = [play.inputs[1], *play.fields.values(), *versus.chosen]
+        page.load(
+            first, asked, [run, known, *of_run, links, *linked], js=f"() => [{ADDRESS}]", **QUIET
+        )
         clock.tick(look, asks, signs, **QUIET)
         known.change(offered, [run, known, wanted], [run, wanted], **QUIET)
         run.change(None, run, None, js="(run) => (window.t2i?.address.choose({ run }), [])")

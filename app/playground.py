@@ -13,7 +13,7 @@ import gradio as gr
 
 from ..api.models import CFG_SCALE
 from ..errors import RunError, UserError
-from . import components, words
+from . import components, links, words
 from .checkpoints import EMBEDDED, guidance, newest
 from .downloads import csv_file, png_file
 from .fresh import USUAL, FreshStep
@@ -31,12 +31,22 @@ class Playground:
 
     Attributes:
         inputs, outputs: of `open`.
+        fields: {name in the page's address: component} of the form.
         studio: loads and samples.
     """
 
     inputs: list[Any]
     outputs: list[Any]
+    fields: dict[str, Any]
     studio: Studio
+
+    def restored(self, address: object) -> dict[Any, Any]:
+        """The form as an address has it."""
+        models = [name for _, name in self.studio.choices()]
+        offered = {"generator": models, "generator2": models}
+        found = links.restored(self.fields, address, offered)
+        picked = found.pop(self.fields["generator"], None)  # it is chosen when the tab opens
+        return found if picked is None else {**found, self.inputs[1]: address["generator"]}
 
     @or_in_words(lambda why, self, *_: [gr.skip() for _ in self.outputs])
     def open(self, run: object, picked: str | None) -> list[Any]:
@@ -189,7 +199,21 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
     )
     mode.change(second, mode, [other_negative, other_model], **components.QUIET)
     pictures.save(saved, made, files, **components.READING)
-    return Playground([run, picked], [model, other_model, cfg], studio)
+    fields = {
+        "generator": model,
+        "asked": prompt,
+        "negative": negative,
+        "mode": mode,
+        "negative2": other_negative,
+        "generator2": other_model,
+        "guidance": cfg,
+        "temperature": temperature,
+        "images": count,
+        "seed": seed,
+        "push": credit,
+    }
+    links.keep(fields, always=("generator",))
+    return Playground([run, picked], [model, other_model, cfg], fields, studio)
 
 
 @or_in_words(lambda why, *_: {"error": why, "sent": time.time()})

@@ -14,6 +14,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -79,6 +80,7 @@ def start(
     from starlette.requests import cookie_parser
 
     from ..rewards.connections import end_silent
+    from .exports import export
     from .guard import Doorman
     from .page import build_page
     from .reports import read_report
@@ -103,6 +105,8 @@ def start(
     def report(run: str, evaluation: str) -> bytes:
         return read_report(shelf.open(run), evaluation)
 
+    handing = {"report": report, "export": partial(export, shelf)}
+
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:
         page.queue(max_size=64, default_concurrency_limit=2, api_open=False)
@@ -125,7 +129,7 @@ def start(
             state_session_capacity=100,
             # a login's cookie stays away from a foreign page, whatever name that gives this machine
             app_kwargs={
-                "middleware": [Middleware(Doorman, say=warn, events=events, report=report, **door)]
+                "middleware": [Middleware(Doorman, say=warn, events=events, **handing, **door)]
             },
             theme=theme(),
             css=css(),

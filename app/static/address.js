@@ -17,7 +17,20 @@
     history[step ? "pushState" : "replaceState"](null, "", hash === "#" ? location.pathname + location.search : hash);
   };
 
-  t2i.address = { read, write, still: false };
+  // What a form says (see links.py): {name: its beginning}, and the values now; a word that is typed is written when it is over.
+  const WAIT = 300; // ms
+  let waiting = null;
+  const told = (value) => (Array.isArray(value) ? value.map((one) => String(one).replace(/[%,]/g, encodeURIComponent)).join(",") : value);
+  const form = (beginning, values) => {
+    const changes = Object.entries(beginning).map(([name, first], i) => {
+      const [now, before] = [told(values[i] ?? ""), told(first ?? "")];
+      return [name, String(now) === String(before) ? null : now];
+    });
+    clearTimeout(waiting);
+    waiting = setTimeout(() => write(Object.fromEntries(changes)), WAIT);
+  };
+
+  t2i.address = { read, write, form, still: false };
 
   const OF_A_GROUP = { step: null, prompt: null, sample: null, token: null };
   const number = (text) => (text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined);

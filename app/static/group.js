@@ -30,6 +30,7 @@
     return box;
   };
 
+  const FEW = 4; // samples in a row that leave room for picture and map side by side on a wide screen
   const AREAS = [["upper left", "upper middle", "upper right"], ["middle left", "middle", "middle right"], ["lower left", "lower middle", "lower right"]];
 
   // What a picture shows, in words: its prompt, its reward, and the ninth of it that holds most credit.
@@ -67,7 +68,7 @@
     );
 
   const cards = (group, map, look, prompt) => {
-    const list = t2i.el("div", { class: "cards" + (group.large ? " large" : "") });
+    const list = t2i.el("div", { class: "cards" + (group.large ? " large" : group.samples.length <= FEW ? " few" : "") });
     list.style.setProperty("--count", group.samples.length);
     group.samples.forEach((sample, i) => list.append(card(group, sample, map, look, i, prompt)));
     return list;

@@ -93,6 +93,9 @@
         .map(([kind, label, title]) =>
           t2i.el("button", { type: "button", title, "data-save": kind, onclick: () => download(state, kind) }, label),
         ),
+      ...(state.value.run ? FILES : []).map(([kind, label, title]) =>
+        t2i.el("button", { type: "button", title, "data-file": kind, onclick: () => fetched(state, kind) }, label),
+      ),
     );
     const [loupe, spread] = state.value.group.text ? [] : [t2i.loupe(state), t2i.spread(state)];
     const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, loupe?.box, table, spread?.box, says, save);
@@ -194,6 +197,16 @@
           : `The update makes it ${advantage > 0 ? "likelier" : "less likely"}, ${t2i.number(numbers.credit[token])} times as strongly as the average token of this ${whole}.`,
       );
     return parts.join(" ");
+  };
+
+  // Files that the server makes of a whole step or run (exports.py); what it cannot make, another page says.
+  const FILES = [
+    ["page", "HTML", "every map of this step as one page that needs no server"],
+    ["archive", "ZIP", "all that this run recorded: metrics as CSV, pictures, numbers"],
+  ];
+  const fetched = (state, kind) => {
+    const asked = new URLSearchParams({ run: state.value.run, step: state.value.group.step });
+    t2i.el("a", { href: `t2i/${kind}?${asked}`, target: "_blank", rel: "noopener" }).click();
   };
 
   const download = (state, kind) => {

@@ -14,7 +14,10 @@
   t2i.versus = (element, props, trigger, watch) => {
     const root = element.querySelector(".t2i-versus");
     const look = { ...t2i.look(t2i.palettes), outlines: false };
-    const head = stepHead((step) => trigger("pick", { step }));
+    const head = stepHead((step) => {
+      t2i.address.write({ at: step });
+      trigger("pick", { step });
+    });
     const wipe = wiping(look);
     const rows = t2i.el("div", { class: "t2i-group" });
     const frame = t2i.el("div", {}, head.box, wipe.box, rows);

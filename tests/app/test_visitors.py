@@ -11,7 +11,7 @@ import httpx
 import pytest
 from app_toys import served, write_paired_evaluation, write_toy_run
 
-from t2i_credit.app import guard
+from t2i_credit.app import guard, logins
 
 RIGHT = {"username": "me", "password": "a long password"}
 
@@ -161,7 +161,7 @@ def test_who_guesses_waits_longer_every_time_and_is_told_of(monkeypatch):
     async def pause(seconds):
         pauses.append(seconds)
 
-    monkeypatch.setattr(guard.asyncio, "sleep", pause)
+    monkeypatch.setattr(logins.asyncio, "sleep", pause)
 
     async def app(scope, receive, send):
         right = b"right" in (await receive())["body"]

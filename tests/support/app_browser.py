@@ -14,7 +14,9 @@ import pytest
 LONG = pytest.mark.skipif(
     not os.environ.get("T2I_CREDIT_LONG"), reason="takes minutes: set T2I_CREDIT_LONG=1"
 )
-PATIENCE = 120_000  # ms: a machine that trains beside it is slow
+PATIENCE = int(
+    os.environ.get("T2I_CREDIT_PATIENCE", "120000")
+)  # ms: a machine that trains beside it is slow
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TABS = {
     "Training": "#training-curves .chart .plot svg",
