@@ -24,6 +24,7 @@ from ..heatmap.files import sample_view
 from ..heatmap.lines import STRENGTHS, picture_lines
 from ..heatmap.sample import SampleView, Scale, common_scale
 from ..heatmap.text import printable, spoken
+from ..run_folder.alternatives import has_alternatives
 from ..run_folder.layout import decode_mask
 from ..run_folder.reader import StepRecord
 
@@ -62,6 +63,7 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
         "negative": None if first["negative"] is None else spoken(first["negative"]),
         "grid": list(record.grid),
         "codebook": record.codebook_size,
+        "others": has_alternatives(record),
         "scale": scale_payload(common_scale(views)),
         "samples": [
             sample_payload(record, place, view_of(record, place))  # one picture at a time
