@@ -54,7 +54,7 @@ def others(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
         codes=encode(found.codes),
         logprobs=encode(found.logprobs),
         taken=None if taken is None else encode(taken[place]),
-        pictures=picture_url(found.pictures, WHOLE),
+        pictures=picture_url(found.pictures, WHOLE, exact=512),
     )
 
 

@@ -223,13 +223,14 @@ def encode(values: NDArray[Any]) -> str:
     return _base64(values.astype("<f4" if values.dtype.kind == "f" else "<i4"))
 
 
-def picture_url(picture: Image.Image, longest: int = LONGEST) -> str:
-    """A data: address, so that the app never serves a file; large pictures are made smaller."""
+def picture_url(picture: Image.Image, longest: int = LONGEST, exact: int = 128) -> str:
+    """A data: address, so that the app never serves a file; large pictures are made smaller, those of at most `exact` pixels a
+    side sent as they are."""
     if max(picture.size) > longest:
         picture = picture.copy()
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    kind = "png" if max(picture.size) <= 128 else "jpeg"
+    kind = "png" if max(picture.size) <= exact else "jpeg"
     picture.convert("RGB").save(
         buffer, kind, **({} if kind == "png" else {"quality": 92, "subsampling": 0})
     )
