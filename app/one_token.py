@@ -112,6 +112,6 @@ def through(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def coarse_first(many: int) -> Sequence[int]:
-    """0 to many - 1, the ends first, then what halves the distances: wherever it is cut off, the rest is spread evenly."""
+    """0 to many - 1, the last and the first at first, then what halves the distances: wherever it is cut off, the rest is spread evenly."""
     last = many - 1
     return sorted(range(many), key=lambda i: (i not in (0, last), -(i & -i)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from toys import PROMPTS, WideConfig, tiny_model
 
+from t2i_credit import load_model
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.rollout.alternatives import likeliest_others, swapped_pictures
 from t2i_credit.rollout.sampling import sample_rollout
@@ -118,3 +119,20 @@ def test_each_patch_is_that_of_the_picture_with_this_code_alone_swapped() -> Non
 def test_patches_are_made_smaller_than_tokens_where_they_must() -> None:
     found = swapped_pictures(Blurred(), torch.zeros(1, 35).long(), torch.ones(1, 35, 3), most=1)
     assert found.shape == (1, 3, 3 * 5, 7)
+
+
+def test_what_lies_three_tokens_away_hardly_shows_in_a_patch() -> None:
+    model = load_model("shapes")
+    (rows, columns), prompts = model.grid, [Prompt("a photo of a red circle")]
+    rollout = sample_rollout(model, prompts, group_size=4, cfg_scale=2.0, seed=1)
+    codes = rollout.tokens.roll(1, 0)  # of another sample: often quite another look
+    found = swapped_pictures(model, rollout.tokens, codes[..., None], most=32)
+    alone, side = rollout.images.clone(), rollout.images.shape[-1] // columns
+    for t in range(rows * columns):
+        one = rollout.tokens.clone()
+        one[:, t] = codes[:, t]
+        y, x = (side * number for number in divmod(t, columns))
+        there = (..., slice(y, y + side), slice(x, x + side))
+        alone[there] = model.decode(one)[there]
+    changed = (alone - rollout.images).abs().mean()
+    assert (found - alone).abs().mean() < 0.2 * changed
