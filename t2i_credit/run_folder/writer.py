@@ -243,10 +243,10 @@ class RunWriter:
             for sample, image in zip(samples, images, strict=True):
                 write_png(folder / str(sample["image"]), Image.fromarray(image))
             if swapped is not None:
-                assert rollout.alternatives is not None and rollout.alternative_logprobs is not None
-                both = (rollout.alternatives, rollout.alternative_logprobs)
-                others = [_array(value, kept) for value in both]
-                write_alternatives(folder, *others, to_uint8(swapped[kept]))
+                codes, logprobs = rollout.alternatives, rollout.alternative_logprobs
+                assert codes is not None and logprobs is not None
+                pictures = to_uint8(swapped[kept])
+                write_alternatives(folder, _array(codes, kept), _array(logprobs, kept), pictures)
         return self.path / "steps" / step_name(step)
 
     def write_text_step(
