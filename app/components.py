@@ -21,7 +21,7 @@ ALL = 10_000  # entries of a list that are shown at once; Gradio's own 100 would
 # in the order in which they are loaded
 SCRIPTS = (
     *("core", "drawing", "terms", "address", "tokens", "group", "versus", "head", "intro"),
-    *("maps", "stage", "spread", "inspector", "film", "charts", "gallery", "page"),
+    *("maps", "stage", "spread", "place", "inspector", "film", "charts", "gallery", "page"),
 )
 
 
@@ -36,8 +36,9 @@ def versus(elem_id: str) -> gr.HTML:
 
 
 def maps(elem_id: str) -> gr.HTML:
-    """The credit maps (static/maps.js); events choose, film and save tell what was asked for."""
-    script = "t2i.maps(element, props, trigger, watch, ['choose', 'film', 'save'])"
+    """The credit maps (static/maps.js); events choose, film, others, through and save tell what was asked for."""
+    events = "['choose', 'film', 'others', 'through', 'save']"
+    script = f"t2i.maps(element, props, trigger, watch, {events})"
     return _component("maps", elem_id, script)
 
 

@@ -115,6 +115,25 @@ def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tupl
     Raises:
         RunError: fewer than two steps recorded it; says which prompt to choose instead.
     """
+    found, often = appearances(shelf, reader, prompt)
+    frames = []
+    for step, group in thinned(found):
+        try:
+            record = reader.step(step)
+            frames.append((record, group.places[0]))
+        except RunError:
+            continue
+    if len(frames) < 2:
+        hint = f"; choose “{often}”, which comes back at every step" if often else ""
+        raise RunError(f"this prompt was recorded at {len(frames)} step(s), a film needs two{hint}")
+    return frames
+
+
+def appearances(
+    shelf: RunShelf, reader: RunReader, prompt: object
+) -> tuple[list[tuple[int, Recorded]], str | None]:
+    """(step, group) of a prompt at each step that recorded it, and a prompt that comes back at every step, if there is one;
+    steps that cannot be read are left out."""
     found, often = [], None
     for step in reader.steps():
         try:
@@ -122,19 +141,8 @@ def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tupl
         except RunError:
             continue
         often = next((g.prompt for g in groups if g.probe), often)
-        places = [g.places[0] for g in groups if g.prompt == prompt]
-        found += [(step, places[0])] if places else []
-    frames = []
-    for step, place in thinned(found):
-        try:
-            record = reader.step(step)
-            frames.append((record, place))
-        except RunError:
-            continue
-    if len(frames) < 2:
-        hint = f"; choose “{often}”, which comes back at every step" if often else ""
-        raise RunError(f"this prompt was recorded at {len(frames)} step(s), a film needs two{hint}")
-    return frames
+        found += [(step, group) for group in groups if group.prompt == prompt][:1]
+    return found, often
 
 
 @or_in_words(lambda why, *_: {"error": why, "sent": time.time()})

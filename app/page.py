@@ -15,6 +15,7 @@ from . import (
     credit_maps,
     evaluation,
     method,
+    one_token,
     playground,
     start_panel,
     training,
@@ -166,6 +167,12 @@ def build_page(
         def film(name: str | None, asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.film(shelf, name, asked_for(asked).get("prompt"))
 
+        def others(asked: gr.EventData) -> dict[str, Any]:
+            return one_token.others(shelf, asked_for(asked))
+
+        def through(asked: gr.EventData) -> dict[str, Any]:
+            return one_token.through(shelf, asked_for(asked))
+
         def save(asked: gr.EventData) -> dict[str, Any]:
             return credit_maps.save(shelf, asked_for(asked))
 
@@ -175,6 +182,8 @@ def build_page(
         followed.change(grown, run, maps, **READING)
         maps.choose(choose, run, maps, trigger_mode="always_last", **READING)
         maps.film(film, run, maps, **READING)
+        maps.others(others, None, maps, trigger_mode="always_last", **READING)
+        maps.through(through, None, maps, trigger_mode="always_last", **READING)
         maps.save(save, None, files, **READING)
 
         def go_to(where: str, name: str | None, before: Any, _: str, *asked: Any) -> dict[Any, Any]:

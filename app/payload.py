@@ -24,6 +24,7 @@ from ..heatmap.files import sample_view
 from ..heatmap.lines import STRENGTHS, picture_lines
 from ..heatmap.sample import SampleView, Scale, common_scale
 from ..heatmap.text import printable, spoken
+from ..run_folder.alternatives import has_alternatives
 from ..run_folder.layout import decode_mask
 from ..run_folder.reader import StepRecord
 
@@ -62,6 +63,7 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
         "negative": None if first["negative"] is None else spoken(first["negative"]),
         "grid": list(record.grid),
         "codebook": record.codebook_size,
+        "others": has_alternatives(record),
         "scale": scale_payload(common_scale(views)),
         "samples": [
             sample_payload(record, place, view_of(record, place))  # one picture at a time
@@ -221,13 +223,14 @@ def encode(values: NDArray[Any]) -> str:
     return _base64(values.astype("<f4" if values.dtype.kind == "f" else "<i4"))
 
 
-def picture_url(picture: Image.Image, longest: int = LONGEST) -> str:
-    """A data: address, so that the app never serves a file; large pictures are made smaller."""
+def picture_url(picture: Image.Image, longest: int = LONGEST, exact: int = 128) -> str:
+    """A data: address, so that the app never serves a file; large pictures are made smaller, those of at most `exact` pixels a
+    side sent as they are."""
     if max(picture.size) > longest:
         picture = picture.copy()
         picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    kind = "png" if max(picture.size) <= 128 else "jpeg"
+    kind = "png" if max(picture.size) <= exact else "jpeg"
     picture.convert("RGB").save(
         buffer, kind, **({} if kind == "png" else {"quality": 92, "subsampling": 0})
     )

@@ -12,7 +12,7 @@ from ..errors import RunError
 from ..heatmap.files import thinned
 from ..run_folder.atomic import make_folder, write_atomic
 from ..run_folder.reader import RunReader
-from . import components, credit_maps, theme
+from . import components, credit_maps, one_token, theme
 from .runs import RunShelf
 
 MOST_BYTES = 32 << 20  # of the groups of a whole run; probes first
@@ -78,7 +78,26 @@ def groups(shelf: RunShelf, reader: RunReader, steps: list[int]) -> list[dict[st
         known = {number for at, number in found if at == place}
         shown["steps"] = [step for step in shown["steps"] if step in there]
         shown["prompts"] = [one for one in shown["prompts"] if one["group"] in known]
+    with_others(shelf, name, list(found.values()), room)
     return [found[key] for key in sorted(found)]
+
+
+def with_others(shelf: RunShelf, name: str, pages: list[dict[str, Any]], room: int) -> None:
+    """Adds the likeliest other codes of every sample to the groups that recorded them, as long as there is room for so many
+    bytes; the groups after that say that they are left out."""
+    for shown in pages:
+        group = shown["group"]
+        if not group.get("others"):
+            continue
+        asked = [
+            {"run": name, "step": group["step"], "place": one["place"]} for one in group["samples"]
+        ]
+        added = [one_token.others(shelf, one) for one in asked] if room > 0 else []
+        room -= len(json.dumps(added))
+        if added and room >= 0:
+            shown["others"] = added
+        else:
+            group["others"], room = None, 0
 
 
 def page(reader: RunReader, pages: list[dict[str, Any]]) -> str:

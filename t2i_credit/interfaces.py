@@ -182,6 +182,9 @@ class Rollout:
         guided_entropy: (B, T) nats, of the guided distribution, if asked for.
         code_spread: (B, T) how different the likely codes of the positive branch look, if asked for.
         code_shift: (B, T) how far the negative prompt moves their mean look, if asked for.
+        alternatives: (B, T, K) int64, the likeliest codes but the taken one under the guided, tempered distribution, in
+            order, if asked for; -1 in a golden reference, which was not sampled.
+        alternative_logprobs: (B, T, K) theirs, before truncation.
         gold: (B,) bool, True = a golden reference and not a sample of the model.
     """
 
@@ -199,6 +202,8 @@ class Rollout:
     guided_entropy: Tensor | None = None
     code_spread: Tensor | None = None
     code_shift: Tensor | None = None
+    alternatives: Tensor | None = None
+    alternative_logprobs: Tensor | None = None
     gold: Tensor = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@
       state.prompt = prompt;
       state.ask("choose", { step: state.value.group.step, group });
     };
+    state.goTo = (step) => go(nearest(step), true);
     select.addEventListener("change", () => state.choose(state.value.prompts.find((one) => one.group === Number(select.value))));
     const against = t2i.el("output", {});
     const away = t2i.el("p", { class: "away", role: "status" });

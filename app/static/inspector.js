@@ -97,15 +97,15 @@
         t2i.el("button", { type: "button", title, "data-file": kind, onclick: () => fetched(state, kind) }, label),
       ),
     );
-    const [loupe, spread] = state.value.group.text ? [] : [t2i.loupe(state), t2i.spread(state)];
-    const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, loupe?.box, table, spread?.box, says, save);
+    const of = state.value.group.text ? [] : [t2i.loupe(state), t2i.spread(state), t2i.others(state), t2i.through(state)];
+    const [loupe, spread, others, through] = of;
+    const box = t2i.el("aside", { class: "inspector", "aria-live": "polite" }, head, loupe?.box, table, others?.box, spread?.box, through?.box, says, save);
     const update = () => {
       const sample = t2i.sampleOf(state);
       const numbers = t2i.numbers(sample);
       const token = state.token;
       if (loupe) hold(box, state);
-      loupe?.refresh();
-      spread?.refresh();
+      for (const part of of) part.refresh();
       if (token === null) return overview(state, sample, head, table, says);
       const { text, grid } = state.value.group;
       head.replaceChildren(

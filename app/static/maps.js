@@ -19,6 +19,7 @@
       ask: (event, data) => {
         if (event !== "choose") return trigger(event, data);
         keep(state.value, data);
+        if (data.step !== state.heading?.step) state.heading = null;
         trigger(event, { ...data, turn: ++t2i.turn });
       },
       events,
@@ -26,6 +27,7 @@
     t2i.follow(props, watch, (held) => {
       const value = t2i.copied(held);
       if (value.kind === "film") return state.film?.show(value);
+      if (value.kind === "others" || value.kind === "through") return t2i.hear(state, value);
       if (value.kind === "steps") return grown(state, value);
       if (value.turn < state.answered) return;
       state.answered = value.turn ?? state.answered;
@@ -61,6 +63,10 @@
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
+    if (state.heading?.step === value.group.step) {
+      state.place = Math.max(0, value.group.samples.findIndex((one) => one.place === state.heading.sample));
+      state.heading = null;
+    }
     if (t2i.wanted && (t2i.wanted.run ?? value.run) === value.run) restore(state, t2i.wanted);
     t2i.wanted = null;
     const { scale, samples } = value.group;
@@ -108,6 +114,8 @@
     state.head.refresh();
     state.intro.refresh();
     refresh(state);
+    if (state.refocus) root.querySelector(`.${state.refocus}`)?.focus({ preventScroll: true });
+    state.refocus = null;
   };
 
   const pictureDesk = (state, again, palette) => {

@@ -10,10 +10,33 @@
       const probe = there.find((page) => page.prompts.find((one) => one.group === page.group.number)?.probe);
       return there.find((page) => page.group.number === group) ?? there.find((page) => page.group.prompt === prompt) ?? (prompt && probe) ?? there[0];
     };
+    // The likeliest other codes of a sample, if they are in the file.
+    const others = ({ run, step, place }) => {
+      const found = pages.flatMap((page) => (page.group.step === step ? (page.others ?? []) : [])).find((one) => one.place === place);
+      return { kind: "others", run, step, place, ...(found ?? { error: "Other codes of this sample are not in this file." }) };
+    };
+    // One sample of a prompt at every step that is in the file.
+    const through = ({ run, prompt, number }) => {
+      const known = pages.filter((page) => page.group.prompt === prompt && number < page.group.samples.length);
+      const found = known.sort((a, b) => a.group.step - b.group.step);
+      const samples = found.map((page) => [...page.group.samples].sort((a, b) => a.place - b.place)[number]);
+      return {
+        kind: "through",
+        run,
+        prompt,
+        number,
+        steps: found.map((page) => page.group.step),
+        places: samples.map((one) => one.place),
+        advantages: samples.map((one) => one.advantage),
+        rows: samples.map((one) => Array.from(t2i.floats(one.arrays.credit))),
+        same: found.every((page) => page.prompts.find((one) => one.group === page.group.number)?.probe),
+        known: found.length,
+      };
+    };
+    const ANSWERS = { others, through, choose: (asked) => ({ ...find(asked), turn: asked.turn }) };
     const trigger = (event, asked) => {
-      const found = event === "choose" && find(asked);
-      if (!found) return;
-      props.value = { ...found, turn: asked.turn };
+      if (!ANSWERS[event]) return;
+      props.value = ANSWERS[event](asked);
       queueMicrotask(heard); // as an answer comes: after the question is through
     };
     t2i.maps(element, props, trigger, (_, look) => (heard = look), []);

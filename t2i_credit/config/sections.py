@@ -264,3 +264,7 @@ class LogConfig(Section):
     probes: Annotated[int, Field(ge=0, le=1000)] = knob(
         1, "fixed prompts sampled with fixed noise at such a step, never trained on"
     )
+    alternatives: Annotated[int, Field(ge=0, le=8)] = knob(
+        0,
+        "likeliest other codes kept of every token of such images, with what each would show in its place",
+    )

@@ -139,12 +139,12 @@ def _first_places(record: StepRecord) -> dict[str, int]:
     return places
 
 
-def thinned(found: list[T]) -> list[T]:
-    """At most `MAX_FRAMES` of them, at equal distances; the first and the last always."""
+def thinned(found: list[T], most: int = MAX_FRAMES) -> list[T]:
+    """At most so many of them, at equal distances; the first and the last always."""
     last = len(found) - 1
-    if last < MAX_FRAMES:
+    if last < most:
         return found
-    return [found[round(n * last / (MAX_FRAMES - 1))] for n in range(MAX_FRAMES)]
+    return [found[round(n * last / (most - 1))] for n in range(most)]
 
 
 def _number(value: float | None) -> float:

@@ -23,7 +23,7 @@ from ..interfaces import FixedSteps
 
 WARM_UP = 1  # steps of a kind before it is recorded: libraries set up in the first one what a recording must not
 
-# logits (B, V) under both prompts and noise (B,) to {name: (B,)}, with the `tokens` among them
+# logits (B, V) under both prompts and noise (B,) to {name: (B,) or (B, K)}, with the `tokens` among them
 Draw = Callable[[Tensor, Tensor | None, Tensor], dict[str, Tensor]]
 
 
@@ -41,7 +41,7 @@ def eager_reason(model: Any) -> str | None:
 def sample_captured(
     model: Any, state: Any, group_size: int, noise: Tensor, draw: Draw
 ) -> dict[str, Tensor]:
-    """All tokens of a batch in steps of fixed shapes: prefilled prompts and noise (B, T) to {name: (B, T)}.
+    """All tokens of a batch in steps of fixed shapes: prefilled prompts and noise (B, T) to {name: (B, T) or (B, T, K)}.
 
     What cannot be recorded is told once, and the model is not tried again.
     """
@@ -64,14 +64,17 @@ class Batch:
     """A batch whose tokens so far, and whose place among them, lie on the device.
 
     Attributes:
-        kept: {name: (B, T)}.
+        kept: {name: (B, T) or (B, T, K)}.
     """
 
     def __init__(self, steps: FixedSteps, noise: Tensor, draw: Draw) -> None:
         self.steps, self.noise, self.draw = steps, noise, draw
         self.place = torch.zeros(1, dtype=torch.long, device=noise.device)  # of the next token
         first = draw(*steps.first(), noise[:, 0])
-        self.kept = {name: column.new_empty(noise.shape) for name, column in first.items()}
+        self.kept = {
+            name: column.new_empty(*noise.shape, *column.shape[1:])
+            for name, column in first.items()
+        }
         self.taken = torch.empty_like(first["tokens"])
         self._keep(first)
 

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from ..errors import UserError
 from ..interfaces import Condition, ImageTokenModel, Prompt, Rollout
 from . import logprobs as statistics
+from .alternatives import likeliest_others
 from .captured import eager_reason, sample_captured
 
 # What a derived seed is for: the first number of its key, so that no use has the noise of another.
@@ -89,6 +90,7 @@ def sample_rollout(
     negative_branch: bool = True,
     code_spread: bool = False,
     code_shift: bool = False,
+    alternatives: int = 0,
 ) -> Rollout:
     """Samples `group_size` images of each prompt under guidance g = u + cfg_scale (c - u).
 
@@ -109,6 +111,8 @@ def sample_rollout(
         guided_entropy: also keep the entropy of the guided distribution.
         negative_branch: False drops the negative branch where cfg_scale is 1 and nothing needs it.
         code_spread, code_shift: also keep how much each token could change the look (see logprobs.py).
+        alternatives: also keep so many of the likeliest other codes of every token, in the guided, tempered distribution
+            before truncation, which `guided_logprobs` is of.
 
     Returns:
         A rollout of B = P*G samples on the model's device.
@@ -128,6 +132,7 @@ def sample_rollout(
         "top_k": top_k,
         "top_p": top_p,
         "optional": [name for name, wanted in zip(OPTIONAL, asked, strict=True) if wanted],
+        "alternatives": alternatives,
     }
     parts = []
     for index, samples in _batches(len(prompts), group_size, batch_size):
@@ -178,10 +183,11 @@ def decode_batch(
     top_k: int,
     top_p: float,
     optional: Collection[str] = (),
+    alternatives: int = 0,
     keep: bool = True,
     capture: bool = True,
 ) -> dict[str, Tensor]:
-    """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T).
+    """One decoding batch: noise (B, T) to tokens and their log-probabilities, each (B, T), those of K alternatives (B, T, K).
 
     `optional` names what of OPTIONAL is kept, too. `keep=False` gives the tokens alone, `capture=False` records no step
     where a GPU could: the bench measures by them what keeping the rest costs, and what recording saves.
@@ -189,7 +195,7 @@ def decode_batch(
     truncated = top_k > 0 or top_p < 1.0
 
     def drawn(positive: Tensor, negative: Tensor | None, level: Tensor) -> dict[str, Tensor]:
-        """The next token and what is kept of it: logits (B, V) and noise (B,) to {name: (B,)}."""
+        """The next token and what is kept of it: logits (B, V) and noise (B,) to {name: (B,) or (B, K)}."""
         guided = statistics.guided_logits(
             positive, negative, cfg_scale=cfg_scale, temperature=temperature
         )
@@ -202,6 +208,9 @@ def decode_batch(
             kept["sampling_logprobs"] = (
                 _taken(sampling, tokens) if truncated else kept["guided_logprobs"]
             )
+            if alternatives:
+                others = likeliest_others(guided_logprobs, tokens, alternatives)
+                kept["alternatives"], kept["alternative_logprobs"] = others
         return kept
 
     state = model.prefill(condition)

@@ -59,7 +59,7 @@ class StepRecord:
 
     def image(self, place: int) -> Image.Image:
         """The decoded image of the sample at `place` (0..N-1)."""
-        return _picture(contained(self.folder / self.samples[place]["image"], self.within))
+        return read_picture(self.folder / self.samples[place]["image"], self.within)
 
     def signed_contrast(self) -> np.ndarray | None:
         """(N, T) logprobs - negative_logprobs; None if the negative branch never ran."""
@@ -266,7 +266,7 @@ class RunReader:
         not kept."""
         folder = self._evaluation(name).with_suffix("")
         path = contained(folder / filename, self.within or folder.resolve())
-        return _picture(path) if path.is_file() else None
+        return read_picture(path, None) if path.is_file() else None
 
     def heatmaps(self, step: int | None = None) -> Path:
         """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
@@ -274,13 +274,7 @@ class RunReader:
         return contained(folder, self.path.resolve())
 
     def _read(self, path: Path, parse: Callable[[bytes], Any], most: int = MOST_RECORDS) -> Any:
-        """What `parse` makes of a file's bytes."""
-        inside = contained(path, self.within)
-        try:
-            with regular_file(inside, most) as file:
-                return parse(file.read(most))
-        except _BAD as error:
-            raise cannot("read", path, error) from error
+        return read_bounded(path, parse, most, self.within)
 
     def _json(self, path: Path, most: int = MOST_RECORDS) -> dict[str, Any]:
         value = self._read(path, json.loads, most)
@@ -309,9 +303,21 @@ def list_runs(folder: Path | str, *, within: Path | str | None = None) -> list[R
     return sorted(found, key=lambda run: (run.state != "running", -run.started, run.path.name))
 
 
-def _picture(path: Path) -> Image.Image:
+def read_bounded(path: Path, parse: Callable[[bytes], Any], most: int, within: Path | None) -> Any:
+    """What `parse` makes of the bytes of a file inside `within`, at most so many. Raises RunError."""
+    inside = contained(path, within)
     try:
-        with regular_file(path, MOST_PICTURE) as opened, Image.open(opened) as file:
+        with regular_file(inside, most) as file:
+            return parse(file.read(most))
+    except _BAD as error:
+        raise cannot("read", path, error) from error
+
+
+def read_picture(path: Path, within: Path | None) -> Image.Image:
+    """A picture file inside `within`. Raises RunError."""
+    inside = contained(path, within)
+    try:
+        with regular_file(inside, MOST_PICTURE) as opened, Image.open(opened) as file:
             width, height = file.size
             if width * height > MOST_PIXELS:  # before any is decoded
                 raise ValueError(f"it has {width} x {height} pixels, too many")

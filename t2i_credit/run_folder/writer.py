@@ -3,6 +3,7 @@ nothing of training. The reader is in reader.py.
 
     config.yaml  environment.json  status.json  metrics.jsonl
     steps/000010/{samples.json, arrays.safetensors, 0000.png, ...}    of a run on text samples.json alone
+    steps/000010/{alternatives.safetensors, 0000-alternatives.png, ...}    if asked for; see alternatives.py
     checkpoints/000100/
     evaluations/<name>.json, .jsonl
     heatmaps/000010/                      drawn from steps/, can be thrown away
@@ -28,6 +29,7 @@ from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from ..rollout.images import to_uint8
+from .alternatives import write_alternatives
 from .atomic import (
     cannot,
     json_bytes,
@@ -175,6 +177,7 @@ class RunWriter:
         objects: Sequence[Sequence[Mapping[str, Any]]] | None = None,
         rows: Tensor | Sequence[int] | None = None,
         probes: int = 0,
+        swapped: Tensor | None = None,
     ) -> Path:
         """Keeps samples of a step with their images, log-probabilities and credit; returns the
         folder.
@@ -194,6 +197,8 @@ class RunWriter:
                 all.
             probes: how many of the B samples, at the end, belong to prompts that come back with the
                 same noise at every kept step and are not trained on.
+            swapped: (B, 3, K*H*S, W*S) in [0, 1], what the rollout's alternatives would show, as of
+                `swapped_pictures`; None = they are not kept.
         """
         kept = list(range(len(rollout))) if rows is None else [int(row) for row in rows]
         arrays = {
@@ -237,6 +242,11 @@ class RunWriter:
             write_atomic(folder / "arrays.safetensors", save_arrays(saved))
             for sample, image in zip(samples, images, strict=True):
                 write_png(folder / str(sample["image"]), Image.fromarray(image))
+            if swapped is not None:
+                codes, logprobs = rollout.alternatives, rollout.alternative_logprobs
+                assert codes is not None and logprobs is not None
+                pictures = to_uint8(swapped[kept])
+                write_alternatives(folder, _array(codes, kept), _array(logprobs, kept), pictures)
         return self.path / "steps" / step_name(step)
 
     def write_text_step(

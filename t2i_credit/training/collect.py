@@ -34,6 +34,7 @@ def sample_together(
     prompts: Sequence[Prompt],
     seed: int,
     *,
+    alternatives: int = 0,
     config: Config,
     sampler: Any,
     needs: Collection[str],
@@ -42,6 +43,7 @@ def sample_together(
     """A rollout of the prompts, each process sampling its share.
 
     Args:
+        alternatives: how many of the likeliest other codes of every token are kept.
         config: how many images of each prompt, and how.
         sampler: the model without accelerate's wrapping.
         needs: the rollout's fields that the credit reads.
@@ -58,6 +60,7 @@ def sample_together(
             seed=seed,
             batch_size=settings.batch_size,
             **keeping(needs),
+            alternatives=alternatives,
             negative_branch=not {"negative_logprobs", "full_kl"}.isdisjoint(needs),
             first_sample=mine.start * settings.group_size,
         )

@@ -71,6 +71,10 @@ def go_gold(
     fields = policy.model(condition, tokens, want=wanted, **how)
     fields |= {"tokens": tokens, "sampling_logprobs": fields["guided_logprobs"]}
     fields |= {"images": sampler.decode(tokens).float(), "gold": torch.ones_like(rows).bool()}
+    if rollout.alternatives is not None and rollout.alternative_logprobs is not None:
+        none = torch.full_like(rollout.alternatives[rows], -1)
+        unknown = torch.full_like(rollout.alternative_logprobs[rows], torch.nan)
+        fields |= {"alternatives": none, "alternative_logprobs": unknown}
     placed = {n: getattr(rollout, n).index_copy(0, rows, found) for n, found in fields.items()}
     return replace(rollout, **placed), rows
 

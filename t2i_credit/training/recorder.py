@@ -22,7 +22,9 @@ from ..credit.gcpo import contrast, shown_kind
 from ..errors import RunError
 from ..interfaces import Prompt, Rollout
 from ..prompts.batches import spread_over_tasks
+from ..rollout.alternatives import swapped_pictures
 from ..rollout.sampling import PROBE, derive_seed
+from ..run_folder.alternatives import most_side
 from ..run_folder.writer import RunWriter
 from .collect import GroupCollector, Scored
 from .metrics import Objects, live_localisation, rollout_metrics
@@ -44,7 +46,7 @@ class StepRecorder:
         prompts: what is trained on; some of them are probes, sampled with the same noise at every kept step.
         run: where everything is written.
         accelerator: the trackers.
-        sample: prompts and a seed to a rollout.
+        sample: prompts, a seed and `alternatives` to a rollout.
         collect: what rewards a rollout.
         advantage: rewards (B,), group size to advantages (B,).
         update: what assigns credit.
@@ -59,7 +61,7 @@ class StepRecorder:
     prompts: Sequence[Prompt]
     run: RunWriter
     accelerator: Accelerator
-    sample: Callable[[Sequence[Prompt], int], Rollout]
+    sample: Callable[..., Rollout]
     collect: GroupCollector
     advantage: Callable[[Tensor, int], Tensor]
     update: PolicyUpdate
@@ -89,7 +91,8 @@ class StepRecorder:
             return {}
         scored = self._chosen(step, trained)
         if self.probes:
-            probes = self.sample(self.probes, derive_seed(PROBE, self.config.train.seed))
+            seed = derive_seed(PROBE, self.config.train.seed)
+            probes = self.sample(self.probes, seed, alternatives=self.alternatives(step))
             judged = self.collect.judge(step, probes)
             scored = scored.joined(self.collect.scored(probes, *judged, learn=False))
         kept, sampler = scored.rollout, self.update.sampler
@@ -110,6 +113,7 @@ class StepRecorder:
             contrast=self._contrast(kept),
             objects=objects,
             probes=len(self.probes) * kept.group_size,
+            swapped=self._swapped(kept),
         )
         if objects is None:
             return {}
@@ -127,6 +131,10 @@ class StepRecorder:
             raise RunError(f"{self.run.path}: trackers cannot be written: {reason}") from error
         self._warn_of_silence(step, metrics, trained)
 
+    def alternatives(self, step: int) -> int:
+        """How many of the likeliest other codes a step's samples keep."""
+        return self.config.log.alternatives if self._keeps(step) else 0
+
     def _keeps(self, step: int) -> bool:
         """Whether the run folder keeps samples of the step."""
         every, total = self.config.log.samples_every, self.config.train.steps
@@ -140,6 +148,17 @@ class StepRecorder:
         turn = step // self.config.log.samples_every * wanted
         places = [(turn + i) % groups * size + k for i in range(wanted) for k in range(size)]
         return trained.select(torch.tensor(places, device=trained.target.device))
+
+    def _swapped(self, kept: Rollout) -> Tensor | None:
+        """What the alternatives' patches show, as `swapped_pictures`; None where nothing is to be written of them."""
+        if kept.alternatives is None or not self.accelerator.is_main_process:
+            return None
+        sampler, batch = self.update.sampler, self.config.rollout.batch_size
+        most = most_side(sampler.grid, kept.alternatives.shape[-1])
+        with self.accelerator.autocast():
+            return swapped_pictures(
+                sampler, kept.tokens, kept.alternatives, most=most, batch_size=batch
+            )
 
     def _contrast(self, kept: Rollout) -> Tensor | None:
         """(B, T) evidence of the credit's kind, None where the negative branch never ran."""

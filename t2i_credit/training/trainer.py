@@ -164,7 +164,8 @@ class Trainer:
             groups = StepGroups(self.collect, step)
             for prompts, seed in groups.rounds():
                 with self.clock("rollout"):
-                    rollout = self.sample(prompts, seed)
+                    kept = self.record.alternatives(step)
+                    rollout = self.sample(prompts, seed, alternatives=kept)
                 rewards, parts = self.judge(step, rollout)
                 groups.add(rollout, rewards, parts)
             sampled, trained = groups.sampled, groups.trained

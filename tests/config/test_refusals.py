@@ -56,7 +56,7 @@ def test_a_missing_file_a_folder_and_an_unreadable_one_are_refused(write: Any) -
         ("lr: 1", "lr: unknown key; did you mean optim.lr?"),
         ("optimizer: {lr: 1}", "optimizer: unknown key; did you mean optim?"),
         ("rollout: {groupsize: 1}", "rollout.groupsize: unknown key; did you mean rollout.gr"),
-        ("log: {zzz: 1}", "log.zzz: unknown key (allowed: samples_every, groups, probes)"),
+        ("log: {zzz: 1}", "log.zzz: unknown key (allowed: samples_every, groups, probes, altern"),
         ("credit: {kind: abs}", "credit.kind: unknown key of 'uniform' (allowed: name, refresh, "),
         (
             "credit: {name: top_entropy, ro: 0.1}",

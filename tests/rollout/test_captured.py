@@ -38,7 +38,8 @@ PADDED = [
 ]
 EVEN = [Prompt(TEXTS[0], None)] * 2  # no row is padded
 SETTINGS: dict[str, Any] = {"group_size": 2, "cfg_scale": 3.0, "temperature": 0.8, "seed": 5}
-EVERYTHING = {"full_kl": True, "guided_entropy": True, "code_spread": True, "code_shift": True}
+OPTIONAL = {"full_kl": True, "guided_entropy": True, "code_spread": True, "code_shift": True}
+EVERYTHING: dict[str, Any] = {**OPTIONAL, "alternatives": 3}
 
 
 @pytest.fixture(scope="module", params=["embedded", *WRITERS])
@@ -201,7 +202,9 @@ def test_on_a_gpu_steps_of_a_kind_are_the_same_operations_and_none_asks_or_feeds
         assert eager_reason(moved) is None
         noise = on_gpu(sampling_noise(0, 0, 6, length))
         settings = {"cfg_scale": 3.0, "temperature": 0.8, "top_k": 5, "top_p": 0.7}
-        kept = decode_batch(moved, condition, 2, noise, **settings, optional=EVERYTHING)
+        kept = decode_batch(
+            moved, condition, 2, noise, **settings, optional=OPTIONAL, alternatives=3
+        )
     assert all(column.device.type == "cuda" for column in kept.values())
     assert sum(map(len, steps.values())) == length - 1
     assert max(map(len, steps.values())) > 1

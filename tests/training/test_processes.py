@@ -23,6 +23,7 @@ import t2i_credit
 from t2i_credit.cli.commands import main
 from t2i_credit.config.sections import TuneConfig
 from t2i_credit.errors import ConfigError
+from t2i_credit.run_folder.alternatives import read_alternatives
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.training.processes import (
     gather_rows,
@@ -80,6 +81,7 @@ SECTIONS: dict[str, Any] = {
     "prompts": {"per_step": 3},
     "loss": {"kl_coef": 0.1},
     "optim": {"lr": 1.0, "eps": 1.0},
+    "log": {"alternatives": 2},
 }
 
 
@@ -137,6 +139,9 @@ def test_a_run_of_two_processes_is_that_of_one(runs: Path, request: pytest.Fixtu
                 assert two[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     first, second = (RunReader(run).step(1).arrays["tokens"] for run in (alone, both))
     assert (first == second).all()
+    for place in range(8):  # a group, and that of a probe
+        one, two = (read_alternatives(RunReader(run).step(1), place) for run in (alone, both))
+        assert one is not None and two is not None and (one.codes == two.codes).all()
     ours, theirs = (load_file(r / "checkpoints/000003/model.safetensors") for r in (alone, both))
     start = tiny_model()
     choose_trained(start, TuneConfig(**RUNS[request.node.callspec.params["runs"]]), seed=0)
