@@ -27,7 +27,8 @@ def keep(fields: Mapping[str, Any], always: tuple[str, ...] = ()) -> None:
     first = {name: None if name in always else field.value for name, field in fields.items()}
     told = f"(...values) => (window.t2i?.address.form({json.dumps(first)}, values), [])"
     for field in fields.values():
-        field.input(None, list(fields.values()), None, js=told, **QUIET)
+        changed = field.change if isinstance(field, gr.Textbox) else field.input
+        changed(None, list(fields.values()), None, js=told, **QUIET)
 
 
 def restored(

@@ -98,15 +98,22 @@ def build_page(
             return dict(zip(of_run, found, strict=True))
 
         def first(address: Any) -> dict[Any, Any]:
-            """What the page begins with: the run that its address names, else the newest."""
+            """What the page begins with: the run that its address names, else the newest; forms as the address has them."""
             now = listed(shelf)
             name = chosen_run(address.get("run") if isinstance(address, dict) else None, now)
             choices = [(label, value) for label, value in now]
-            ready = {"tabs": TABS, "sent": time.time()}
-            found = {run: gr.Dropdown(choices=choices, value=name), known: now, links: ready}
             names = [value for _, value in now]
-            found |= {**play.restored(address), **versus.restored(address, names)}
-            return {**found, **signs_of(name)}
+            forms = {**play.restored(address), **versus.restored(address, names)}
+            return {run: gr.Dropdown(choices=choices, value=name), **forms}
+
+        def begin(name: str | None) -> dict[Any, Any]:
+            """What is asked for once the run is chosen."""
+            now = listed(shelf)
+            return {known: now, **signs_of(chosen_run(name, now))}
+
+        def ready() -> dict[str, Any]:
+            """The tab that the address names may open."""
+            return {"tabs": TABS, "sent": time.time()}
 
         def look(name: str | None, before: Any, where: str, *asked: Any) -> Any:
             """What a tick of the clock brings."""
@@ -145,9 +152,9 @@ def build_page(
             return method.about(shelf, chosen_run(name, now))
 
         linked = [play.inputs[1], *play.fields.values(), *versus.chosen]
-        page.load(
-            first, asked, [run, known, *of_run, links, *linked], js=f"() => [{ADDRESS}]", **QUIET
-        )
+        # one after the other: what a component triggers is asked with what the others show by then
+        chosen = page.load(first, asked, [run, *linked], js=f"() => [{ADDRESS}]", **QUIET)
+        chosen.then(begin, run, [known, *of_run], **QUIET).then(ready, None, links, **QUIET)
         clock.tick(look, asks, signs, **QUIET)
         known.change(offered, [run, known, wanted], [run, wanted], **QUIET)
         run.change(None, run, None, js="(run) => (window.t2i?.address.choose({ run }), [])")

@@ -9,7 +9,6 @@
 
   // Changes some of it; null takes a value away. `step` = a new entry for Back.
   const write = (changes, step = false) => {
-    if (t2i.address.still) return;
     const found = { ...read(), ...changes };
     const told = new URLSearchParams(Object.entries(found).filter(([, value]) => value !== null && value !== undefined && value !== ""));
     const hash = "#" + told.toString();
@@ -30,7 +29,8 @@
     waiting = setTimeout(() => write(Object.fromEntries(changes)), WAIT);
   };
 
-  t2i.address = { read, write, form, still: false };
+  // ready: the tab that the address names is open; until then the one that the page begins with is not what anybody chose.
+  t2i.address = { read, write, form, still: false, ready: false };
 
   const OF_A_GROUP = { step: null, prompt: null, sample: null, token: null };
   const number = (text) => (text !== undefined && /^\d{1,9}$/.test(text) ? Number(text) : undefined);
@@ -41,6 +41,7 @@
     return { run, step: number(step), prompt, sample: number(sample), token: number(token), map, palette };
   };
   t2i.address.tell = (state) => {
+    if (t2i.address.still) return;
     const { group, run, steps } = state.value;
     const kind = t2i.MAPS[state.map].palette;
     write({
@@ -56,6 +57,7 @@
 
   // Another run or tab is a step for Back.
   t2i.address.choose = (changes) => {
+    if ("tab" in changes && !t2i.address.ready) return;
     const before = read();
     const other = Object.entries(changes).some(([name, value]) => (before[name] ?? null) !== value);
     if (other) write({ ...("run" in changes && before.run ? OF_A_GROUP : {}), ...changes }, "tab" in before || "run" in before);
@@ -69,12 +71,15 @@
     const names = () => props.value?.tabs ?? {};
     const show = (ready) => {
       const { tab } = read();
-      if (ready.tabs && tab in ready.tabs) open(ready.tabs[tab]);
+      t2i.address.ready = true;
+      if (!ready.tabs) return;
+      if (tab in ready.tabs) return open(ready.tabs[tab]);
+      const now = tabs().find((one) => one.ariaSelected === "true")?.textContent.trim(); // clicked before this
+      write({ tab: Object.keys(ready.tabs).find((name) => ready.tabs[name] === now && name !== "training") });
     };
     t2i.follow(props, watch, show);
     window.addEventListener("popstate", () => {
-      t2i.address.still = true; // until what was asked for is there
-      setTimeout(() => (t2i.address.still = false), 1500);
+      t2i.address.still = true; // until the maps that were asked for are there
       const { run, tab } = read();
       t2i.kept = t2i.address.maps();
       t2i.wanted = t2i.address.maps();

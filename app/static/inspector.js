@@ -94,7 +94,7 @@
           t2i.el("button", { type: "button", title, "data-save": kind, onclick: () => download(state, kind) }, label),
         ),
       ...(state.value.run ? FILES : []).map(([kind, label, title]) =>
-        t2i.el("button", { type: "button", title, "data-file": kind, onclick: () => fetched(state, kind) }, label),
+        t2i.el("button", { type: "button", title, "data-file": kind, onclick: ({ currentTarget }) => fetched(currentTarget, says, state, kind) }, label),
       ),
     );
     const of = state.value.group.text ? [] : [t2i.loupe(state), t2i.spread(state), t2i.others(state), t2i.through(state)];
@@ -199,14 +199,24 @@
     return parts.join(" ");
   };
 
-  // Files that the server makes of a whole step or run (exports.py); what it cannot make, another page says.
+  // Files that the server makes of a whole step or run (exports.py); why it cannot, its answer says.
   const FILES = [
     ["page", "HTML", "every map of this step as one page that needs no server"],
     ["archive", "ZIP", "all that this run recorded: metrics as CSV, pictures, numbers"],
   ];
-  const fetched = (state, kind) => {
-    const asked = new URLSearchParams({ run: state.value.run, step: state.value.group.step });
-    t2i.el("a", { href: `t2i/${kind}?${asked}`, target: "_blank", rel: "noopener" }).click();
+  const fetched = async (button, says, state, kind) => {
+    const { run, group } = state.value;
+    button.disabled = true;
+    button.textContent = "…";
+    try {
+      const answer = await fetch(`t2i/${kind}?${new URLSearchParams({ run, step: group.step })}`);
+      if (!answer.ok) throw new Error(await answer.text());
+      t2i.handOver(await answer.blob(), kind === "page" ? `${run}-step${group.step}.html` : `${run}.zip`);
+    } catch (error) {
+      says.textContent = error.message;
+    }
+    [button.disabled, button.textContent] = [false, FILES.find(([name]) => name === kind)[1]];
+    button.focus();
   };
 
   const download = (state, kind) => {

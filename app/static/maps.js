@@ -58,6 +58,7 @@
   const receive = (root, state, value) => {
     const before = state.value;
     state.value = value;
+    t2i.address.still = false;
     if (before?.run !== value.run) [state.head, state.prompt] = [null, t2i.kept?.run === value.run ? t2i.kept.prompt : undefined];
     state.look = value.group.text ? state.looks.text : state.looks.picture;
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;

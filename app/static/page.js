@@ -32,6 +32,15 @@
     entered = null;
   });
 
+  t2i.handOver = (blob, name) => {
+    const address = URL.createObjectURL(blob);
+    const link = t2i.el("a", { href: address, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  };
+
   // A hidden component whose value is {name, mime, data} becomes a download.
   t2i.files = (element, props, watch) => {
     const say = element.querySelector(".t2i-said");
@@ -39,12 +48,7 @@
       say.textContent = value.error ?? "";
       if (!value.data) return;
       const bytes = Uint8Array.from(atob(value.data), (letter) => letter.charCodeAt(0));
-      const address = URL.createObjectURL(new Blob([bytes], { type: value.mime }));
-      const link = t2i.el("a", { href: address, download: value.name });
-      document.body.append(link);
-      link.click();
-      link.remove();
-      setTimeout(() => URL.revokeObjectURL(address), 10000);
+      t2i.handOver(new Blob([bytes], { type: value.mime }), value.name);
     });
   };
 })();

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from app_browser import LONG, PATIENCE, TABS, asked, box, choose_run, open_tab, visited
+from app_browser import PATIENCE, TABS, asked, box, choose_run, open_tab, visited
 from app_toys import PROBE, PROMPT, SCRIPT, H, W, forget_numbers, write_toy_run
 from PIL import Image
 
@@ -265,7 +265,6 @@ def test_a_playground_sample_shows_where_the_prompts_disagree(page):
     assert "takes at most" in page.locator("#play-said").inner_text()
 
 
-@LONG
 def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
     small = ["prompts.per_step=2", "rollout.group_size=4", "optim.warmup_steps=0"]
     names = [f"train.out={runs}", "train.name=live", "train.steps=2000", "log.samples_every=1"]

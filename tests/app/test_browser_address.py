@@ -4,7 +4,7 @@ that explain themselves."""
 from __future__ import annotations
 
 import pytest
-from app_browser import LONG, PATIENCE, open_tab, visited
+from app_browser import PATIENCE, open_tab, visited
 from app_toys import PROBE, SCRIPT, W, write_large_run, write_toy_run
 
 from t2i_credit.app.single_file import write_page
@@ -31,7 +31,6 @@ def shown(page):
     })""")
 
 
-@LONG
 def test_reload_and_another_visitor_show_the_same(browser, address):
     with visited(browser, address) as page:
         page.locator("#run input").click()
@@ -65,7 +64,6 @@ def test_reload_and_another_visitor_show_the_same(browser, address):
         assert shown(page) == here
 
 
-@LONG
 def test_back_returns_to_the_tab_and_the_run_before(page):
     open_tab(page, "Credit maps")
     page.locator("#run input").click()
@@ -80,6 +78,38 @@ def test_back_returns_to_the_tab_and_the_run_before(page):
     )
 
 
+def test_forms_stand_in_the_address(browser, address):
+    with visited(browser, address) as page:
+        open_tab(page, "Playground")
+        page.locator("#play-prompt textarea").fill("a red circle, 2%")
+        page.locator("#play-mode").get_by_text("two negative prompts").click()
+        page.locator("#play-negative-2 textarea").fill("a blue one")
+        page.wait_for_function("location.hash.includes('negative2=')")
+        open_tab(page, "Compare")
+        page.wait_for_selector("#compare-pictures .card")
+        page.locator("#compare-axis input").click()
+        page.get_by_role("option", name="images").click()
+        page.wait_for_function("location.hash.includes('along=images')")
+        link = page.url
+    with visited(browser, link) as page:  # its tab is Compare
+        page.wait_for_selector("#compare-pictures .card")
+        assert page.locator("#compare-axis input").input_value() == "images"
+        open_tab(page, "Playground")
+        page.wait_for_selector("#play-negative-2 textarea")
+        assert page.locator("#play-prompt textarea").input_value() == "a red circle, 2%"
+        assert page.locator("#play-negative-2 textarea").input_value() == "a blue one"
+        assert page.get_by_label("two negative prompts").is_checked()
+
+
+def test_a_step_and_a_run_are_downloaded_whole(page, tmp_path):
+    open_tab(page, "Credit maps")
+    page.wait_for_selector(".tile.stage canvas")
+    for kind, name in (("page", "toy-step9.html"), ("archive", "toy.zip")):
+        with page.expect_download() as download:
+            page.locator(f'.save [data-file="{kind}"]').click()
+        assert download.value.suggested_filename == name
+
+
 HOSTILE = [
     "run=../../etc",
     "run=toy&tab=maps&step=99999999999999999999&sample=-1&token=1e9&map=__proto__&palette=constructor",
@@ -90,7 +120,6 @@ HOSTILE = [
 ]
 
 
-@LONG
 @pytest.mark.parametrize("hash", HOSTILE)
 def test_a_hostile_address_shows_what_is_there(browser, address, hash):
     with visited(browser, f"{address}#{hash}") as page:
@@ -99,7 +128,6 @@ def test_a_hostile_address_shows_what_is_there(browser, address, hash):
         assert shown(page)["run"] in ("toy", "other")
 
 
-@LONG
 def test_a_word_explains_itself_and_gives_the_focus_back(page):
     open_tab(page, "Credit maps")
     what = page.get_by_label("what is credit?").first

@@ -4,10 +4,9 @@ and the list of a hundred runs. Skipped where there is no Chromium."""
 from __future__ import annotations
 
 import pytest
-from app_browser import LONG, choose_run
+from app_browser import choose_run
 from app_toys import start_toy_run, write_text_run, write_toy_run
 
-pytestmark = LONG
 CHARTS = "#training-curves .chart"
 TITLES = f"[...document.querySelectorAll('{CHARTS} h2')].map(one => one.textContent)"
 

@@ -4,12 +4,11 @@ the report. Skipped where there is no Chromium."""
 from __future__ import annotations
 
 import pytest
-from app_browser import LONG, choose_run, open_tab
+from app_browser import choose_run, open_tab
 from app_toys import PROBE, start_toy_run, write_paired_evaluation, write_toy_run, write_toy_step
 
 from t2i_credit.run_folder.writer import RunWriter
 
-pytestmark = LONG
 STEP = "document.querySelector('.versus-step output').textContent"
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import pytest
-from app_browser import LONG, TABS, asked, box, choose_run, open_tab, visited
+from app_browser import TABS, asked, box, choose_run, open_tab, visited
 from app_toys import PROMPT, W, write_toy_run
 from PIL import Image
 
@@ -137,7 +137,6 @@ def test_names_of_found_objects_stand_below_the_picture(page):
     assert "found: circle" in page.locator(".verdict figcaption").first.inner_text()
 
 
-@LONG
 def test_a_second_visitor_is_told_to_wait_and_can_cancel(browser, address):
     with visited(browser, address) as first, visited(browser, address) as second:
         for page in (first, second):

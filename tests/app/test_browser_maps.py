@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from app_browser import LONG, PATIENCE, box, choose_run, open_tab
+from app_browser import PATIENCE, box, choose_run, open_tab
 from app_toys import start_toy_run, write_large_run, write_toy_run, write_toy_step
 from PIL import Image
 from scipy.stats import spearmanr
@@ -20,7 +20,6 @@ from t2i_credit.heatmap.files import sample_view
 from t2i_credit.heatmap.sample import common_scale
 from t2i_credit.run_folder.reader import RunReader
 
-pytestmark = LONG
 MAPS = ("token_advantages", "credit", "signed_contrast")
 # the spans of the legend's labels that are shown, and the bar's, in pixels
 LABELS = """() => { const span = (one) => { const box = one.getBoundingClientRect(); return [box.left, box.right]; };
@@ -168,7 +167,9 @@ def test_a_phone_shows_the_numbers_of_a_tapped_token_and_a_finger_slides_on(brow
     page.wait_for_function(
         f"document.querySelector('.inspector-head').innerText.includes('Token {3 * 24 + 12}')"
     )
-    page.wait_for_timeout(1000)  # to a browser, a tap right after a slide ends the slide, and is none
+    page.wait_for_timeout(
+        1000
+    )  # to a browser, a tap right after a slide ends the slide, and is none
     page.get_by_label("let go of the token").tap()
     page.wait_for_function("document.querySelector('.inspector-head').innerText.includes('Sample')")
     assert page.evaluate("document.activeElement.classList.contains('stage')")

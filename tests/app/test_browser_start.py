@@ -7,12 +7,11 @@ import csv
 
 import numpy as np
 import pytest
-from app_browser import LONG, box, open_tab, visited
+from app_browser import box, open_tab, visited
 from app_toys import served, write_toy_run
 
 from t2i_credit.run_folder.layout import numbered_folders
 
-pytestmark = LONG
 COMMAND = "document.querySelector('#start-command textarea').value"
 
 

@@ -1,10 +1,19 @@
 """What forms say in the page's address, and what they take from it."""
 
+import asyncio
+
 import pytest
 from app_toys import write_toy_run
 
 from t2i_credit.app.page import build_page
 from t2i_credit.app.runs import RunShelf
+
+
+def loading(root):
+    async def built():  # in a loop that is closed again
+        return build_page(RunShelf(root))
+
+    return next(fn for fn in asyncio.run(built()).fns.values() if fn.name == "first").fn
 
 
 @pytest.fixture(scope="module")
@@ -13,11 +22,10 @@ def opened(tmp_path_factory):
     root = tmp_path_factory.mktemp("links")
     for name in ("one", "two", "a,b"):
         write_toy_run(root / name)
-    page = build_page(RunShelf(root))
-    load = next(fn for fn in page.fns.values() if fn.targets and fn.targets[0][1] == "load")
+    load = loading(root)
 
     def begin(**address):
-        found = load.fn(address)
+        found = load(address)
         return {
             getattr(part, "elem_id", None)
             or getattr(part, "label", None)
@@ -83,6 +91,4 @@ def test_what_a_field_cannot_be_set_to_is_left_alone(opened, name, text):
 @pytest.mark.parametrize("address", [None, [], "x"])
 def test_an_address_that_is_none_is_none(tmp_path, address):
     write_toy_run(tmp_path / "one")
-    page = build_page(RunShelf(tmp_path))
-    load = next(fn for fn in page.fns.values() if fn.targets and fn.targets[0][1] == "load")
-    assert load.fn(address)
+    assert loading(tmp_path)(address)

@@ -78,11 +78,11 @@ def test_a_look_that_was_asked_too_early_undoes_nothing(shelf):
     # On a slow server it may be answered after the first list of runs came; the page would never find out about them
     async def late():
         page = build_page(shelf)
-        (first,) = (fn for fn in page.fns.values() if fn.name == "first")
+        (begin,) = (fn for fn in page.fns.values() if fn.name == "begin")
         look = next(fn for fn in page.fns.values() if fn.name == "look")
         state = SessionState(page)
         early = look.fn(None, None, "training", *[None] * (len(look.inputs) - 3))
-        await page.postprocess_data(first, first.fn({}), state)
+        await page.postprocess_data(begin, begin.fn(None), state)
         known = {block._id: state[block._id] for block in look.outputs}
         await page.postprocess_data(look, early, state)
         return known, {block._id: state[block._id] for block in look.outputs}
