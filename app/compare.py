@@ -71,9 +71,11 @@ class CompareTab:
             found[self.chosen[-1]] = int(at)
         return found
 
-    def first(self, known: Sequence[str], *chosen: Any) -> dict[Any, Any]:
-        """`look`, when the tab is opened for the first time: the first runs are chosen, unless an address has chosen."""
-        names = chosen[0] or first_methods(self.shelf, known)
+    def first(self, run: str | None, known: Sequence[str], *chosen: Any) -> dict[Any, Any]:
+        """`look`, when the tab is opened for the first time: the run of the page and the newest others are chosen, unless an
+        address has chosen."""
+        order = dict.fromkeys([*([run] if run in known else []), *known])
+        names = chosen[0] or first_methods(self.shelf, list(order))
         listed = gr.Dropdown(choices=list(known), value=names, multiselect=True)
         return {self.runs: listed, **self.look(known, names, *chosen[1:])}
 
@@ -250,7 +252,7 @@ def pictures_of(
     at = step if isinstance(step, int) and step in steps else next(iter(steps[-1:]), None)
     prompts = common_prompts(shelf, drawn, at)
     asked = prompt if isinstance(prompt, str) and prompt in prompts else next(iter(prompts), None)
-    shown = pictures_value(shelf, drawn, asked, at, steps)
+    shown = pictures_value(shelf, readers, asked, at, steps)
     texts = [reader.path.name for reader in readers if is_text(reader)]
     if texts and "told" in shown:
         shown["told"] = f"{shown['told']} On text, so without pictures: {', '.join(texts)}.".strip()

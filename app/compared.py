@@ -162,7 +162,7 @@ def pictures_value(
     """A row per method, of its first seed: the first samples of the prompt at one recorded step, one scale.
 
     Args:
-        shelf, readers: the runs, those on text left out.
+        shelf, readers: the runs; those on text have no pictures, and colours of their own.
         prompt: which one.
         step: None = the newest of each.
         steps: those to choose from.
@@ -171,8 +171,8 @@ def pictures_value(
         return components.note(
             "No prompt in common", "These runs have not recorded a prompt that can be compared."
         )
-    methods = methods_of(readers)
-    styles = line_styles(methods)
+    styles = line_styles(methods_of(readers))
+    methods = [method for method in methods_of(readers) if not is_text(method.seeds[0])]
     rows: list[dict[str, Any]] = []
     views, told, pushed, probe = [], _other_seeds(methods), True, True
     for method in methods:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -103,6 +104,9 @@ def build_page(
             name = chosen_run(address.get("run") if isinstance(address, dict) else None, now)
             choices = [(label, value) for label, value in now]
             names = [value for _, value in now]
+            wanted = address.get("run") if isinstance(address, dict) else None
+            if isinstance(wanted, str) and wanted not in names and names:
+                gr.Warning(f"This address names the run {escape(wanted[:100])}, which is not here.")
             forms = {**play.restored(address), **versus.restored(address, names)}
             return {run: gr.Dropdown(choices=choices, value=name), **forms}
 
@@ -198,7 +202,7 @@ def build_page(
             *chosen, seen, which = asked
             found = {active: where, **seen_of(name, before, where, *chosen, which)}
             if where == "compare" and seen is None:
-                found |= versus.first([one for _, one in listed(shelf)], *chosen)
+                found |= versus.first(name, [one for _, one in listed(shelf)], *chosen)
             return found
 
         for name, tab in opened.items():

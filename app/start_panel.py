@@ -159,7 +159,7 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
         plan = plan_of(*filled)
         trainings.start(plan)
         return [
-            status(f"{plan.name} begins; it is shown above as soon as it has."),
+            status(f"{plan.name} begins."),
             plan.name,
             panel.sign_of(chosen),
         ]
@@ -177,7 +177,8 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
     def draw(sign: Any) -> list[Any]:
         does, which = sign[:2]
         label = f"{does} {which}" if does else act.value
-        return [state_line(trainings, sign), gr.Button(label, visible=bool(does))]
+        # what was said of the training before is over
+        return [state_line(trainings, sign), gr.Button(label, visible=bool(does)), ""]
 
     # one event, so that a later answer never gives way to an earlier one
     asked = [form.expand, *(field.change for field in fields)]
@@ -185,7 +186,7 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
     recipe.input(own, recipe, [name, *boxes], **READING)
     go.click(start, [run, *fields], [said, wanted, panel.sign], **READING)
     act.click(press, [run, panel.sign], [now, panel.sign], **READING)
-    panel.sign.change(draw, panel.sign, [now, act], **QUIET)
+    panel.sign.change(draw, panel.sign, [now, act, said], **QUIET)
     return panel
 
 

@@ -31,6 +31,9 @@
     return to - from < FEW ? { dtick: 1 } : {};
   };
 
+  // A range that is no longer given would else be forgotten, and none be found in its place.
+  const ranged = (axis) => ({ autorange: !axis.range, ...axis });
+
   const layout = (one, plot) => {
     const { ink, line, panel, strong } = inks();
     const own = one.layout;
@@ -47,8 +50,8 @@
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", font: { size: 11 } },
       uirevision: "kept",
       ...own,
-      xaxis: { ...axis, showgrid: false, ...own.xaxis, ...named(own.xaxis), ...apart(one, plot) },
-      yaxis: { ...axis, nticks: 5, ...own.yaxis, ...named(own.yaxis) },
+      xaxis: { ...axis, showgrid: false, ...ranged(own.xaxis), ...named(own.xaxis), ...apart(one, plot) },
+      yaxis: { ...axis, nticks: 5, ...ranged(own.yaxis), ...named(own.yaxis) },
     };
   };
 

@@ -62,6 +62,8 @@
     if (before?.run !== value.run) [state.head, state.prompt] = [null, t2i.kept?.run === value.run ? t2i.kept.prompt : undefined];
     state.look = value.group.text ? state.looks.text : state.looks.picture;
     const same = before && before.run === value.run && before.group.prompt === value.group.prompt;
+    const probe = value.prompts.find((one) => one.group === value.group.number)?.probe;
+    if (same && probe) state.place = ofTheSameNoise(before.group.samples, value.group.samples, state.place);
     if (!same || state.place >= value.group.samples.length) state.place = mostPushed(value.group.samples);
     if (!same) [state.token, state.pinned] = [null, false];
     if (state.heading?.step === value.group.step) {
@@ -85,6 +87,14 @@
     if (NAMES.includes(map)) state.wished = map;
     const kind = t2i.MAPS[state.wished].palette;
     if (palette && Object.hasOwn(state.look.palettes[kind], palette)) state.look.chosen[kind] = palette;
+  };
+
+  // A probe has the same noise at every step: the sample that was looked at is followed, wherever its reward puts it now.
+  const ofTheSameNoise = (before, now, place) => {
+    const numbers = (samples) => samples.map((sample) => sample.place).sort((a, b) => a - b);
+    const wanted = numbers(now)[numbers(before).indexOf(before[place].place)];
+    const found = now.findIndex((sample) => sample.place === wanted);
+    return found < 0 ? place : found;
   };
 
   // The sample that the update moves most.

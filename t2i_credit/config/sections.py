@@ -196,7 +196,7 @@ class TuneConfig(Section):
 class OptimConfig(Section):
     """AdamW and its schedule."""
 
-    lr: Positive = knob(1e-4, "peak learning rate")
+    lr: Annotated[Positive, Field(le=1)] = knob(1e-4, "peak learning rate")
     betas: Annotated[tuple[Decay, Decay], Strict(False)] = knob(
         (0.9, 0.99), "AdamW's decay rates of both moments"
     )

@@ -83,6 +83,7 @@ def test_the_numbers_of_a_chart_open_as_a_table(drawn):
     summary.focus()
     drawn.keyboard.press("Enter")
     rows = chart.locator(".numbers tbody tr")
+    rows.nth(8).wait_for()
     assert rows.count() == 9
     heads = chart.locator(".numbers thead th").all_inner_texts()
     assert heads[0] == "step" and "reward, this step" in heads
@@ -125,3 +126,15 @@ def test_an_unfilled_track_is_dark_in_the_dark(drawn):
         "one => ['--neutral-200', '--t2i-hairline'].map(name => getComputedStyle(one).getPropertyValue(name))"
     )
     assert colours[0] == colours[1] != ""
+
+
+def test_axes_follow_a_run_that_had_one_step(drawn, runs):
+    run = start_toy_run(runs / "young", steps=1)
+    choose_run(drawn, "young")
+    drawn.wait_for_function("/1 of 1/.test(document.querySelector('.status').innerText)")
+    for step in (2, 3, 4):
+        run.append_metrics(step, {"reward": 0.2 * step, "entropy": 4.0 - step / 10})
+    axis = """() => { const chart = [...document.querySelectorAll('#training-curves .chart')].find((one) =>
+        one.querySelector('h2').textContent.startsWith('Entropy'));
+        const [low, high] = chart.querySelector('.plot').layout.yaxis.range; return low > 3 && high < 5; }"""
+    drawn.wait_for_function(axis)

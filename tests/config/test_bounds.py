@@ -61,6 +61,7 @@ def test_a_section_may_be_given_whole_and_in_parts() -> None:
         (f"rollout.top_k={LARGE}", "2147483647"),
         (f"train.micro_batch_tokens={LARGE}", "2147483647"),
         ("log.probes=1000000000", "1000"),
+        ("optim.lr=1e9", "to 1"),
         ("log.alternatives=9", "8"),
         ("rollout.group_size=1000000000", "100000"),
         ("advantage.name=json:loads", "json:loads(rewards, group_size)"),
