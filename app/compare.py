@@ -149,7 +149,7 @@ def build(shelf: RunShelf) -> CompareTab:
         **components.READING,
     )
     quick, slow = components.QUIET, components.READING
-    listed.change(lambda names: gr.Dropdown(choices=list(names or ())), listed, runs, **quick)
+    listed.change(offered, listed, runs, **quick)
     picked.change(lambda *values: about(shelf, *values), [runs, metric], [metric, table], **slow)
     asks = [runs, metric, smoothing, axis]
     drawn.change(lambda *values: curves_of(shelf, *values), asks, curves, **slow)
@@ -160,6 +160,11 @@ def build(shelf: RunShelf) -> CompareTab:
         **slow,
     )
     return tab
+
+
+def offered(names: Sequence[str] | None) -> Any:
+    """The list of runs to choose from; as it is until one has been read."""
+    return gr.skip() if names is None else gr.Dropdown(choices=list(names))
 
 
 @or_in_words(lambda why, _, known, *__: [tuple(known or ()), *[(why,)] * 3])

@@ -89,6 +89,16 @@ def note(title: str, text: str = "", command: str = "") -> dict[str, Any]:
     return {"kind": "notice", "notice": [title, text, command], "sent": time.time()}
 
 
+def offered(part: Any, value: Any) -> Any:
+    """A value that a component is said to have; of a list, as far as it offers it."""
+    if not isinstance(part, gr.Dropdown):
+        return value
+    known = [choice for _, choice in part.choices]
+    if part.multiselect:
+        return [one for one in value if one in known] if isinstance(value, list) else []
+    return value if not isinstance(value, list) and value in known else None
+
+
 def asked_for(event: gr.EventData) -> dict[str, Any]:
     """What a component of ours sent along with an event; {} for what is no mapping."""
     return dict(event._data) if isinstance(event._data, dict) else {}

@@ -39,14 +39,23 @@ TABS = {
 
 
 class Page(gr.Blocks):
-    """A page that says no more about a value that a component does not take than one line."""
+    """A page that takes nothing for what a list does not offer, and says no more about another value that a component does
+    not take than one line."""
 
-    async def preprocess_data(self, *given: Any, **named: Any) -> list[Any]:
-        """See `gr.Blocks`; only who writes requests by hand sees the error."""
+    async def preprocess_data(
+        self, block_fn: Any, inputs: list[Any], state: Any, *given: Any, **named: Any
+    ) -> list[Any]:
+        """See `gr.Blocks`. What was chosen may be gone from a list by now, or come from an address; only who writes requests
+        by hand sees an error."""
+        parts = [
+            state[part._id] if state is not None and part._id in state else part
+            for part in block_fn.inputs
+        ]
+        inputs = [components.offered(*one) for one in zip(parts, inputs, strict=False)]
         try:
-            return await super().preprocess_data(*given, **named)
+            return await super().preprocess_data(block_fn, inputs, state, *given, **named)
         except Exception as error:
-            raise gr.Error(one_line(error)[:200], print_exception=False) from None
+            raise gr.Error(escape(one_line(error)[:200]), print_exception=False) from None
 
 
 def build_page(

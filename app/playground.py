@@ -192,7 +192,7 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
     )
     cancel.click(stop_now, None, said, concurrency_limit=4, **components.QUIET)
     model.input(
-        lambda name: [min(guidance(shelf, name), MOST_GUIDANCE), name],
+        lambda name: [min(guidance(shelf, name or EMBEDDED), MOST_GUIDANCE), name],
         model,
         [cfg, picked],
         **components.QUIET,

@@ -75,7 +75,7 @@
       if (!ready.tabs) return;
       if (tab in ready.tabs) return open(ready.tabs[tab]);
       const now = tabs().find((one) => one.ariaSelected === "true")?.textContent.trim(); // clicked before this
-      write({ tab: Object.keys(ready.tabs).find((name) => ready.tabs[name] === now && name !== "training") });
+      write({ tab: Object.keys(ready.tabs).find((name) => ready.tabs[name] === now && name !== "training") }, true);
     };
     t2i.follow(props, watch, show);
     window.addEventListener("popstate", () => {

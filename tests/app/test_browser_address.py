@@ -35,6 +35,7 @@ def test_reload_and_another_visitor_show_the_same(browser, address):
     with visited(browser, address) as page:
         page.locator("#run input").click()
         page.get_by_role("option", name="other").click()
+        page.wait_for_function("location.hash.includes('run=other')")
         open_tab(page, "Credit maps")
         page.wait_for_function(
             "document.querySelector('.step-says').innerText.startsWith('step 9 ·')"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 90_000  # ms: a machine that trains beside it is slow
+PATIENCE = 20_000  # ms: a machine that trains beside it is slow
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TABS = {
     "Training": "#training-curves .chart .plot svg",
@@ -45,7 +45,7 @@ def visited(browser: Any, address: str) -> Iterator[Any]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda r: complaints.append(r.url) if r.status >= 400 else None)
     page.goto(address)
-    page.wait_for_selector(".status", state="attached")
+    page.wait_for_function("window.t2i?.address?.ready")
     yield page
     context.close()
     assert not complaints, complaints
