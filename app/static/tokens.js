@@ -29,11 +29,12 @@
     return { box, pills, tint };
   };
 
-  // The beginning of an answer, coloured by a map.
+  // The beginning of an answer: in a line, or coloured by a map.
   t2i.excerpt = (sample, map, scale, look) => {
+    if (!map) return t2i.el("div", { class: "pills line", dir: "ltr" }, sample.pills.slice(0, SOME).join(""));
     const some = sample.pills.length > SOME ? { ...sample, decoded: t2i.numbers(sample), pills: sample.pills.slice(0, SOME) } : sample;
     const { box, tint } = row(some);
-    if (map) tint(map, scale, look);
+    tint(map, scale, look);
     return box;
   };
 
