@@ -23,7 +23,7 @@ from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MOST_GUIDANCE = 10.0
 REFUSED = Progress(
-    0.0, "a number above is out of its range; nothing was sampled", over=True, failed=True
+    0.0, "a number of the form is out of its range; nothing was sampled", over=True, failed=True
 )
 MODES = ("one pair of prompts", "two negative prompts", "two models")
 
