@@ -21,6 +21,7 @@ from .texts import is_text
 
 PER_RUN = 6  # samples of the same prompt
 MOST_ROWS = 40  # of the table of differences
+UNFOLDED = 10  # rows of it that need not be folded away
 MOST_CURVES, LOOKED_AT_LINES = (
     300,
     200,
@@ -126,7 +127,11 @@ def difference_table(readers: Sequence[RunReader]) -> str:
     more = len(rows) - MOST_ROWS
     rest = f"<p>{more} more keys differ: see the runs' config.yaml.</p>" if more > 0 else ""
     table = f'<table><thead><tr><th scope="col">key</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="differs">{title}<div class="table">{table}</div>{rest}</div>'
+    table = f'<div class="table">{table}</div>{rest}'
+    if len(rows) > UNFOLDED:
+        says = f"{len(rows)} keys: {', '.join(map(escape, sorted({printable(key.split('.')[0]) for key in rows})))}"
+        table = f"<details><summary>{says}</summary>{table}</details>"
+    return f'<div class="differs">{title}{table}</div>'
 
 
 def common_steps(readers: Sequence[RunReader]) -> list[int]:

@@ -164,8 +164,10 @@ def score_table(
     samples: str = "images",
 ) -> str:
     """Every task in figures; of answers a task is a number of steps."""
-    heads = ["task", "correct [95%]", "pass@k", "partial", samples]
-    heads += ["change [95%]"] if paired else []
+    change_head = (
+        ["change [95%]"] if paired else []
+    )  # beside what changed: a phone has no room for all
+    heads = ["task", "correct [95%]", *change_head, "pass@k", "partial", samples]
     rows = []
     for task, row in summary.items():
         cells = [
@@ -182,13 +184,14 @@ def score_table(
                 words.signed(end) if end is not None else "–"
                 for end in (change["low"], change["high"])
             ]
-            cells.append(
-                f'<b class="{sure}">{words.signed(change["change"])}</b> <small>[{", ".join(ends)}]</small>'
+            cells.insert(
+                2,
+                f'<b class="{sure}">{words.signed(change["change"])}</b> <small>[{", ".join(ends)}]</small>',
             )
         kind = ' class="total"' if task == "overall" else ""
         rows.append(f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{text}</th>" for text in heads)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="table scores"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def report_link(reader: RunReader, name: str) -> str:

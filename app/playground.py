@@ -22,6 +22,9 @@ from .runs import in_words, or_in_words
 from .studio import CANCELLED, MOST_SAMPLES, Progress, Settings, Studio, Take
 
 MOST_GUIDANCE = 10.0
+REFUSED = Progress(
+    0.0, "a number of the form is out of its range; nothing was sampled", over=True, failed=True
+)
 MODES = ("one pair of prompts", "two negative prompts", "two models")
 
 
@@ -182,7 +185,8 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
 
     form = [model, prompt, negative, mode, other_negative, other_model]
     form += [cfg, temperature, seed, count, credit]  # in the order of `asked`
-    go.click(wait, None, said, concurrency_limit=4, **components.QUIET).then(
+    waited = go.click(wait, None, said, concurrency_limit=4, **components.QUIET)
+    sampled = waited.then(
         sample,
         [shown, *form],
         [said, pictures, shown, made],
@@ -190,6 +194,8 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
         concurrency_limit=1,
         **components.QUIET,
     )
+    # Gradio itself refuses a number that is out of range, and says which
+    sampled.failure(lambda: told(REFUSED), None, said, **components.QUIET)
     cancel.click(stop_now, None, said, concurrency_limit=4, **components.QUIET)
     model.input(
         lambda name: [min(guidance(shelf, name or EMBEDDED), MOST_GUIDANCE), name],

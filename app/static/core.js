@@ -71,6 +71,24 @@
     look();
   };
 
+  // Where an arrow key leads on a grid: it stays at the edge. null for other keys.
+  t2i.moved = (token, key, [rows, columns]) => {
+    const [down, right] = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[key] ?? [];
+    if (down === undefined) return null;
+    if (token === null) return 0;
+    const within = (place, count) => Math.min(count - 1, Math.max(0, place));
+    return within(Math.floor(token / columns) + down, rows) * columns + within((token % columns) + right, columns);
+  };
+
+  // Lays the frame of a token over its picture; at the picture's edge it keeps room for its line, in a corner it is as round.
+  t2i.frame = (mark, token, [rows, columns]) => {
+    const [row, column] = [Math.floor(token / columns), token % columns];
+    const away = [row / rows, (columns - 1 - column) / columns, (rows - 1 - row) / rows, column / columns];
+    mark.style.inset = away.map((share) => `max(var(--line), ${100 * share}%)`).join(" ");
+    const round = [0, 1, 2, 3].map((corner) => away[corner] === 0 && away[(corner + 3) % 4] === 0);
+    mark.style.borderRadius = round.map((is) => (is ? "calc(var(--round, 6px) - var(--line))" : "3px")).join(" ");
+  };
+
   t2i.slider = (label, { min, max, step, value }, change) => {
     const input = t2i.el("input", { type: "range", min, max, step, value, "aria-label": label });
     input.addEventListener("input", () => change(Number(input.value)));

@@ -68,10 +68,10 @@
     );
 
   const cards = (group, map, look, prompt) => {
-    const list = t2i.el("div", { class: "cards" + (group.large ? " large" : group.samples.length <= FEW ? " few" : "") });
+    const list = t2i.el("div", { class: "cards" + (group.large ? " large" : "") + (group.samples.length <= FEW ? " few" : "") });
     list.style.setProperty("--count", group.samples.length);
     group.samples.forEach((sample, i) => list.append(card(group, sample, map, look, i, prompt)));
-    return list;
+    return t2i.el("div", { class: "rows-box" }, list);
   };
 
   // Groups whose tokens can be pointed at: how to look at them, and the numbers of one token beside them. Answers in the browser.
@@ -152,25 +152,22 @@
       tile.setAttribute("aria-label", `${t2i.nameOf(group.samples[place], place)}: picture of ${rows} by ${columns} tokens; arrow keys move between tokens`);
       tile.addEventListener("keydown", (event) => {
         if (event.key === "Escape") return point(null, null, false);
-        const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
-        if (!move) return;
-        event.preventDefault();
         const here = state.value.group === group && state.place === place ? state.token : null;
-        point(one, here === null ? 0 : Math.min(rows * columns - 1, Math.max(0, here + move)), true);
+        const token = t2i.moved(here, event.key, group.grid);
+        if (token === null) return;
+        event.preventDefault();
+        point(one, token, true);
       });
     });
     return one;
   };
 
   const mark = (one, state) => {
-    const [rows, columns] = one.group.grid;
     const here = state.token !== null && state.place === one.place && state.value.group === one.group;
     for (const spot of one.marks) {
       spot.hidden = !here;
       spot.classList.toggle("pinned", state.pinned);
-      if (!here) continue;
-      const [row, column] = [Math.floor(state.token / columns), state.token % columns];
-      Object.assign(spot.style, { left: `${(100 * column) / columns}%`, top: `${(100 * row) / rows}%`, width: `${100 / columns}%`, height: `${100 / rows}%` });
+      if (here) t2i.frame(spot, state.token, one.group.grid);
     }
   };
 

@@ -12,7 +12,14 @@
     const range = t2i.slider("training step", { min: 0, max: 0, step: 1, value: 0 }, (place) => go(place, true));
     range.classList.add("step-range");
     const number = t2i.el("input", { type: "number", class: "step-number", "aria-label": "step number", inputmode: "numeric" });
-    number.addEventListener("change", () => number.value && go(nearest(Number(number.value)), true));
+    let typing = false; // a number that is being typed is left alone until it is entered; then the step that is shown stands there
+    number.addEventListener("input", () => (typing = true));
+    number.addEventListener("change", () => {
+      typing = false;
+      go(number.value ? nearest(Number(number.value)) : here(), true);
+      tell();
+    });
+    number.addEventListener("blur", () => ((typing = false), tell()));
     const button = (label, text, act) => t2i.el("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
     const back = button("the recorded step before", "‹", () => go(here() - 1, true));
     const next = button("the next recorded step", "›", () => go(here() + 1, true));
@@ -53,7 +60,7 @@
       wished = Math.max(0, Math.min(steps.length - 1, place));
       tell();
       if (asking) return;
-      if (wished === shown()) return void (wished = null);
+      if (wished === shown()) return void ((wished = null), tell());
       asking = true;
       if (byHand) state.prompt ??= state.value.group.prompt;
       state.ask("choose", { step: steps[wished], prompt: state.prompt });
@@ -77,8 +84,9 @@
       const { steps } = state.value;
       said.textContent = `step ${steps[here()]}${wished === null ? "" : " …"} · ${here() + 1} of ${steps.length} recorded`;
       if (document.activeElement !== range || wished === null) range.value = here();
-      if (document.activeElement !== number) number.value = steps[here()];
-      [back.disabled, next.disabled] = [here() === 0, here() === steps.length - 1];
+      if (!typing) number.value = steps[here()];
+      // not `disabled`, which would take the focus away
+      [back.ariaDisabled, next.ariaDisabled] = [here() === 0, here() === steps.length - 1].map(String);
     };
     const update = ({ answered = true, goOn = false } = {}) => {
       const { steps, group, prompts } = state.value;

@@ -129,12 +129,17 @@
     return t2i.el("button", { type: "button", class: "let-go", "aria-label": "let go of the token", onclick: close }, "×");
   };
 
-  // While a token is kept, a phone has its numbers in a sheet at the bottom of the screen; their usual place stays as high.
+  // On a wide screen the card stays as high as the most that it has said at this width, also when it is drawn anew. While a token is
+  // kept, a phone has its numbers in a sheet at the bottom of the screen; their usual place stays as high.
   const hold = (box, state) => {
     const side = box.parentElement;
-    if (side && state.pinned && !box.classList.contains("held")) side.style.minHeight = `${box.offsetHeight}px`;
+    if (side && matchMedia("(min-width: 1101px)").matches) {
+      const most = state.high?.width === side.offsetWidth ? state.high.most : 0;
+      state.high = { width: side.offsetWidth, most: Math.max(most, box.offsetHeight) };
+      side.style.minHeight = side.matches(".desk > *") ? `${state.high.most}px` : "";
+    } else if (side && !state.pinned) side.style.minHeight = "";
+    else if (side && !box.classList.contains("held")) side.style.minHeight = `${box.offsetHeight}px`;
     box.classList.toggle("held", state.pinned);
-    if (side && !state.pinned) side.style.minHeight = "";
   };
 
   const spot = (token, columns) => `row ${Math.floor(token / columns)}, column ${token % columns}`;

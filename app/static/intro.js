@@ -16,25 +16,29 @@
     const { group } = state.value;
     const made = group.text ? "answers" : "images";
     const samples = group.samples.filter((sample) => Number.isFinite(sample.reward) && Number.isFinite(sample.advantage));
-    if (group.text || samples.length < 2) return grid.replaceChildren(t2i.el("p", {}, "This group has too little to explain it on."));
-    const [best, worst] = [samples[0], samples.at(-1)];
+    if (samples.length < 2) return grid.replaceChildren(t2i.el("p", {}, "This group has too little to explain it on."));
+    const two = [samples[0], samples.at(-1)];
     const some = samples.length <= SHOWN ? samples : Array.from({ length: SHOWN }, (_, i) => samples[Math.round((i * (samples.length - 1)) / (SHOWN - 1))]);
     const picture = (sample, map) => {
+      if (group.text) return t2i.excerpt(sample, map, group.scale, state.look);
       const tile = t2i.tile("intro-tile");
       tile.update(sample, group.grid, group.scale, map, state.look);
       return tile.box;
     };
     const told = (sample, text) => t2i.el("span", { class: t2i.sign(sample.advantage) }, text);
+    const advantage = (sample) => `advantage ${t2i.signed(sample.advantage)}`;
     const pushed = group.scale.advantage > 0;
+    grid.classList.toggle("of-text", Boolean(group.text));
+    const shown = samples.length > some.length ? `, ${some.length} of them here` : "";
     grid.replaceChildren(
-      step("1", "group", `A group: ${samples.length} ${made} of “${t2i.shortened(group.prompt)}”, each with its reward.`, rows(some, (sample) => [picture(sample, null), told(sample, t2i.number(sample.reward))])),
-      step("2", "advantage", "Advantages: who is better than the group's mean, and by how much.", bars(some)),
-      step("3", "credit", "Credit: which tokens of a sample count. Each method has its own way; the mean is 1.", rows([best, worst], (sample) => [picture(sample, "credit"), told(sample, `advantage ${t2i.signed(sample.advantage)}`)])),
+      step("1", "group", `A group: ${samples.length} ${made} ${group.text ? "to" : "of"} “${t2i.shortened(group.prompt)}”, each with its reward${shown}.`, rows(some, (sample) => [picture(sample, null), told(sample, t2i.number(sample.reward))])),
+      step("2", "advantage", pushed ? "Advantages: who is better than the group's mean, and by how much." : "Advantages: who is better than the group's mean. Here nobody is.", bars(some)),
+      step("3", "credit", `Credit: which tokens of ${group.text ? "an answer" : "a sample"} count. Each method has its own way; the mean is 1.`, rows(two, (sample) => [picture(sample, "credit"), told(sample, advantage(sample))])),
       step(
         "4",
         "token advantage",
-        pushed ? "What the update pushes: advantage × credit. These tokens become likelier here, and less likely there." : "All rewards are equal, so this group pushes nothing.",
-        rows([best, worst], (sample) => [picture(sample, pushed ? "token_advantages" : null), told(sample, sample === best ? "the best" : "the worst")]),
+        pushed ? "What the update pushes: advantage × credit. These tokens become likelier here, and less likely there." : "What the update pushes: advantage × credit. All rewards are equal, so this group pushes nothing.",
+        rows(two, (sample, i) => [picture(sample, pushed ? "token_advantages" : null), told(sample, pushed ? ["the best", "the worst"][i] : advantage(sample))]),
       ),
     );
   };
@@ -43,7 +47,11 @@
     t2i.el("figure", {}, body, t2i.el("figcaption", {}, t2i.el("b", {}, number), t2i.el("span", {}, says, " ", t2i.term(term))));
 
   const rows = (samples, parts) =>
-    t2i.el("div", { class: "intro-row" }, ...samples.map((sample) => t2i.el("div", {}, ...parts(sample))));
+    t2i.el(
+      "div",
+      { class: "intro-row", style: `--columns: ${samples.length < 4 ? samples.length : Math.ceil(samples.length / 2)}` },
+      ...samples.map((sample, i) => t2i.el("div", {}, ...parts(sample, i))),
+    );
 
   const bars = (samples) => {
     const most = Math.max(1e-9, ...samples.map((sample) => Math.abs(sample.advantage)));

@@ -132,9 +132,16 @@
   const pictureDesk = (state, again, palette) => {
     const view = t2i.viewControls(state, again, palette);
     const parts = { stage: t2i.stage(state), choice: choice(state), view, inspector: t2i.inspector(state), strip: strip(state) };
-    const pictures = t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.choice.box, view.box);
+    const pictures = t2i.el("div", { class: "desk-stage" }, parts.stage.box, parts.choice.box, t2i.nothingPushed(state), view.box);
     const box = t2i.el("div", { class: "desk" }, pictures, t2i.el("div", { class: "desk-side" }, parts.inspector.box));
     return { parts, box };
+  };
+
+  // Why a map other than the token advantages may be shown.
+  t2i.nothingPushed = ({ value: { group } }) => {
+    const equal = new Set(group.samples.map((sample) => sample.reward)).size === 1;
+    const says = group.scale.advantage > 0 ? "" : `Nothing is pushed at this step${equal ? ": every reward of this group is equal" : ""}.`;
+    return t2i.el("p", { class: "nothing-pushed", role: "status" }, says);
   };
 
   const section = (title, says, body) =>

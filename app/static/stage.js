@@ -25,23 +25,18 @@
       "aria-label": `picture of ${rows} by ${columns} tokens; arrow keys move between tokens`,
     }).forEach(([name, text]) => lit.box.setAttribute(name, text));
     lit.box.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
       if (event.key === "Escape") point(null, false);
-      if (!move) return;
+      const token = t2i.moved(state.token, event.key, [rows, columns]);
+      if (token === null) return;
       event.preventDefault();
-      point(Math.min(rows * columns - 1, Math.max(0, (state.token ?? 0) + move)), true);
+      point(token, true);
     });
     const show = () => {
       for (const mark of marks) {
         mark.hidden = state.token === null;
         if (state.token === null) continue;
         mark.classList.toggle("pinned", state.pinned);
-        Object.assign(mark.style, {
-          left: `${(100 * (state.token % columns)) / columns}%`,
-          top: `${(100 * Math.floor(state.token / columns)) / rows}%`,
-          width: `${100 / columns}%`,
-          height: `${100 / rows}%`,
-        });
+        t2i.frame(mark, state.token, [rows, columns]);
       }
     };
     const told = t2i.el("figcaption", { class: "plate-says" });
@@ -133,7 +128,10 @@
         const [wide, high] = [LOUPE / seen[1], canvas.height / seen[0]];
         for (const [line, colour] of [[7, "#11141b"], [3, "#ffffff"]]) {
           [context.lineWidth, context.strokeStyle] = [line, colour];
-          context.strokeRect((column - left) * wide, (row - top) * high, wide, high);
+          // at an edge of the canvas inside of it, or half of the line would be cut
+          const [x1, y1] = [Math.max(4, (column - left) * wide), Math.max(4, (row - top) * high)];
+          const [x2, y2] = [Math.min(LOUPE - 4, (column - left + 1) * wide), Math.min(canvas.height - 4, (row - top + 1) * high)];
+          context.strokeRect(x1, y1, x2 - x1, y2 - y1);
         }
       }
     };

@@ -3,6 +3,7 @@
 (() => {
   const t2i = window.t2i;
   const LONG = 160; // letters of a prompt in a list
+  const SOME = 60; // tokens of an excerpt
 
   t2i.shortened = (text) => (text.length > LONG ? text.slice(0, LONG) + " …" : text);
 
@@ -26,6 +27,15 @@
       });
     };
     return { box, pills, tint };
+  };
+
+  // The beginning of an answer: in a line, or coloured by a map.
+  t2i.excerpt = (sample, map, scale, look) => {
+    if (!map) return t2i.el("div", { class: "pills line", dir: "ltr" }, sample.pills.slice(0, SOME).join(""));
+    const some = sample.pills.length > SOME ? { ...sample, decoded: t2i.numbers(sample), pills: sample.pills.slice(0, SOME) } : sample;
+    const { box, tint } = row(some);
+    tint(map, scale, look);
+    return box;
   };
 
   const marks = (sample) =>
@@ -72,7 +82,7 @@
     const legend = t2i.el("div", { class: "stage-legend" });
     const parts = { stage: stage(state, legend), choice: choice(state, refresh), palette, inspector: t2i.inspector(state) };
     const view = t2i.el("div", { class: "view" }, legend, palette.box);
-    const main = t2i.el("div", { class: "desk-stage" }, asked(state.value.group), parts.choice.box, parts.stage.box, view);
+    const main = t2i.el("div", { class: "desk-stage" }, asked(state.value.group), parts.choice.box, t2i.nothingPushed(state), parts.stage.box, view);
     const box = t2i.el("div", { class: "desk of-text" }, main, t2i.el("div", { class: "desk-side" }, parts.inspector.box));
     return { parts: { ...parts, strip: strip(state, refresh) }, box };
   };

@@ -259,10 +259,22 @@ def test_a_playground_sample_shows_where_the_prompts_disagree(page):
     page.wait_for_selector("#play-said [data-done]")
     assert page.locator("#play-pictures .card").count() == 4
     assert page.locator("#play-pictures .tile.heat canvas").first.is_visible()
+    for width in (1920, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        card = box(page, ".fresh .inspector")
+        ends = "all => all.map(one => one.getBoundingClientRect().right)"
+        assert max(page.locator(".fresh .tile").evaluate_all(ends)) < card["x"]
+        assert card["x"] + card["width"] <= width
     page.locator("#play-prompt textarea").fill("red " * 400)
     page.locator("#play-go").click()
     page.wait_for_selector("#play-said .error")
     assert "takes at most" in page.locator("#play-said").inner_text()
+    seed = page.get_by_label("Seed", exact=True).locator("visible=true")
+    seed.fill("-1")
+    page.locator("#play-go").click()
+    page.wait_for_function(
+        "document.querySelector('#play-said').innerText.includes('out of its range')"
+    )
 
 
 def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):

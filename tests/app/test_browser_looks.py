@@ -132,6 +132,44 @@ def test_the_chosen_step_and_prompt_are_kept_while_another_tab_is_open(page):
     page.wait_for_function("document.querySelector('.maps-head').innerText.includes('step 9 ·')")
 
 
+def test_a_kept_token_at_the_edge_is_framed_and_its_card_is_whole(page):
+    open_tab(page, "Credit maps")
+    stage = page.locator(".tile.stage")
+    stage.focus()
+    page.keyboard.press("ArrowRight")
+    head = page.locator(".inspector-head h3")
+    for keys, token in (("ArrowLeft", 0), ("ArrowUp", 0), ("ArrowDown", W), ("ArrowLeft", W)):
+        page.keyboard.press(keys)
+        assert head.inner_text() == f"Token {token}"
+    page.keyboard.press("ArrowUp")
+    page.wait_for_timeout(200)  # the frame slides
+    frame, around = box(page, ".tile.stage .mark"), box(page, ".tile.stage")
+    assert frame["x"] - around["x"] == pytest.approx(3, abs=0.5)  # room for its outer line
+    assert frame["y"] - around["y"] == pytest.approx(3, abs=0.5)
+    card = page.locator(".inspector")
+    assert card.evaluate("one => one.scrollHeight <= one.clientHeight")
+    last, side = box(page, '.save [data-file="archive"]'), box(page, ".inspector")
+    assert last["x"] + last["width"] <= side["x"] + side["width"] - 10
+
+
+def test_the_step_field_shows_the_step_that_is_shown_and_the_first_step_keeps_the_focus(page):
+    open_tab(page, "Credit maps")
+    field = page.locator(".step-number")
+    for typed, step in (("6", 5), ("99", 9), ("-3", 1), ("", 1)):
+        field.fill(typed)
+        field.press("Enter")
+        page.wait_for_function(
+            f"document.querySelector('.step-says').innerText.startsWith('step {step} ·')"
+        )
+        assert field.input_value() == str(step)
+    back = page.get_by_label("the recorded step before")
+    back.focus()
+    page.keyboard.press("Enter")
+    assert back.get_attribute("aria-disabled") == "true"
+    assert back.evaluate("one => one === document.activeElement")
+    assert "…" not in page.locator(".step-says").inner_text()
+
+
 def test_names_of_found_objects_stand_below_the_picture(page):
     open_tab(page, "Evaluation")
     assert "found: circle" in page.locator(".verdict figcaption").first.inner_text()

@@ -38,7 +38,9 @@ def keep_token(page):
 def check_place(page, run):
     """Of the newest step's probe: its codes, their patches, and a click on the first step of its plot."""
     page.get_by_label("prompt", exact=True).select_option(index=1)
-    page.wait_for_function("document.querySelector('.maps-head select').value === '1'")
+    # the list has changed at once; the address says what is shown
+    asked = "prompt => new URLSearchParams(location.hash.slice(1)).get('prompt') === prompt"
+    page.wait_for_function(asked, arg=PROBE)
     place = keep_token(page)
     page.wait_for_function(f"document.querySelectorAll('.others-row figure').length === {K + 1}")
     record = RunReader(run).step(9)
