@@ -87,7 +87,7 @@
       ...[
         ["png", "PNG", "this sample with all its maps"],
         ["gif", "GIF", "this prompt through training"],
-        ["csv", "CSV", "every token of the group"],
+        ["csv", "CSV", "every token of the group; in the playground of all groups"],
       ]
         .filter(([kind]) => kind === "csv" || !state.value.group.text)
         .map(([kind, label, title]) =>
@@ -109,8 +109,8 @@
       if (token === null) return overview(state, sample, head, table, says);
       const { text, grid } = state.value.group;
       head.replaceChildren(
-        t2i.el("h3", {}, `Token ${token}`),
-        text ? wording(sample, token) : t2i.el("p", {}, `${spot(token, grid[1])} · code `, code(numbers.tokens[token])),
+        t2i.el("h3", {}, `Token ${token}`, t2i.term("token")),
+        text ? wording(sample, token) : t2i.el("p", {}, `${spot(token, grid[1])} · code `, code(numbers.tokens[token]), t2i.term("code")),
         loupe && state.pinned ? letGo(state) : "",
       );
       table.replaceChildren(
@@ -221,6 +221,7 @@
 
   const download = (state, kind) => {
     const { group, run } = state.value;
-    state.ask("save", { run, kind, step: group.step, group: group.number, place: t2i.sampleOf(state).place });
+    const palettes = state.look.chosen;
+    state.ask("save", { run, kind, step: group.step, group: group.number, place: t2i.sampleOf(state).place, palettes });
   };
 })();
