@@ -41,11 +41,14 @@ class Playground:
     fields: dict[str, Any]
     studio: Studio
 
-    def restored(self, address: object) -> dict[Any, Any]:
+    def restored(self, address: Any) -> dict[Any, Any]:
         """The form as an address has it."""
         models = [name for _, name in self.studio.choices()]
         offered = {"generator": models, "generator2": models}
         found = links.restored(self.fields, address, offered)
+        seed = self.fields["seed"]
+        if seed in found and not str(address["seed"]).isdecimal():
+            del found[seed]
         picked = found.pop(self.fields["generator"], None)  # it is chosen when the tab opens
         return found if picked is None else {**found, self.inputs[1]: address["generator"]}
 
