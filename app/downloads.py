@@ -107,7 +107,7 @@ def csv_file(groups: Sequence[Group], titles: Sequence[str] = ()) -> Made:
     for number, ((record, places), values) in enumerate(zip(groups, numbers, strict=True)):
         for place in places:
             sample = record.samples[place]
-            about = [cell(titles[number])] if titles else []
+            about: list[Any] = [cell(titles[number])] if titles else []
             about += [record.step, place, *asked_cells(sample, "null prompt")]
             about += [sample["reward"], sample["advantage"]]
             for token, code in enumerate(record.arrays["tokens"][place]):

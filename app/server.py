@@ -30,8 +30,10 @@ LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 SPIN_VARIABLE = "GOMP_SPINCOUNT"  # see cli/runs.py; the app gives way to a training, and not a training of its own
 # what stands behind the # of the page's address (static/address.js)
 ADDRESSED = ("run", "tab", "step", "prompt", "sample", "token", "map", "palette")
-PLAYGROUND = ("generator", "asked", "negative", "mode", "negative2", "generator2", "guidance")
-PLAYGROUND += ("temperature", "images", "seed", "push")
+PLAYGROUND: tuple[str, ...] = (
+    *("generator", "asked", "negative", "mode", "negative2", "generator2"),
+    *("guidance", "temperature", "images", "seed", "push"),
+)
 COMPARE = ("runs", "curve", "smoothing", "along", "compared", "at")
 TAB_NAMES = ("training", "maps", "playground", "compare", "evaluation")
 PRELOAD_AFTER = 8.0  # seconds
@@ -108,7 +110,7 @@ def start(
     def report(run: str, evaluation: str) -> bytes:
         return read_report(shelf.open(run), evaluation)
 
-    handing = {"report": report, "export": partial(export, shelf)}
+    handing: dict[str, Any] = {"report": report, "export": partial(export, shelf)}
 
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:

@@ -62,7 +62,7 @@
         "div",
         {},
         t2i.el("h2", {}, group.colour ? swatch(group.colour) : null, group.text ? t2i.shortened(group.prompt) : group.prompt),
-        group.says ? t2i.el("p", {}, group.says) : t2i.el("p", {}, ...t2i.against(group)),
+        group.says ? t2i.el("p", {}, group.says, group.title && group.negative === null ? t2i.term("null prompt") : null) : t2i.el("p", {}, ...t2i.against(group)),
         group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
       map ? t2i.legend(map, group.scale, look, true) : null,

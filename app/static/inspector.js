@@ -153,7 +153,7 @@
     const [one, made] = group.text ? ["answer", "written"] : ["image", "drawn"];
     head.replaceChildren(
       t2i.el("h3", {}, group.text ? `Answer ${state.place + 1} of ${group.samples.length}` : t2i.nameOf(sample, state.place)),
-      t2i.el("p", {}, sample.gold ? `a golden reference, not ${made} by the model` : "point at a token, or click it"),
+      t2i.el("p", {}, sample.gold ? `a golden reference, not ${made} by the model` : "point at a token, or click it", t2i.term("token")),
     );
     const rows = [
       ["Reward", t2i.number(sample.reward, 3)],
