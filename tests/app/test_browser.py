@@ -179,8 +179,8 @@ def test_downloads_can_be_opened(page, runs, tmp_path):
     with Image.open(download.value.path()) as picture:
         colours = {colour for _, colour in picture.getcolors(1 << 24)}
     assert tuple(table("glow")[-1]) in colours and tuple(table("RdBu")[-1]) not in colours
-    table = tmp_path / "toy-step9-a-red-circle.csv"
-    rows = list(csv.DictReader(table.read_text().splitlines()))
+    sheet = tmp_path / "toy-step9-a-red-circle.csv"
+    rows = list(csv.DictReader(sheet.read_text().splitlines()))
     arrays = RunReader(runs / "toy").step(9).arrays
     for row in rows[:: W + 1]:
         place = int(row["sample"]), int(row["token"])
