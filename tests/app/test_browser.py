@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -330,6 +331,7 @@ def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
     finally:
         training.terminate()
         training.wait()
+        shutil.rmtree(runs / "live", ignore_errors=True)  # the newest run would be shown first
 
 
 def test_scrubbing_keeps_drag_focus_and_prompt(page):
