@@ -76,7 +76,7 @@ def test_no_chosen_run_stays_none_and_the_first_opening_chooses(shelf):
     curves, _, pictures = compared(shelf, [])
     assert "No run is chosen" in notice_of(curves) and pictures["groups"] == []
     runs, *states = (object() for _ in range(5))
-    tab = compare.CompareTab(shelf, [], runs, states)
+    tab = compare.CompareTab(shelf, [], runs, {}, states)
     opened = tab.first(["one"], [], "reward", 0, "step", None, None)
     assert opened[runs].value == ["one"] and opened[states[1]] == (("one",), (True,))
 
