@@ -14,7 +14,7 @@ from ..heatmap.files import thinned
 from ..heatmap.sample import common_scale
 from ..run_folder.reader import RunReader
 from . import components
-from .downloads import csv_file, gif_file, png_file
+from .downloads import chosen_palettes, csv_file, gif_file, png_file
 from .payload import plain, sample_payload, scale_payload, view_of
 from .runs import Recorded, RunShelf, liveliest, or_in_words
 from .steps import read_step, shown_group
@@ -152,18 +152,19 @@ def save(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     step = nearest(reader.steps(), asked.get("step"))
     record = read_step(reader, step)
     chosen = choose(shelf.recorded(reader, step), asked)
-    kind = asked.get("kind")
+    kind, palettes = asked.get("kind"), chosen_palettes(asked.get("palettes"))
     if isinstance(record, TextStep):
         if kind != "csv":
             raise RunError(f"{kind!r} cannot be downloaded from a run on text; csv can")
         made = text_csv(record, chosen.places)
     elif kind == "csv":
-        made = csv_file(record, chosen.places)
+        made = csv_file([(record, chosen.places)])
     elif kind == "png":
         place = asked.get("place")
-        made = png_file(record, chosen.places, chosen.places[0] if place is None else place)
+        place = chosen.places[0] if place is None else place
+        made = png_file([(record, chosen.places)], 0, place, palettes)
     elif kind == "gif":
-        made = gif_file(film_frames(shelf, reader, chosen.prompt))
+        made = gif_file(film_frames(shelf, reader, chosen.prompt), palettes)
     else:
         raise RunError(f"{kind!r} cannot be downloaded; png, gif and csv can")
     ending, mime, data = made

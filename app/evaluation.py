@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from ..errors import RunError, UserError
+from ..heatmap.text import printable
 from ..measure.intervals import verdict
 from ..run_folder.reader import RunReader
 from . import components, rewarded, words
@@ -43,6 +44,7 @@ def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
     which = gr.Dropdown(
         [], label="Evaluation", elem_id="evaluation-name", num_choices_shown=components.ALL
     )
+    said = components.plain(elem_id="evaluation-said")
     bars = components.charts("evaluation-bars")
     table = components.plain(elem_id="evaluation-table")
     images = components.gallery("evaluation-gallery")
@@ -57,7 +59,7 @@ def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
     shown.change(
         lambda *asked: update(shelf, *asked),
         [run, which],
-        [bars, table, images],
+        [bars, table, images, said],
         **components.READING,
     )
     images.pick(pick, [run, which], images, trigger_mode="always_last", **components.READING)
@@ -91,12 +93,12 @@ def _nothing() -> dict[str, Any]:
 
 def _no_scores(why: str, *_: object) -> list[Any]:
     note = components.note("This evaluation cannot be shown", why)
-    return [note, "", _nothing()]
+    return [note, "", _nothing(), ""]
 
 
 @or_in_words(_no_scores)
 def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
-    """The bars, the table and the gallery of an evaluation of a run."""
+    """The bars, the table, the gallery and the warnings of an evaluation of a run."""
     if not run:
         raise UserError("no run is chosen")
     reader = shelf.open(run)
@@ -108,7 +110,7 @@ def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
             "This run has no evaluation: per-task scores with intervals appear here after",
             f"t2i-credit evaluate {quote(str(reader.path))} --against {model}",
         )
-        return [note, "", _nothing()]
+        return [note, "", _nothing(), ""]
     try:
         result = reader.evaluation(name)
         if rewarded.is_rewarded(result):
@@ -121,7 +123,15 @@ def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
         if isinstance(error, UserError):
             raise
         raise RunError(f"{reader.path}: evaluation {name}: damaged scores") from error
-    return [bars, table + report_link(reader, name), page_of(shelf, run, name, {})]
+    page = page_of(shelf, run, name, {})
+    return [bars, table + report_link(reader, name), page, warnings(result)]
+
+
+def warnings(result: Mapping[str, Any]) -> str:
+    """What a reader of the scores should know first, as the command line and the report say it."""
+    told = result.get("warnings")
+    lines = [line for line in told if isinstance(line, str)] if isinstance(told, list) else []
+    return "".join(words.notice("Read this first", printable(line), kind="error") for line in lines)
 
 
 def scores(result: Mapping[str, Any], samples: str = "images") -> tuple[dict[str, Any], str]:

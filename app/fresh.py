@@ -38,11 +38,14 @@ class FreshStep(StepRecord):
         pictures: of its samples.
         says: a line about its credit.
         scores: whether there are rewards.
+        title, seed: what tells it from others, and what it was sampled with.
     """
 
     pictures: tuple[Image.Image, ...] = ()
     says: str = ""
     scores: bool = False
+    title: str = ""
+    seed: int = 0
 
     def image(self, place: int) -> Image.Image:
         """The picture of the sample at `place`."""

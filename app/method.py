@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from html import escape
+from inspect import signature
 from typing import Any
 
 from ..config.files import dotted, list_recipes
@@ -14,6 +15,7 @@ from ..config.text import TextConfig, load_text_config
 from ..errors import RunError
 from ..run_folder.reader import RunReader
 from ..run_folder.yaml_text import write_yaml
+from .figures import number
 from .methods import SEED_KEYS
 from .runs import RunShelf, or_in_words
 from .texts import is_text
@@ -42,9 +44,12 @@ def about(shelf: RunShelf, name: object) -> str:
     settings = dotted(config)
     environment = _known(reader)
     credit = str(settings.get("credit.name", ""))
+    recipe = _recipe(settings, is_text(reader))
+    set_so, mixed = parameters(settings), _mixed(settings)
     rows = [
-        ("Recipe", _recipe(settings, is_text(reader))),
+        ("Recipe", recipe),
         ("Credit", f"{credit}: {_description(credit)}" if _description(credit) else credit),
+        ("Credit's parameters", "; ".join(filter(None, (set_so, mixed)))),
         ("What its map shows", _shows(settings)),
         ("Advantage", str(settings.get("advantage.name", ""))),
         ("Model", str(settings.get("model.name", ""))),
@@ -54,11 +59,33 @@ def about(shelf: RunShelf, name: object) -> str:
     listed = "".join(
         f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in rows if value
     )
+    name = recipe.partition(", with ")[0]
+    short = ", ".join(filter(None, (credit, set_so, mixed)))
     return (
-        f'<details class="method"><summary>Which method is this? <b>{escape(credit)}</b></summary><div>'
+        f'<details class="method"><summary>Which method is this? <b>{escape(name)}</b> '
+        f"<span>{escape(short)}</span></summary><div>"
         f"<dl>{listed}</dl><details><summary>The whole configuration</summary>"
         f"<pre>{escape(write_yaml(config))}</pre></details></div></details>"
     )
+
+
+def parameters(settings: Mapping[str, Any]) -> str:
+    """The parameters of the credit that differ from its defaults, "" where all have them."""
+    from ..credit.table import CREDIT  # imports torch
+
+    entry = CREDIT.get(str(settings.get("credit.name")))
+    if entry is None:
+        return ""
+    known = signature(entry.assign).parameters.values()
+    usual = {f"credit.{one.name}": one.default for one in known if one.kind is one.KEYWORD_ONLY}
+    other = [key for key, value in usual.items() if settings.get(key, value) != value]
+    return ", ".join(f"{key.removeprefix('credit.')} {settings[key]}"[:80] for key in other)
+
+
+def _mixed(settings: Mapping[str, Any]) -> str:
+    """How much of the credit is the same for every token."""
+    strength = number(settings.get("credit.strength", 1.0))
+    return f"{1 - strength:.0%} of it even over all tokens" if 0 <= strength < 1 else ""
 
 
 def _shows(settings: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from ..api.models import CFG_SCALE
 from ..errors import RunError, UserError
 from . import components, links, words
 from .checkpoints import EMBEDDED, guidance, newest
-from .downloads import csv_file, png_file
+from .credit_maps import slug
+from .downloads import chosen_palettes, csv_file, png_file
 from .fresh import USUAL, FreshStep
 from .recipes import credits
 from .runs import in_words, or_in_words
@@ -43,11 +44,14 @@ class Playground:
     fields: dict[str, Any]
     studio: Studio
 
-    def restored(self, address: object) -> dict[Any, Any]:
+    def restored(self, address: Any) -> dict[Any, Any]:
         """The form as an address has it."""
         models = [name for _, name in self.studio.choices()]
         offered = {"generator": models, "generator2": models}
         found = links.restored(self.fields, address, offered)
+        seed = self.fields["seed"]
+        if seed in found and not str(address["seed"]).isdecimal():
+            del found[seed]
         picked = found.pop(self.fields["generator"], None)  # it is chosen when the tab opens
         return found if picked is None else {**found, self.inputs[1]: address["generator"]}
 
@@ -122,7 +126,9 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
                 )
             with gr.Row():
                 count = gr.Slider(1, MOST_SAMPLES, value=4, step=1, label="Images", min_width=140)
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=140)
+                seed = gr.Number(
+                    0, label="Seed", min_width=140
+                )  # `whole_seed` says what is allowed
             credit = gr.Dropdown(
                 [(credit_label(name), name) for name in credits()],
                 value=USUAL,
@@ -224,20 +230,26 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
 
 @or_in_words(lambda why, *_: {"error": why, "sent": time.time()})
 def save(steps: Sequence[FreshStep], asked: dict[str, Any]) -> dict[str, Any]:
-    """A download of what was sampled last: {name, mime, data}, or {error}."""
+    """A download of what was sampled last, as a table all of its groups: {name, mime, data}, or {error}."""
     number = asked.get("group")
     if not isinstance(number, int) or not 0 <= number < len(steps):
         raise RunError("these images are gone; sample again")
     step, kind = steps[number], asked.get("kind")
-    places = range(step.group_size)
+    groups = [(one, range(one.group_size)) for one in steps]
     if kind == "png":
-        made = png_file(step, places, asked.get("place"))
+        palettes = chosen_palettes(asked.get("palettes"))
+        made = png_file(groups, number, asked.get("place"), palettes)
     elif kind == "csv":
-        made = csv_file(step, places)
+        made = csv_file(groups, [one.title for one in steps])
     else:
         raise RunError(f"{kind!r} cannot be downloaded; png and csv can")
     ending, mime, data = made
-    return {"name": f"sample.{ending}", "mime": mime, "data": data, "sent": time.time()}
+    parts = ["playground", slug(step.samples[0]["prompt"]), f"seed{step.seed}"]
+    if kind == "png":
+        parts += [f"group{number}"] if len(steps) > 1 else []
+        parts.append(f"sample{asked['place']}")
+    name = "-".join(parts)
+    return {"name": f"{name}.{ending}", "mime": mime, "data": data, "sent": time.time()}
 
 
 def credit_label(name: str) -> str:
@@ -266,9 +278,11 @@ def asked(
         UserError: a number is missing or is none.
     """
     try:
-        settings = Settings(float(cfg), float(temperature), int(seed or 0), int(count), credit)
+        numbers = float(cfg), float(temperature)
+        many = int(count)
     except (TypeError, ValueError, OverflowError):
-        raise UserError("guidance, temperature, images and seed: must be numbers") from None
+        raise UserError("guidance, temperature and images: must be numbers") from None
+    settings = Settings(*numbers, whole_seed(seed), many, credit)
     first = negative if negative else None
     takes = [Take(model, prompt, first, f"“{prompt}”")]
     if mode == MODES[1]:
@@ -285,6 +299,18 @@ def asked(
     elif mode == MODES[2]:
         takes = [Take(name, prompt, first, name) for name in (model, other_model)]
     return takes, settings
+
+
+def whole_seed(seed: object) -> int:
+    """The seed, not rounded.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(seed, int | float) and seed >= 0 and float(seed).is_integer():
+        return int(seed)
+    said = "the field is empty" if seed is None else f"{seed!r:.40} is not allowed"
+    raise UserError(f"seed: {said}; an integer from 0 on is")
 
 
 def told(progress: Progress) -> str:

@@ -30,6 +30,11 @@ LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 SPIN_VARIABLE = "GOMP_SPINCOUNT"  # see cli/runs.py; the app gives way to a training, and not a training of its own
 # what stands behind the # of the page's address (static/address.js)
 ADDRESSED = ("run", "tab", "step", "prompt", "sample", "token", "map", "palette")
+PLAYGROUND: tuple[str, ...] = (
+    *("generator", "asked", "negative", "mode", "negative2", "generator2"),
+    *("guidance", "temperature", "images", "seed", "push"),
+)
+COMPARE = ("runs", "curve", "smoothing", "along", "compared", "at")
 TAB_NAMES = ("training", "maps", "playground", "compare", "evaluation")
 PRELOAD_AFTER = 8.0  # seconds
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
@@ -105,7 +110,7 @@ def start(
     def report(run: str, evaluation: str) -> bytes:
         return read_report(shelf.open(run), evaluation)
 
-    handing = {"report": report, "export": partial(export, shelf)}
+    handing: dict[str, Any] = {"report": report, "export": partial(export, shelf)}
 
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:
@@ -205,8 +210,8 @@ def link_of(opened: str) -> str:
     except ValueError:
         raise UserError(f"--open: {opened!r:.80} is not NAME=VALUE&NAME=VALUE") from None
     for name, value in found:
-        if name not in ADDRESSED:
-            known = ", ".join(ADDRESSED)
+        if name not in (*ADDRESSED, *PLAYGROUND, *COMPARE):
+            known = ", ".join((*ADDRESSED, *PLAYGROUND, *COMPARE))
             raise UserError(f"--open: {name!r:.40} is no part of an address ({known})")
         if name == "tab" and value not in TAB_NAMES:
             raise UserError(f"--open: tab={value!r:.40}; {', '.join(TAB_NAMES)} are there")
@@ -214,6 +219,9 @@ def link_of(opened: str) -> str:
             raise UserError(f"--open: {name}={value!r:.40} is not a number")
     if any(name in ("step", "prompt", "sample", "token", "map") for name, _ in found):
         found = list({"tab": "maps", **dict(found)}.items())  # only there they can be seen
+    for tab, names in (("playground", PLAYGROUND), ("compare", COMPARE)):
+        if any(name in names for name, _ in found):
+            found = list({"tab": tab, **dict(found)}.items())
     return f"#{urlencode(found)}"
 
 

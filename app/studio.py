@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -205,7 +205,7 @@ class Studio:
                 rollout = drawn(Watched(model, stop, report), prompt, settings, method)
                 other = self.reference(take.model) if method.compares else model
                 step = fresh_step(model, other, rollout, method, scores=scores, number=number)
-                steps.append(step)
+                steps.append(replace(step, title=take.title, seed=settings.seed))
             images = "1 image" if settings.count == 1 else f"{settings.count} images"
             each = " each" if len(takes) > 1 else ""
             says = f"{images}{each}, seed {settings.seed}"

@@ -23,11 +23,12 @@ from ..heatmap.text import printable, spoken, visible
 from ..run_folder.checks import is_number
 from ..run_folder.reader import RunReader
 from ..run_folder.status import whole
-from .downloads import Made, cell
+from .downloads import ASKED, Made, asked_cells, cell
 from .payload import MISSING, scale_payload
 
 NEEDED = ("logprobs", "credit", "token_advantages")  # without which an answer cannot be shown
 OPTIONAL = ("negative_logprobs", "contrast", "entropy")
+COLUMNS = (*NEEDED, "negative_logprobs", "signed_contrast", "contrast", "entropy")  # of a table
 
 
 @dataclass(frozen=True)
@@ -94,22 +95,26 @@ def text_payload(record: TextStep, places: Sequence[int]) -> dict[str, Any]:
 
 def text_csv(record: TextStep, places: Sequence[int]) -> Made:
     """One line per token of a group: where it is, its text, every number that is known of it."""
-    known = [name for name in (*NEEDED, *OPTIONAL) if name in record.numbers[places[0]]]
+    known = [name for name in COLUMNS if name in _with_contrast(record.numbers[places[0]])]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    about_answer = ["step", "sample", "prompt", "negative", "reward", "advantage"]
+    about_answer = ["step", "sample", *ASKED, "reward", "advantage"]
     table.writerow([*about_answer, "token", "text", *known])
     for place in places:
-        sample, numbers = record.samples[place], record.numbers[place]
-        prompts = [
-            "" if asked is None else cell(spoken(asked))
-            for asked in (sample["prompt"], sample["negative"])
-        ]
-        about = [record.step, place, *prompts, sample["reward"], sample["advantage"]]
+        sample, numbers = record.samples[place], _with_contrast(record.numbers[place])
+        about = [record.step, place, *asked_cells(sample, "none")]
+        about += [sample["reward"], sample["advantage"]]
         for token, piece in enumerate(sample["tokens"]):
             values = [repr(float(numbers[name][token])) for name in known]
             table.writerow([*about, token, cell(printable(piece)), *values])
     return "csv", "text/csv", base64.b64encode(text.getvalue().encode()).decode()
+
+
+def _with_contrast(numbers: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """The numbers of an answer, with the signed contrast where both log-probabilities are known."""
+    if "negative_logprobs" not in numbers:
+        return numbers
+    return {**numbers, "signed_contrast": numbers["logprobs"] - numbers["negative_logprobs"]}
 
 
 def _checked(sample: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
@@ -143,13 +148,12 @@ def _view(record: TextStep, place: int) -> SampleView:
     """An answer as a picture of one row, so that its colours have the scale of pictures."""
     sample, numbers = record.samples[place], record.numbers[place]
     values = {name: _at_least_one(array) for name, array in numbers.items()}
-    negative = values.get("negative_logprobs")
     return SampleView(
         image=MISSING,
         grid=(1, len(values["credit"])),
         credit=values["credit"],
         contrast=values.get("contrast"),
-        signed_contrast=None if negative is None else values["logprobs"] - negative,
+        signed_contrast=_with_contrast(values).get("signed_contrast"),
         token_advantages=values["token_advantages"],
         prompt="",
         negative=None,

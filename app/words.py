@@ -11,6 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from ..run_folder.pace import RECENT, recent, seconds_left
 from ..run_folder.status import RunStatus
 from .figures import number
 from .runs import STATES
@@ -52,7 +53,7 @@ def status_strip(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> str
     share = min(1.0, step / total) if total else 0.0
     state = STATES.get(status.state, status.state)
     cells = [
-        ("Reward", _reward(metrics), "mean of the last 20 steps"),
+        _reward_cell(metrics),
         ("Step", f"{step:,}<small> of {total:,}</small>" if total else f"{step:,}", ""),
         _time_cell(status, metrics),
         _work_cell(last),
@@ -75,10 +76,7 @@ def status_strip(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> str
 
 def time_left(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> float | None:
     """Seconds, from the median of the last steps; None if there is nothing to go by."""
-    times = [t for row in metrics[-20:] if math.isfinite(t := number(row.get("time/step")))]
-    if not times or not status.total:
-        return None
-    return float(sorted(times)[len(times) // 2] * max(0, status.total - status.step))
+    return seconds_left(metrics, status.total - status.step) if status.total else None
 
 
 def duration(seconds: float) -> str:
@@ -95,19 +93,31 @@ def ago(when: float, now: float | None = None) -> str:
 
 
 def signed(value: float) -> str:
-    """Two decimals with a sign."""
-    return f"{value:+.2f}".replace("-", MINUS)
+    """Three decimals with a sign, as the command line and the report have them."""
+    return f"{value:+.3f}".replace("-", MINUS)
 
 
-def _reward(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _reward_cell(metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """As the command line tells it: a mean, which says of how many steps."""
+    last = recent(metrics, "reward")
+    if not last:
+        return "Reward", "–", ""
+    mean = sum(last) / len(last)
+    of = (
+        f"Reward, mean of the last {len(last)} steps"
+        if len(last) > 1
+        else "Reward of the first step"
+    )
     known = [reward for row in metrics if math.isfinite(reward := number(row.get("reward")))]
-    if not known:
-        return "–"
-    recent = sum(known[-20:]) / len(known[-20:])
-    if len(known) < 40:
-        return f"{recent:.3f}"
-    change = recent - sum(known[:20]) / 20
-    return f'{recent:.3f}<small class="{"up" if change >= 0 else "down"}"> {signed(change)}</small>'
+    if len(known) < 2 * RECENT:
+        return of, f"{mean:.3f}", ""
+    change = mean - sum(known[:RECENT]) / RECENT
+    kind, since = ("up" if change >= 0 else "down"), f"since the first {RECENT}"
+    return (
+        of,
+        f'{mean:.3f}<small class="{kind}"> {signed(change)}</small><small> {since}</small>',
+        "",
+    )
 
 
 def _time_cell(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
@@ -121,9 +131,9 @@ def _time_cell(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> tuple
 def _work_cell(last: Mapping[str, Any]) -> tuple[str, str, str]:
     if "answer_length" in last:
         length = _amount(last["answer_length"], "{:,.1f}") + "<small> tokens</small>"
-        return "Answer length", length, "mean of the last step"
+        return "Answer length, last step", length, "mean of the last step"
     speed = _amount(last.get("time/tokens_per_second"), "{:,.0f}") + "<small> tokens/s</small>"
-    return "Throughput", speed, "image tokens sampled and trained on"
+    return "Throughput, last step", speed, "image tokens sampled and trained on"
 
 
 def _amount(value: Any, form: str) -> str:

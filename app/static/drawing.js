@@ -7,18 +7,21 @@
   t2i.MAPS = {
     token_advantages: {
       title: "Token advantages",
+      term: "token advantage",
       says: "advantage × credit: where the update pushes",
       palette: "advantage",
       ends: ["less likely", "more likely"],
     },
     credit: {
       title: "Credit",
+      term: "credit",
       says: "weight of each token, mean 1",
       palette: "credit",
       ends: ["counts less", "counts more"],
     },
     signed_contrast: {
       title: "Signed contrast",
+      term: "contrast",
       says: "log p(prompt) − log p(negative), nats",
       palette: "contrast",
       ends: ["fits the negative", "fits the prompt"],
@@ -227,7 +230,7 @@
 
   // A colour bar with its numbers and the meaning of its ends. Over a dimmed picture it is as see-through as the map: above on the
   // picture's white, below on its black.
-  t2i.legend = (map, scale, look) => {
+  t2i.legend = (map, scale, look, titled = false) => {
     const about = t2i.MAPS[map];
     const lut = t2i.lut(look, map);
     const canvas = t2i.el("canvas", { width: 257, height: 1 });
@@ -243,6 +246,7 @@
     return t2i.el(
       "div",
       { class: "legend" },
+      titled ? t2i.el("b", { class: "legend-title" }, about.title, about.term ? t2i.term(about.term) : null) : null,
       t2i.el("div", { class: "bar" }, canvas),
       marks,
       t2i.el("div", { class: "ends" }, t2i.el("span", {}, about.ends[0]), t2i.el("span", {}, about.ends[1])),

@@ -50,6 +50,7 @@
   const player = (state, body, { frames, grid, scale }) => {
     let now = 0;
     let timer = null;
+    let shown = ""; // what the legend was made of
     const picture = t2i.tile();
     const heat = t2i.tile("heat");
     const caption = t2i.el("output", { class: "film-caption" });
@@ -59,6 +60,8 @@
       show(value);
     });
     range.classList.add("film-range");
+    const legend = t2i.el("div", { class: "film-legend" });
+    const told = t2i.el("p", { class: "film-says" });
     const line = rewards(frames);
     const show = (place) => {
       now = place;
@@ -67,6 +70,10 @@
       picture.update(frame, grid, scale, null, state.look);
       const map = t2i.numbers(frame)[state.map] ? state.map : "credit";
       heat.update(frame, grid, scale, map, state.look);
+      const drawn = JSON.stringify([map, state.look.chosen, state.look.mode, state.look.opacity]);
+      if (drawn !== shown) legend.replaceChildren(t2i.legend(map, scale, state.look, true));
+      shown = drawn;
+      told.textContent = `Sample ${frame.place} of step ${frame.step}. The colours are on the scale of all ${frames.length} frames of this film, not of the group above.`;
       caption.replaceChildren(
         t2i.el("b", {}, `step ${frame.step}`),
         t2i.el("span", {}, `reward ${t2i.number(frame.reward)}`),
@@ -95,7 +102,7 @@
         "div",
         { class: "player" },
         t2i.el("div", { class: "film-pictures" }, picture.box, heat.box),
-        t2i.el("div", { class: "film-side" }, caption, line.svg, t2i.el("div", { class: "film-controls" }, play, range)),
+        t2i.el("div", { class: "film-side" }, caption, told, legend, line.svg, t2i.el("div", { class: "film-controls" }, play, range)),
       ),
     );
     show(0);

@@ -52,6 +52,7 @@
   };
 
   const against = (group) => `against ${t2i.negative(group.negative)}`;
+  t2i.against = (group) => [against(group), ...(group.negative === null && !group.text ? [t2i.term("null prompt")] : [])];
 
   const heading = (group, map, look) =>
     t2i.el(
@@ -61,10 +62,10 @@
         "div",
         {},
         t2i.el("h2", {}, group.colour ? swatch(group.colour) : null, group.text ? t2i.shortened(group.prompt) : group.prompt),
-        t2i.el("p", {}, group.says ?? against(group)),
+        group.says ? t2i.el("p", {}, group.says, group.title && group.negative === null ? t2i.term("null prompt") : null) : t2i.el("p", {}, ...t2i.against(group)),
         group.text && group.negative !== null ? t2i.el("p", {}, t2i.shortened(against(group))) : null,
       ),
-      map ? t2i.legend(map, group.scale, look) : null,
+      map ? t2i.legend(map, group.scale, look, true) : null,
     );
 
   const cards = (group, map, look, prompt) => {

@@ -33,6 +33,7 @@
     state.goTo = (step) => go(nearest(step), true);
     select.addEventListener("change", () => state.choose(state.value.prompts.find((one) => one.group === Number(select.value))));
     const against = t2i.el("output", {});
+    const probed = t2i.term("probe");
     const away = t2i.el("p", { class: "away", role: "status" });
     const box = t2i.el(
       "header",
@@ -44,7 +45,7 @@
         t2i.el("div", { class: "steps" }, back, range, next, number, play),
         said,
       ),
-      t2i.el("label", { class: "field" }, t2i.el("span", {}, "Prompt"), select, against, away),
+      t2i.el("div", { class: "field" }, t2i.el("span", {}, "Prompt", probed), select, against, away),
     );
 
     const shown = () => state.value.steps.indexOf(state.value.group.step);
@@ -105,7 +106,8 @@
           ),
         ),
       );
-      against.textContent = group.text ? "" : `against ${t2i.negative(group.negative)}`;
+      against.replaceChildren(...(group.text ? [] : t2i.against(group)));
+      probed.hidden = !prompts.some((one) => one.probe);
       const missed = state.prompt !== undefined && state.prompt !== group.prompt;
       away.textContent = missed ? `“${t2i.shortened(state.prompt)}” was not recorded at this step.` : "";
       if (wished !== null) go(wished);

@@ -87,7 +87,7 @@
       ...[
         ["png", "PNG", "this sample with all its maps"],
         ["gif", "GIF", "this prompt through training"],
-        ["csv", "CSV", "every token of the group"],
+        ["csv", "CSV", "every token of the group; in the playground of all groups"],
       ]
         .filter(([kind]) => kind === "csv" || !state.value.group.text)
         .map(([kind, label, title]) =>
@@ -109,8 +109,8 @@
       if (token === null) return overview(state, sample, head, table, says);
       const { text, grid } = state.value.group;
       head.replaceChildren(
-        t2i.el("h3", {}, `Token ${token}`),
-        text ? wording(sample, token) : t2i.el("p", {}, `${spot(token, grid[1])} · code `, code(numbers.tokens[token])),
+        t2i.el("h3", {}, `Token ${token}`, t2i.term("token")),
+        text ? wording(sample, token) : t2i.el("p", {}, `${spot(token, grid[1])} · code `, code(numbers.tokens[token]), t2i.term("code")),
         loupe && state.pinned ? letGo(state) : "",
       );
       table.replaceChildren(
@@ -158,7 +158,7 @@
     const [one, made] = group.text ? ["answer", "written"] : ["image", "drawn"];
     head.replaceChildren(
       t2i.el("h3", {}, group.text ? `Answer ${state.place + 1} of ${group.samples.length}` : t2i.nameOf(sample, state.place)),
-      t2i.el("p", {}, sample.gold ? `a golden reference, not ${made} by the model` : "point at a token, or click it"),
+      t2i.el("p", {}, sample.gold ? `a golden reference, not ${made} by the model` : "point at a token, or click it", t2i.term("token")),
     );
     const rows = [
       ["Reward", t2i.number(sample.reward, 3)],
@@ -226,6 +226,7 @@
 
   const download = (state, kind) => {
     const { group, run } = state.value;
-    state.ask("save", { run, kind, step: group.step, group: group.number, place: t2i.sampleOf(state).place });
+    const palettes = state.look.chosen;
+    state.ask("save", { run, kind, step: group.step, group: group.number, place: t2i.sampleOf(state).place, palettes });
   };
 })();

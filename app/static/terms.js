@@ -8,6 +8,13 @@
     advantage: ["How much better a sample is than the others of its group. Above 0 it is to become likelier, below 0 less likely.", "A_i = (R_i − mean R) / (std R + ε)"],
     credit: ["How much each token counts when its sample is pushed. 1 is the average token; plain GRPO gives every token 1.", "w_t ≥ 0, mean over t = 1"],
     "token advantage": ["What the update pushes at one place: the sample's advantage times the token's credit.", "A_{i,t} = A_i · w_{i,t}"],
+    token: ["One piece of what the model makes: each square of a map is one token of a picture, each coloured word or part of one a token of an answer. The model draws them one after another.", "x = x₁ … x_T, T = rows × columns"],
+    code: ["Which of the model's pieces a token is: its number in the codebook, the list of pieces that pictures are made of.", "x_t in 0 … V − 1"],
+    "log p": ["The logarithm of the probability that the model gave a token when it was drawn: 0 is certain, −1 about 37%, −7 one in a thousand.", "log p(x_t | x_1 … x_{t−1}, prompt)"],
+    nats: ["The unit of logarithms with base e: a difference of 1 nat is 2.7 times as likely, of 0.7 twice.", "ln p"],
+    evidence: ["How strongly the two prompts disagree on a token, whichever of them it fits: from this the credit is made. In the table it is the column contrast.", "k3: e^d − d − 1 at most 10, with d = log p(x_t | negative) − log p(x_t | prompt); credit.kind may say another"],
+    probe: ["A prompt that comes back at every recorded step with the same random numbers, so that its pictures show how the model changed.", "log.probes"],
+    "null prompt": ["The model's own empty prompt, with which it draws without being asked for anything. An empty text is another prompt.", ""],
     contrast: ["How much likelier a token is under the prompt than under the negative prompt. Where both agree it is 0.", "c_t = log p(x_t | prompt) − log p(x_t | negative)"],
     "negative prompt": ["The text that the prompt is held against: an opposite, or the model's own null prompt. Sampling is guided away from it.", "guided logits = negative + scale · (prompt − negative)"],
     entropy: ["How undecided the model was about a token before it drew it. 0 means that only one token was possible.", "H_t = −Σ_v p(v) log p(v), in nats"],
@@ -21,7 +28,7 @@
   t2i.term = (name) => {
     if (!Object.hasOwn(TERMS, name)) return null;
     const [says, formula] = TERMS[name];
-    const more = t2i.el("details", {}, t2i.el("summary", {}, "formula"), t2i.el("code", {}, formula));
+    const more = formula ? t2i.el("details", {}, t2i.el("summary", {}, "formula"), t2i.el("code", {}, formula)) : null;
     const box = t2i.el("div", { popover: "auto", class: "term-box", role: "note" }, t2i.el("b", {}, name), t2i.el("p", {}, says), more);
     const button = t2i.el("button", { type: "button", class: "term", "aria-label": `what is ${name}?` });
     button.addEventListener("click", (event) => {
@@ -48,8 +55,10 @@
     Credit: ["credit"],
     "Token advantage": ["token advantage"],
     Contrast: ["contrast"],
+    Evidence: ["evidence"],
+    "log p, prompt": ["log p", "nats"],
     "log p, negative": ["negative prompt"],
-    Entropy: ["entropy"],
+    Entropy: ["entropy", "nats"],
     "Clipped tokens": ["clip fraction"],
     "Signed contrast": ["contrast"],
     "Groups without a lesson": ["group"],

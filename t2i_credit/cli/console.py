@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +15,17 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
+from ..errors import RunError
 from ..measure.intervals import decimals, with_interval
+from ..run_folder.pace import RECENT, recent, seconds_left
+from ..run_folder.reader import RunReader
 
 # a file or pipe has no width of its own, and tables should not be squeezed into 80 columns there
 _OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -46,14 +51,15 @@ def plain(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
-def _bar() -> Progress:
+def _bar(left: ProgressColumn | None = None) -> Progress:
+    """Progress; `left` shows the time that is left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        left or TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=_OUT,
         disable=not _OUT.is_terminal,
@@ -62,27 +68,39 @@ def _bar() -> Progress:
 
 class TrainingProgress:
     """A bar with the running reward; without a terminal, a line at the first step, every twentieth of the run, and once a
-    minute."""
+    minute. Mean and time left are those of the app's page: of the run's last steps, also of those before a resume."""
 
-    def __init__(self, bar: Progress, name: str, total: int) -> None:
-        self.bar, self.name, self.total = bar, name, total
-        self.task = bar.add_task(f"training {name}", total=total, note="")
-        self.recent: list[float] = []
+    def __init__(self, bar: Progress, name: str, total: int, path: Path | None = None) -> None:
+        self.bar, self.name, self.total, self.path = bar, name, total, path
+        self.task = bar.add_task(f"training {name}", total=total, note="", left="")
+        self.rows: list[Mapping[str, float]] | None = None  # the last steps; None = none was told
         self.told: float | None = None  # when there was a line
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Called after each step."""
-        self.recent = [*self.recent, metrics["reward"]][-20:]
-        reward = sum(self.recent) / len(self.recent)
-        of = f" (mean of {len(self.recent)} steps)" if len(self.recent) > 1 else ""
+        before = self._before(step) if self.rows is None else self.rows
+        self.rows = [*before, metrics][-RECENT:]
+        rewards = recent(self.rows, "reward")
+        reward = sum(rewards) / len(rewards) if rewards else metrics["reward"]
+        of = f" (mean of {len(rewards)} steps)" if len(rewards) > 1 else ""
         note = f"reward {reward:.3f}{of}, {metrics['time/step']:.2f} s a step"
-        self.bar.update(self.task, completed=step, note=note)
+        left = duration(seconds_left(self.rows, self.total - step) or 0.0)
+        self.bar.update(self.task, completed=step, note=note, left=left)
         now = time.monotonic()
         due = step % max(1, self.total // 20) == 0 or step == self.total
         if self.bar.disable and (due or self.told is None or now - self.told >= LINE_EVERY):
             self.told = now
-            left = duration((self.total - step) * metrics["time/step"])
             say(f"{self.name}: step {step} of {self.total}, {note}, about {left} left")
+
+    def _before(self, step: int) -> list[Mapping[str, float]]:
+        """The metrics of the steps before this one, where a run goes on; what cannot be read is none."""
+        if self.path is None or step <= 1:
+            return []
+        try:
+            metrics = RunReader(self.path, strict=False).metrics(strict=False)
+        except RunError:
+            return []
+        return [row for row in metrics if row.get("step", step) < step]
 
     def warn(self, line: str) -> None:
         """A line that stays above the bar."""
@@ -92,8 +110,11 @@ class TrainingProgress:
 @contextmanager
 def training(config: Any) -> Iterator[TrainingProgress]:
     """Progress of one training run."""
-    with _bar() as bar:
-        yield TrainingProgress(bar, config.train.name or "run", config.train.steps)
+    from ..api.launch import run_path
+
+    with _bar(TextColumn("{task.fields[left]}")) as bar:
+        path = run_path(config)
+        yield TrainingProgress(bar, config.train.name or "run", config.train.steps, path)
 
 
 @contextmanager

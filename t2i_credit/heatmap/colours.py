@@ -26,6 +26,7 @@ PALETTES = {
     "contrast": (CONTRAST, "BrBG", "RdBu", "dusk"),
     "advantage": (ADVANTAGE, "PuOr", "BrBG", "glow"),
 }
+USUAL = {kind: names[0] for kind, names in PALETTES.items()}
 # diverging palettes of our own, dark and without colour in the middle: colours at these shares of the way to the ends
 SHARES = (-1.0, -0.68, -0.42, -0.16, 0.0, 0.16, 0.42, 0.68, 1.0)
 DARK = {

@@ -5,20 +5,30 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageColor
 
 from ..errors import RunError
 from ..run_folder.atomic import make_folder, write_atomic, write_png
 from ..run_folder.reader import RunReader, StepRecord
+from .colours import DARK_INK, LIGHT_INK, USUAL, table
+from .draw import HAIRLINE, PAPER, QUIET
+from .lettering import INK
 from .sample import SampleView, common_scale
 from .sheets import contact_sheet, credit_animation, panel
 
 T = TypeVar("T")
 FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 450, 2500, 48
+EVERY = 4  # of a map's 257 colours one in so many is one of a GIF's 256
+MOST_OF_ONE = (
+    60  # pixels of a colour that count where colours are chosen: paper is not all that matters
+)
+PLAIN = Image.Dither.NONE
+PACK = np.array([1 << 16, 1 << 8, 1], np.int32)  # a colour as one number
 
 
 def sample_view(record: StepRecord, place: int) -> SampleView:
@@ -119,14 +129,44 @@ def write_animation(
     return path
 
 
-def gif_bytes(pictures: Sequence[Image.Image]) -> bytes:
-    """A GIF that repeats, resting on its last frame."""
+def gif_bytes(pictures: Sequence[Image.Image], palettes: Mapping[str, str] | None = None) -> bytes:
+    """A GIF that repeats, resting on its last frame. All frames have the same 256 colours, so that maps and bars keep theirs:
+    every fourth of each map, those of paper and ink, and as many of the pictures as there is room for.
+
+    Args:
+        pictures: frames of one size.
+        palettes: {kind of map: palette} that they were drawn with; None = the usual ones.
+    """
+    shades = {**USUAL, **(palettes or {})}
+    colours = np.concatenate([table(shades[kind])[::EVERY] for kind in ("credit", "advantage")])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_with_pictures(pictures, colours).tobytes())
+    pictures = [one.convert("RGB").quantize(palette=palette, dither=PLAIN) for one in pictures]
     times = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
     buffer = io.BytesIO()
     pictures[0].save(
         buffer, "GIF", save_all=True, append_images=list(pictures[1:]), duration=times, loop=0
     )
     return buffer.getvalue()
+
+
+def _with_pictures(pictures: Sequence[Image.Image], colours: np.ndarray) -> np.ndarray:
+    """(256, 3): these colours (N, 3), paper and ink, and the rest chosen from what else the pictures show."""
+    inks = np.array([ImageColor.getrgb(ink) for ink in (PAPER, INK, QUIET, HAIRLINE)], np.uint8)
+    fixed = np.unique(np.concatenate([colours, inks, np.array([DARK_INK, LIGHT_INK])]), axis=0)
+    seen = np.concatenate(
+        [np.asarray(one.convert("RGB"))[::2, ::2].reshape(-1, 3) for one in pictures]
+    )
+    packed, counts = np.unique(seen.astype(np.int32) @ PACK, return_counts=True)
+    kept = ~np.isin(packed, fixed.astype(np.int32) @ PACK)
+    packed, counts = packed[kept], np.minimum(counts[kept], MOST_OF_ONE)
+    room = 256 - len(fixed)
+    if not len(packed):
+        return np.resize(fixed, (256, 3)).astype(np.uint8)
+    rest = np.repeat(np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1), counts, 0)
+    found = Image.fromarray(rest[None].astype(np.uint8)).quantize(room).getpalette("RGB") or []
+    rest = np.array(found, np.uint8).reshape(-1, 3)[:room]
+    return np.resize(np.concatenate([fixed, rest]), (256, 3)).astype(np.uint8)
 
 
 def _first_places(record: StepRecord) -> dict[str, int]:

@@ -3,14 +3,14 @@ with its colour bar. Lays out nothing (see sheets.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from .colours import ADVANTAGE, CONTRAST, CREDIT, diverging, plain_array, robust_limit, sequential
+from .colours import USUAL, diverging, plain_array, robust_limit, sequential
 from .draw import QUIET, Bar, Cell, display, scale_bar, token_map
 from .lettering import write
 
@@ -55,16 +55,22 @@ class SampleView:
 class Scale:
     """Where the colours of maps end that are to be compared: credit 0..credit, the others -limit..limit.
 
-    `clipped` names the maps with values beyond their limit."""
+    `clipped` names the maps with values beyond their limit, `palettes` has the palette of each."""
 
     credit: float
     contrast: float
     advantage: float
     clipped: frozenset[str] = frozenset()
+    palettes: Mapping[str, str] = field(default_factory=lambda: dict(USUAL))
 
 
-def common_scale(samples: Sequence[SampleView]) -> Scale:
-    """The scale on which the maps of these samples can be compared with each other."""
+def common_scale(samples: Sequence[SampleView], palettes: Mapping[str, str] | None = None) -> Scale:
+    """The scale on which the maps of these samples can be compared with each other.
+
+    Args:
+        samples: of which.
+        palettes: {kind of map: palette}; of a kind that is left out, the usual one.
+    """
 
     def together(name: str) -> np.ndarray:
         """The maps of all samples that have one."""
@@ -80,22 +86,25 @@ def common_scale(samples: Sequence[SampleView]) -> Scale:
     limits = {name: robust_limit(values) for name, values in maps.items()}
     limits["credit"] = max(limits["credit"], 2.0)  # the mean, 1, stands well inside
     clipped = frozenset(n for n, values in maps.items() if np.abs(values).max() > limits[n])
-    return Scale(**limits, clipped=clipped)
+    return Scale(**limits, clipped=clipped, palettes={**USUAL, **(palettes or {})})
 
 
-def credit_overlay(sample: SampleView, limit: float, *, longest: int) -> Image.Image:
-    """The token advantages under the image as lines: blue where the update makes tokens likelier, red where less
-    likely."""
-    colours = diverging(map_of(sample.token_advantages, sample.grid), limit)
+def credit_overlay(
+    sample: SampleView, limit: float, *, longest: int, palette: str = USUAL["advantage"]
+) -> Image.Image:
+    """The token advantages under the image as lines: blue (in the usual palette) where the update makes tokens likelier,
+    red where less likely."""
+    colours = diverging(map_of(sample.token_advantages, sample.grid), limit, palette)
     return token_map(colours, display(sample.image, longest), sample.image)
 
 
 def credit_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
     """The credit at the size of `picture`."""
-    colours = sequential(map_of(sample.credit, sample.grid), scale.credit)
+    palette = scale.palettes["credit"]
+    colours = sequential(map_of(sample.credit, sample.grid), scale.credit, palette)
     ends = ("counts less", "counts more")
     beyond = "credit" in scale.clipped
-    bar = scale_bar(scale.credit, CREDIT, ends, signed=False, beyond=beyond)
+    bar = scale_bar(scale.credit, palette, ends, signed=False, beyond=beyond)
     drawn = token_map(colours, picture, sample.image)
     return Cell("Credit", "weight of each token, mean 1", drawn, bar)
 
@@ -109,23 +118,26 @@ def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cel
         write(blank, place, "no negative branch", 13, QUIET, anchor="mm")
         return Cell(title, subtitle, blank)
     values = map_of(sample.signed_contrast, sample.grid)
-    colours = diverging(values, scale.contrast, CONTRAST)
+    palette = scale.palettes["contrast"]
+    colours = diverging(values, scale.contrast, palette)
     ends = ("fits the negative", "fits the prompt")
-    bar = scale_bar(scale.contrast, CONTRAST, ends, beyond="contrast" in scale.clipped)
+    bar = scale_bar(scale.contrast, palette, ends, beyond="contrast" in scale.clipped)
     return Cell(title, subtitle, token_map(colours, picture, sample.image), bar)
 
 
 def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:
     """The token advantages at the size of `picture`."""
     subtitle = "advantage \N{MULTIPLICATION SIGN} credit"
-    drawn = credit_overlay(sample, scale.advantage, longest=max(picture.size))
+    palette = scale.palettes["advantage"]
+    drawn = credit_overlay(sample, scale.advantage, longest=max(picture.size), palette=palette)
     return Cell("Token advantages", subtitle, drawn, advantage_bar(scale))
 
 
 def advantage_bar(scale: Scale) -> Bar:
     """The colour bar of token advantages."""
     ends = ("less likely", "more likely")
-    return scale_bar(scale.advantage, ADVANTAGE, ends, beyond="advantage" in scale.clipped)
+    palette = scale.palettes["advantage"]
+    return scale_bar(scale.advantage, palette, ends, beyond="advantage" in scale.clipped)
 
 
 def map_of(values: Array, grid: tuple[int, int]) -> np.ndarray:

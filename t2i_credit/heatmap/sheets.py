@@ -9,7 +9,7 @@ against.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -109,18 +109,21 @@ def contact_sheet(
     return canvas
 
 
-def credit_animation(frames: Sequence[tuple[int, SampleView]]) -> list[Image.Image]:
+def credit_animation(
+    frames: Sequence[tuple[int, SampleView]], palettes: Mapping[str, str] | None = None
+) -> list[Image.Image]:
     """One prompt's image and credit through training, with the reward so far, on one scale for all
     frames.
 
     Args:
         frames: (step, sample), ascending; images of one size.
+        palettes: see `common_scale`.
 
     Returns:
         Frames of one size: `pictures[0].save("credit.gif", save_all=True,
             append_images=pictures[1:], loop=0)`.
     """
-    scale = common_scale([sample for _, sample in frames])
+    scale = common_scale([sample for _, sample in frames], palettes)
     return [_animation_frame(frames, place, scale) for place in range(len(frames))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from app_browser import PATIENCE, TABS, asked, box, choose_run, open_tab, visite
 from app_toys import PROBE, PROMPT, SCRIPT, H, W, forget_numbers, write_toy_run
 from PIL import Image
 
+from t2i_credit.heatmap.colours import table
 from t2i_credit.run_folder.reader import RunReader
 
 
@@ -125,6 +127,22 @@ def test_a_film_plays_through_the_recorded_steps(page):
     page.wait_for_function("document.querySelector('.film-caption').innerText.includes('step 9')")
     page.locator(".film-range").fill("0")
     assert "step 1" in page.locator(".film-caption").inner_text()
+    says = page.locator(".film-says").inner_text()
+    assert says.startswith("Sample 0 of step 1.") and "all 3 frames" in says
+    title = page.locator(".film-legend .legend-title")
+    assert title.inner_text() == "Token advantages"
+    page.locator('.choice button[data-map="credit"]').click()
+    assert title.inner_text() == "Credit"
+
+
+def test_words_are_explained_where_they_are_met(page):
+    assert page.locator("#training-newest .legend-title").inner_text() == "Token advantages"
+    open_tab(page, "Credit maps")
+    page.locator(".tile.stage").click()
+    known = page.locator(".inspector .term").evaluate_all("all => all.map((one) => one.ariaLabel)")
+    assert {f"what is {word}?" for word in ("token", "code", "log p", "nats")} <= set(known)
+    page.get_by_label("what is token?").click()
+    assert "each square of a map" in page.locator(".term-box").inner_text()
 
 
 def test_map_palette_and_outlines_change_the_picture(page):
@@ -156,8 +174,14 @@ def test_downloads_can_be_opened(page, runs, tmp_path):
         assert target.name == f"toy-step9-a-red-circle{said}.{kind}"
     with Image.open(tmp_path / "toy-step9-a-red-circle-sample3.png") as picture:
         assert picture.width > 600
-    table = tmp_path / "toy-step9-a-red-circle.csv"
-    rows = list(csv.DictReader(table.read_text().splitlines()))
+    page.locator(".palette select").select_option("glow")
+    with page.expect_download() as download:
+        page.locator('[data-save="png"]').click()
+    with Image.open(download.value.path()) as picture:
+        colours = {colour for _, colour in picture.getcolors(1 << 24)}
+    assert tuple(table("glow")[-1]) in colours and tuple(table("RdBu")[-1]) not in colours
+    sheet = tmp_path / "toy-step9-a-red-circle.csv"
+    rows = list(csv.DictReader(sheet.read_text().splitlines()))
     arrays = RunReader(runs / "toy").step(9).arrays
     for row in rows[:: W + 1]:
         place = int(row["sample"]), int(row["token"])
@@ -319,6 +343,7 @@ def test_a_training_run_is_followed_while_it_goes_on(browser, address, runs):
     finally:
         training.terminate()
         training.wait()
+        shutil.rmtree(runs / "live", ignore_errors=True)  # the newest run would be shown first
 
 
 def test_scrubbing_keeps_drag_focus_and_prompt(page):

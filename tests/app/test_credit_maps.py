@@ -12,7 +12,9 @@ from app_toys import PROBE, PROMPT, G, H, V, W, floats, write_toy_run, write_toy
 from PIL import Image
 
 from t2i_credit.app import credit_maps
+from t2i_credit.app.downloads import asked_cells
 from t2i_credit.app.runs import RunShelf
+from t2i_credit.heatmap.colours import table
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.writer import RunWriter
 
@@ -76,6 +78,32 @@ def test_the_table_holds_every_token_of_the_group_exactly(shelf):
     assert int(row["code"]) == arrays["tokens"][1, 7]
     for name in ("logprobs", "negative_logprobs", "credit", "token_advantages"):
         assert np.float32(row[name]) == arrays[name][1, 7], name
+    both = arrays["logprobs"] - arrays["negative_logprobs"]
+    assert np.float32(row["signed_contrast"]) == both[1, 7]
+    assert row["contrast"] != row["signed_contrast"]  # the page's evidence
+
+
+def test_no_negative_prompt_and_an_empty_one_differ_in_the_table():
+    samples = [{"prompt": "a ring", "negative": text} for text in (None, "", "a square")]
+    assert [asked_cells(sample, "null prompt") for sample in samples] == [
+        ["a ring", "", "null prompt"],
+        ["a ring", "", "text"],
+        ["a ring", "a square", "text"],
+    ]
+
+
+def test_files_have_the_palettes_of_the_page(shelf):
+    def made(kind, palettes):
+        asked_for = {"run": "one", "step": 5, "prompt": PROBE, "palettes": palettes}
+        return credit_maps.save(shelf, {**asked_for, "kind": kind})
+
+    for kind in ("png", "gif"):
+        data = base64.b64decode(made(kind, {"advantage": "glow"})["data"])
+        with Image.open(io.BytesIO(data)) as picture:
+            shown = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24)}
+        assert tuple(table("glow")[-1]) in shown and tuple(table("RdBu")[-1]) not in shown
+    for palettes in ({"advantage": "viridis"}, {"x": "glow"}, ["glow"], {"credit": ["magma"]}):
+        assert "palettes" in made("png", palettes)["error"]
 
 
 def test_a_prompt_that_a_spreadsheet_would_run_is_quoted(tmp_path):

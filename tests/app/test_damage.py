@@ -236,7 +236,7 @@ def test_damaged_detections_are_named_and_the_scores_stay(fresh, details):
     first, second = path.read_text().splitlines()
     damaged = {**json.loads(second), "details": details}
     path.write_text(f"{first}\n{json.dumps(damaged)}\n")
-    bars, table, gallery = evaluation.update(fresh, "one", None)
+    bars, table, gallery, _ = evaluation.update(fresh, "one", None)
     assert bars["figures"] and "colors" in table
     said = notice_of(gallery)
     assert "line 2: a damaged record" in said and "unexpected" not in said
@@ -257,7 +257,7 @@ def test_an_evaluation_of_a_run_on_text_speaks_of_answers(tmp_path):
     answer = {"prompt": "2+3:", "steps": 2, "completion": "5", "correct": True}
     run.write_evaluation("train-3x4-t1-seed0", result, [answer])
     shelf = RunShelf(tmp_path)
-    bars, table, gallery = evaluation.update(shelf, "text", None)
+    bars, table, gallery, _ = evaluation.update(shelf, "text", None)
     assert bars["figures"][0]["title"] == "Correct answers by task"
     assert "answers" in bars["figures"][0]["says"] and "image" not in json.dumps(bars)
     assert "<th>answers</th>" in table and "<td>12</td>" in table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from app_toys import (
     HEIGHT,
@@ -38,6 +40,16 @@ def test_the_gallery_is_filtered_by_task_and_verdict(shelf):
     assert len(shown(task="<script>", verdict=3, page="x")) == 2  # what is unknown is ignored
 
 
+def test_a_judge_names_the_object_that_another_is_placed_by():
+    about = json.dumps({"include": [{"class": "square"}, {"class": "ring"}]})
+    reason = "expected ring left of target 0, but clause 0 failed: no target"
+    record = {"reason": f"expected at least 1 of square, found 0\n{reason}", "metadata": about}
+    said = "expected ring left of square, but no square as the prompt asks for was found"
+    assert gallery.plain_reason(record).splitlines()[1] == said
+    for damaged in ("{", "[]", '{"include": 3}', 7):
+        assert gallery.plain_reason({**record, "metadata": damaged}) == record["reason"]
+
+
 def test_pictures_of_an_evaluation_are_shown_where_they_were_kept(fresh):
     item = items(gallery.page_of(fresh, "one", "train-cfg2", {"order": "in order"}))[0]
     assert item["image"] is None and item["size"] == [32.0, 32.0]  # boxes up to 26: two times 16
@@ -49,14 +61,24 @@ def test_pictures_of_an_evaluation_are_shown_where_they_were_kept(fresh):
 
 
 def test_the_table_says_what_changed(shelf):
-    bars, table, _ = evaluation.update(shelf, "one", None)
+    bars, table, _, said = evaluation.update(shelf, "one", None)
+    assert said == ""  # nothing was warned of
     assert [trace["name"] for trace in bars["figures"][0]["data"]] == ["before", "after"]
-    assert "+0.25" in table and "[+0.05, +0.40]" in table
+    assert "+0.250" in table and "[+0.050, +0.400]" in table
+
+
+def test_what_evaluate_warned_of_is_said_first(fresh):
+    path = fresh.root / "one/evaluations/train-cfg2.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({**known, "warnings": ["24 of 24 <b>prompts</b>", 3]}))
+    assert "24 of 24 &lt;b&gt;prompts" in evaluation.update(fresh, "one", None)[3]
+    path.write_text(json.dumps({**known, "warnings": {"a": 1}}))
+    assert evaluation.update(fresh, "one", None)[3] == ""
 
 
 def test_an_evaluation_by_rewards_shows_curves_figures_and_what_each_image_got(fresh):
     write_rewarded_evaluation(fresh.root / "one")
-    charts, table, page = evaluation.update(fresh, "one", "list-clip-cfg2")
+    charts, table, page, _ = evaluation.update(fresh, "one", "list-clip-cfg2")
     clip, other = charts["figures"]
     assert clip["data"][0]["y"] == [
         pytest.approx(0.255),

@@ -15,7 +15,7 @@ from app_toys import floats, with_checkpoint
 from PIL import Image
 from toys import WideConfig, tiny_model
 
-from t2i_credit.app import checkpoints, playground, studio
+from t2i_credit.app import checkpoints, credit_maps, playground, studio
 from t2i_credit.app.recipes import credits
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.rewards import REWARDS
@@ -142,9 +142,23 @@ def test_what_was_sampled_can_be_downloaded(here):
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 2 * 36 and rows[0]["prompt"] == PROMPT
     assert np.float32(rows[40]["credit"]) == steps[0].arrays["credit"][1, 4]
+    assert table["name"] == f"playground-{credit_maps.slug(PROMPT)}-seed0.csv"
     panel = playground.save(steps, {"kind": "png", "group": 0, "place": 1})
+    assert panel["name"].endswith("-seed0-sample1.png")
     with Image.open(io.BytesIO(base64.b64decode(panel["data"]))) as picture:
         assert picture.width > 600
+
+
+def test_the_table_of_two_negative_prompts_holds_both(here):
+    takes = [("shapes", PROMPT, text, f"against {text}") for text in ("", None)]
+    steps = sampled(here, *takes, count=2).steps
+    table = playground.save(steps, {"kind": "csv", "group": 1})
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(table["data"]).decode())))
+    assert len(rows) == 2 * 2 * 36
+    which = dict.fromkeys((row["group"], row["negative"], row["negative_kind"]) for row in rows)
+    assert list(which) == [("against ", "", "text"), ("against None", "", "null prompt")]
+    apart = [float(row["logprobs"]) - float(row["negative_logprobs"]) for row in rows]
+    assert np.allclose(apart, [float(row["signed_contrast"]) for row in rows], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """What forms say in the page's address, and what they take from it."""
 
 import asyncio
+import inspect
 
 import pytest
 from app_toys import write_toy_run
 
+from t2i_credit.app import compare, playground
 from t2i_credit.app.page import build_page
 from t2i_credit.app.runs import RunShelf
+from t2i_credit.app.server import COMPARE, PLAYGROUND, link_of
 
 
 def loading(root):
@@ -68,12 +71,20 @@ def test_the_playground_and_compare_begin_as_an_address_says(opened):
     assert 5 in found.values()
 
 
+def test_a_browser_can_be_opened_at_everything_that_an_address_holds():
+    assert link_of("asked=a ring&seed=3") == "#tab=playground&asked=a+ring&seed=3"
+    assert link_of("runs=one,two&at=5&tab=compare") == "#tab=compare&runs=one%2Ctwo&at=5"
+    for module, names in ((playground, PLAYGROUND), (compare, COMPARE)):
+        source = inspect.getsource(module)
+        assert [name for name in names if f'"{name}"' not in source] == []
+
+
 HOSTILE = {
     "asked": ["x" * 5000, 3, None],
     "mode": ["three", "__proto__"],
     "guidance": ["nan", "inf", "-1", "1e308", "many"],
     "images": ["0", "100000"],
-    "seed": ["-1", "1e300"],
+    "seed": ["-1", "1.5", "1e300"],
     "push": ["os:system", "../gcpo"],
     "generator2": ["/etc", "../one"],
     "runs": ["../etc", "none,nothing", ""],

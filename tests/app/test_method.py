@@ -28,6 +28,14 @@ def test_a_run_is_the_recipe_that_it_began_from(tmp_path):
     assert "lies on the prompted objects (AUROC" in said
 
 
+def test_the_closed_box_names_recipe_credit_and_what_of_it_is_even(tmp_path):
+    said = run_of(tmp_path, "shapes/gcpo", "train.steps=7").partition("</summary>")[0]
+    assert "<b>shapes/gcpo</b>" in said
+    assert "guidance_contrast, strength 0.5, 50% of it even over all tokens" in said
+    said = run_of(tmp_path / "b", "shapes/visual_figure", "credit.top=0.3")
+    assert "<span>visual, kind figure, top 0.3</span>" in said
+
+
 @pytest.mark.parametrize("recipe", ["shapes/grpo", "shapes/gcpo", "shapes/entropy_rank"])
 def test_what_a_map_shows_is_said_as_it_was_measured(tmp_path, recipe):
     said = run_of(tmp_path, recipe)

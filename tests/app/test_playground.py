@@ -27,6 +27,13 @@ def test_a_form_without_its_numbers_is_said(number):
         asked("shapes", "a ring", "", MODES[0], "", "shapes", 2.0, 1.0, 7, number)
 
 
+@pytest.mark.parametrize("seed", [1.5, None, -1, float("inf"), float("nan"), "", "7"])
+def test_a_seed_that_is_none_is_refused_and_not_rounded(seed):
+    with pytest.raises(UserError, match=r"seed: .*an integer from 0 on"):
+        asked("shapes", "a ring", "", MODES[0], "", "shapes", 2.0, 1.0, seed, 2)
+    assert asked("shapes", "a ring", "", MODES[0], "", "shapes", 2.0, 1.0, 7.0, 2)[1].seed == 7
+
+
 @pytest.mark.parametrize(
     ("take", "settings", "said"),
     [

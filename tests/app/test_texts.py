@@ -130,6 +130,9 @@ def test_the_table_holds_every_token_of_the_group_exactly(shelf):
     made = credit_maps.save(shelf, {"run": "text", "kind": "csv", "step": 5, "prompt": "7*8:"})
     rows = list(csv.DictReader(io.StringIO(base64.b64decode(made["data"]).decode())))
     assert made["name"] == "text-step5-7-8.csv" and len(rows) == G * len(ANSWER)
+    apart = [float(row["logprobs"]) - float(row["negative_logprobs"]) for row in rows]
+    np.testing.assert_allclose([float(row["signed_contrast"]) for row in rows], apart, atol=1e-6)
+    assert {row["negative_kind"] for row in rows} == {"text"}
     assert [row["text"] for row in rows[: len(ANSWER)]][:4] == [" ", "2", "'+", "3"]  # no formula
     kept = RunReader(shelf.root / "text").samples(5)
     for row in rows:

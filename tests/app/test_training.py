@@ -9,6 +9,7 @@ from app_toys import say_state, write_toy_step
 
 from t2i_credit.app import training, words
 from t2i_credit.app.runs import Recorded, liveliest
+from t2i_credit.cli import console
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.status import RunStatus
 from t2i_credit.run_folder.writer import RunWriter
@@ -65,6 +66,21 @@ def test_time_left_is_the_median_step_times_the_steps_that_are_left(tmp_path):
     metrics = [{"time/step": seconds} for seconds in (2.0, 2.0, 50.0, 2.0)]
     assert words.time_left(status, metrics) == 12.0  # 6 steps of 2 s
     assert words.time_left(status, []) is None
+
+
+def test_page_and_command_line_tell_the_same_mean_and_time_left_after_a_resume(tmp_path, capsys):
+    rows = [{"step": n, "reward": n / 10, "time/step": float(n % 3 + 1)} for n in range(1, 8)]
+    (tmp_path / "r").mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in rows[:6])
+    (tmp_path / "r" / "config.yaml").write_text("train: {}")
+    (tmp_path / "r" / "metrics.jsonl").write_text(lines)  # steps 1 to 6, then it was stopped
+    with console._bar() as bar:
+        console.TrainingProgress(bar, "r", 20, tmp_path / "r").report(7, rows[6])
+    told = capsys.readouterr().out
+    assert "reward 0.400 (mean of 7 steps)" in told and "about 26 s left" in told  # 13 of 2 s
+    strip = words.status_strip(RunStatus(tmp_path, "running", step=7, total=20), rows)
+    assert "mean of the last 7 steps</span><b>0.400" in strip and "26 s" in strip
+    assert "Throughput, last step" in strip
 
 
 @pytest.mark.parametrize(

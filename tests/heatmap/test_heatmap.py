@@ -7,8 +7,9 @@ import torch
 from PIL import Image, ImageChops
 
 from t2i_credit.errors import RunError
+from t2i_credit.heatmap.colours import USUAL, table
 from t2i_credit.heatmap.draw import display
-from t2i_credit.heatmap.files import sample_view, write_animation, write_heatmaps
+from t2i_credit.heatmap.files import gif_bytes, sample_view, write_animation, write_heatmaps
 from t2i_credit.heatmap.sample import SampleView, common_scale, credit_overlay
 from t2i_credit.heatmap.sheets import contact_sheet, credit_animation, panel
 from t2i_credit.interfaces import Prompt, Rollout
@@ -178,6 +179,26 @@ def test_an_animation_has_a_frame_per_step_of_one_size_on_one_scale():
     assert not same(pictures[0], pictures[1])
     louder = [*frames[:3], (30, replace(frames[3][1], credit=frames[3][1].credit * 5))]
     assert not same(credit_animation(louder)[0], pictures[0])  # the last frame's range counts
+
+
+@pytest.mark.parametrize("palettes", [{}, {"credit": "magma", "advantage": "glow"}])
+def test_the_bars_of_a_film_keep_their_colours(palettes):
+    pictures = credit_animation(
+        [(n, view(n)) for n in range(3)], palettes
+    )  # of noise: every colour
+    with Image.open(io.BytesIO(gif_bytes(pictures, palettes))) as film:
+        for number, picture in enumerate(pictures):
+            film.seek(number)
+            drawn, read = (np.asarray(one.convert("RGB")).astype(int) for one in (picture, film))
+            for kind in ("credit", "advantage"):
+                shades = table({**USUAL, **palettes}[kind]).astype(int)
+                starts, ends = ((drawn == shades[end]).all(-1) for end in (0, -1))
+                row = int(np.flatnonzero(starts.any(1) & ends.any(1))[-1])  # the last: of the bar
+                first, last = np.flatnonzero(starts[row])[0], np.flatnonzero(ends[row])[-1]
+                assert last - first > 200
+                off = np.abs(read[row, first : last + 1] - drawn[row, first : last + 1])
+                assert off.max() <= 12, (kind, number)
+                assert max(off[0].max(), off[-1].max()) <= 3, (kind, number)
 
 
 # ---- files
