@@ -74,8 +74,8 @@ class CompareTab:
     def first(self, run: str | None, known: Sequence[str], *chosen: Any) -> dict[Any, Any]:
         """`look`, when the tab is opened for the first time: the run of the page and the newest others are chosen, unless an
         address has chosen."""
-        order = dict.fromkeys([*([run] if run in known else []), *known])
-        names = chosen[0] or first_methods(self.shelf, list(order))
+        order = [run, *known] if run is not None and run in known else known
+        names = chosen[0] or first_methods(self.shelf, list(dict.fromkeys(order)))
         listed = gr.Dropdown(choices=list(known), value=names, multiselect=True)
         return {self.runs: listed, **self.look(known, names, *chosen[1:])}
 

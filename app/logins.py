@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .guard import App, Receive, Scope, Send
+from .asgi import App, Receive, Scope, Send
 
 # seconds before the next try of a login that failed; doubled after each
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
