@@ -297,7 +297,7 @@ def test_a_playground_sample_shows_where_the_prompts_disagree(page):
     seed.fill("-1")
     page.locator("#play-go").click()
     page.wait_for_function(
-        "document.querySelector('#play-said').innerText.includes('out of its range')"
+        "document.querySelector('#play-said').innerText.includes('an integer from 0 on is')"
     )
 
 

@@ -55,6 +55,7 @@ def test_reload_and_another_visitor_show_the_same(browser, address):
         page.locator('.choice button[data-map="credit"]').click()
         page.locator(".strip button").nth(2).click()
         page.locator(".tile.stage").focus()
+        page.keyboard.press("ArrowDown")  # to the first token, and on
         page.keyboard.press("ArrowDown")
         here, link = shown(page), page.url
         assert here["step"] == "5" and here["prompt"] == PROBE and here["map"] == "credit"
