@@ -145,7 +145,7 @@ def build(shelf: RunShelf) -> CompareTab:
         go_to,
         [listed, *chosen[:-1]],
         [step, *tab.signs],
-        trigger_mode="always_last",
+        **components.EACH,
         **components.READING,
     )
     quick, slow = components.QUIET, components.READING

@@ -17,6 +17,9 @@ from .payload import palettes
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
 # of every event that reads records: however many ask, two of them run at once, whatever they ask for
 READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_limit": 2}
+# of every event that says what is asked for: with Gradio's own "always_last", one that comes while another is under way is sent
+# with what that one said; the page asks one after the other and knows the last (maps.js)
+EACH: dict[str, Any] = {"trigger_mode": "multiple"}
 ALL = 10_000  # entries of a list that are shown at once; Gradio's own 100 would hide the oldest run
 # in the order in which they are loaded
 SCRIPTS = (

@@ -62,7 +62,7 @@ def build(shelf: RunShelf, run: gr.Dropdown) -> EvaluationTab:
         [bars, table, images, said],
         **components.READING,
     )
-    images.pick(pick, [run, which], images, trigger_mode="always_last", **components.READING)
+    images.pick(pick, [run, which], images, **components.EACH, **components.READING)
     return tab
 
 

@@ -21,7 +21,7 @@ from . import (
     start_panel,
     training,
 )
-from .components import ALL, QUIET, READING, asked_for
+from .components import ALL, EACH, QUIET, READING, asked_for
 from .runs import RunShelf
 from .studio import Studio
 from .trainings import Trainings
@@ -200,10 +200,10 @@ def build_page(
             return credit_maps.grown(shelf, name)
 
         followed.change(grown, run, maps, **READING)
-        maps.choose(choose, run, maps, trigger_mode="always_last", **READING)
+        maps.choose(choose, run, maps, **EACH, **READING)
         maps.film(film, run, maps, **READING)
-        maps.others(others, None, maps, trigger_mode="always_last", **READING)
-        maps.through(through, None, maps, trigger_mode="always_last", **READING)
+        maps.others(others, None, maps, **EACH, **READING)
+        maps.through(through, None, maps, **EACH, **READING)
         maps.save(save, None, files, **READING)
 
         def go_to(where: str, name: str | None, before: Any, _: str, *asked: Any) -> dict[Any, Any]:
