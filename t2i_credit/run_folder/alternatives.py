@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from .atomic import write_atomic, write_png
+from .checks import load_few
 from .reader import MOST_ARRAYS, MOST_PIXELS, StepRecord, read_bounded, read_picture
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read_alternatives(record: StepRecord, place: int) -> Alternatives | None:
     if not has_alternatives(record):
         return None
     path = record.folder / FILE
-    arrays = read_bounded(path, load_arrays, MOST_ARRAYS, record.within)
+    arrays = read_bounded(path, load_few, MOST_ARRAYS, record.within)
     codes, logprobs = (_checked(record, path, arrays, name) for name in ("codes", "logprobs"))
     if codes.shape != logprobs.shape:
         raise RunError(

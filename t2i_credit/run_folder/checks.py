@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load
 
 from ..errors import RunError
 from .status import whole
 
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
+MOST_HEADER = 64 << 10  # bytes of names and shapes of a step's arrays: a dozen arrays have 2,000
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written
 
 
@@ -42,6 +44,20 @@ def check_record(record: Any) -> None:
                 raise RunError(f"{path}, sample {place}: {name}: missing")
             if not fits(sample.get(name)):
                 raise RunError(f"{path}, sample {place}: {name}: not what a run records")
+
+
+def load_few(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a .safetensors file, as a step has them: a few.
+
+    Raises:
+        ValueError: it names too many, which would cost many times their bytes.
+        SafetensorError: it is damaged.
+    """
+    header = int.from_bytes(content[:8], "little")
+    if MOST_HEADER < header <= len(content):
+        problem = f"it has {header:,} bytes of names, and at most {MOST_HEADER:,} are read"
+        raise ValueError(problem)
+    return dict(load(content))
 
 
 def is_number(value: object) -> bool:

@@ -15,19 +15,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
-from ..files import regular_file
+from ..files import parse_small_json, regular_file, require_small
 from .atomic import cannot
-from .checks import check_record
+from .checks import check_record, load_few
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
 from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
 MOST_CONFIG, MOST_SETTINGS = 32 << 10, 1 << 20
-MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 128 << 20, 512 << 20
+MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 48 << 20, 512 << 20
 MOST_LINE = 1 << 20  # of metrics
 MOST_PICTURE, MOST_PIXELS = 32 << 20, 2048 * 2048
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
@@ -211,7 +210,7 @@ class RunReader:
             raise RunError(
                 f"{self.path}: is a run on text, which has no images: t2i-credit heatmap shows it"
             )
-        arrays = self._read(folder / "arrays.safetensors", load_arrays, MOST_ARRAYS)
+        arrays = self._read(folder / "arrays.safetensors", load_few, MOST_ARRAYS)
         try:
             height, width = header["grid"]
             sizes = (header["group_size"], header["codebook_size"])
@@ -277,7 +276,7 @@ class RunReader:
         return read_bounded(path, parse, most, self.within)
 
     def _json(self, path: Path, most: int = MOST_RECORDS) -> dict[str, Any]:
-        value = self._read(path, json.loads, most)
+        value = self._read(path, parse_small_json, most)
         if not isinstance(value, dict):
             raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
         return value
@@ -334,6 +333,7 @@ def _ranges(steps: list[int]) -> str:
 
 
 def _json_lines(text: bytes) -> list[Any]:
+    require_small(text)
     return [json.loads(line) for line in text.splitlines() if line]
 
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from app_toys import write_toy_run
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.reader import RunReader, list_runs
@@ -74,3 +76,19 @@ def test_a_small_file_with_a_huge_picture_is_not_decoded(run: Path) -> None:
     said = refused(lambda run: RunReader(run).step(9).image(0), run)
     assert "13000 x 13000 pixels, too many" in said
     record.image(1)  # the others are shown
+
+
+def test_a_file_of_names_alone_is_refused_before_they_are_parsed(run: Path) -> None:
+    path = run / "steps/000009/arrays.safetensors"
+    save_file({**load_file(path), **{f"{i}": np.zeros(0, "f4") for i in range(2000)}}, path)
+    assert "bytes of names, and at most 65,536" in refused(FILES["steps/000009/" + path.name], run)
+
+
+@pytest.mark.parametrize("mark", ["[],", '{"":0},', '{"a":{}},', "1.5,"])
+def test_a_text_of_values_alone_is_refused_before_they_are_made(run: Path, mark: str) -> None:
+    for name in ("steps/000009/samples.json", "evaluations/train-cfg2.json"):
+        (run / name).write_text('{"samples":[' + mark * (16_000_000 // len(mark)) + "1]}")
+        assert "would take" in refused(FILES[name], run)
+    lines = ("[" + mark * 300_000 + "1]\n") * (4 if len(mark) < 5 else 2)
+    (run / "evaluations/train-cfg2.jsonl").write_text(lines * 4)
+    assert "at most" in refused(FILES["evaluations/train-cfg2.jsonl"], run)
