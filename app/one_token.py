@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,13 @@ import numpy as np
 from ..errors import RunError
 from ..heatmap.files import thinned
 from ..run_folder.alternatives import read_alternatives
+from ..run_folder.reader import StepRecord
 from .credit_maps import appearances
 from .payload import encode, picture_url, plain
 from .runs import RunShelf, or_in_words
+from .steps import read_spread
 
 MOST_STEPS = 100  # of a place through training
-READING_SECONDS = 4.0  # after which no further step of it is read
 WHOLE = 1 << 12  # pixels of a side: the patches are sent in the size that they have
 
 
@@ -58,6 +58,13 @@ def others(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _row(record: StepRecord, place: int) -> dict[str, Any]:
+    """Of one step, without the memory of its other samples."""
+    advantage, credit = record.samples[place]["advantage"], record.arrays["credit"][place].copy()
+    about = {"step": record.step, "place": place, "grid": record.grid}
+    return {**about, "advantage": advantage, "credit": credit}
+
+
 def _through(asked: dict[str, Any], **shown: Any) -> dict[str, Any]:
     told = {name: asked.get(name) for name in ("run", "prompt", "number")}
     return {"kind": "through", **told, **shown, "sent": time.time()}
@@ -67,7 +74,7 @@ def _through(asked: dict[str, Any], **shown: Any) -> dict[str, Any]:
 def through(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     """One sample of a prompt at every recorded step: the credit of each of its tokens, and its advantage.
 
-    At most `MOST_STEPS` at equal distances; where reading takes longer than `READING_SECONDS`, as many of them as were read,
+    At most `MOST_STEPS` at equal distances; where reading takes longer than `steps.READING_SECONDS`, as many of them as were read,
     which are spread over the run too.
 
     Args:
@@ -85,33 +92,17 @@ def through(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     there = [(step, group) for step, group in found if number < len(group.places)]
     if not there:
         raise RunError("no step recorded this prompt")
-    wanted = thinned(there, MOST_STEPS)
-    until, read = time.monotonic() + READING_SECONDS, []
-    for i in coarse_first(len(wanted)):
-        step, group = wanted[i]
-        try:
-            read.append((reader.step(step), group.places[number]))
-        except RunError:
-            continue  # its own line is said where the step is chosen
-        if time.monotonic() > until:
-            break
-    read.sort(key=lambda one: one[0].step)
+    places = [(step, group.places[number]) for step, group in thinned(there, MOST_STEPS)]
+    read = read_spread(reader, places, _row)
     if not read:
         raise RunError("no step that recorded this prompt can be read")
-    grid = read[-1][0].grid
-    read = [(record, place) for record, place in read if record.grid == grid]
+    read = [one for one in read if one["grid"] == read[-1]["grid"]]
     shown = {
-        "steps": [record.step for record, _ in read],
-        "places": [place for _, place in read],
-        "advantages": [record.samples[place]["advantage"] for record, place in read],
-        "credit": encode(np.stack([record.arrays["credit"][place] for record, place in read])),
+        "steps": [one["step"] for one in read],
+        "places": [one["place"] for one in read],
+        "advantages": [one["advantage"] for one in read],
+        "credit": encode(np.stack([one["credit"] for one in read])),
         "same": all(group.probe for _, group in there),
         "known": len(there),
     }
     return dict(plain(_through(asked, **shown)))
-
-
-def coarse_first(many: int) -> Sequence[int]:
-    """0 to many - 1, the last and the first at first, then what halves the distances: wherever it is cut off, the rest is spread evenly."""
-    last = many - 1
-    return sorted(range(many), key=lambda i: (i not in (0, last), -(i & -i)))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -25,6 +25,8 @@ from .tail import MetricsTail
 
 T = TypeVar("T")
 P = ParamSpec("P")
+MOST_GROUPS, MOST_SAMPLES = 1000, 64  # of a step, and of a group, that are shown
+MOST_LETTERS = 1 << 18  # of the prompts of a step that is remembered
 REMEMBERED_RUNS = 8  # whose recorded prompts and metrics are kept in memory
 
 STATES = {
@@ -45,8 +47,9 @@ class Recorded:
         group: its number in the step.
         prompt, negative: its prompts.
         probe: it comes back with the same noise at every recorded step and is not trained on.
-        places: of its samples in the step.
-        rewards: of its samples, as far as they were finite.
+        places: of its samples in the step, at most `MOST_SAMPLES` of them.
+        rewards: of these, as far as they were finite.
+        many: how many samples it has.
     """
 
     group: int
@@ -55,6 +58,7 @@ class Recorded:
     probe: bool
     places: tuple[int, ...]
     rewards: tuple[float, ...]
+    many: int = 0
 
     @property
     def spread(self) -> float:
@@ -113,7 +117,10 @@ class RunShelf:
             raise RunError(f"{reader.path}: step {step} is not recorded (any more)") from error
         known = self._of_run(self._recorded, reader.path, {})
         if key not in known:
-            known[key] = groups_of(reader, step)
+            found = groups_of(reader, step)
+            if sum(len(group.prompt) + len(group.negative or "") for group in found) > MOST_LETTERS:
+                return found
+            known[key] = found
         return known[key]
 
     def metrics(self, reader: RunReader) -> list[dict[str, Any]]:
@@ -139,17 +146,21 @@ class RunShelf:
 
 
 def groups_of(reader: RunReader, step: int) -> list[Recorded]:
-    """The groups of one recorded step, in the order of recording.
+    """The groups of one recorded step, in the order of recording; at most `MOST_GROUPS`.
 
     Raises:
         RunError: it cannot be read, or is not a recorded step.
     """
     found: dict[int, list[tuple[int, dict[str, object]]]] = {}
+    many: Counter[int] = Counter()
     try:
         for place, sample in enumerate(reader.samples(step)):
             if not (whole(sample["group"]) and is_number(sample["reward"])):
                 raise ValueError("group or reward: not a number")
-            found.setdefault(int(sample["group"]), []).append((place, sample))
+            group = int(sample["group"])
+            many[group] += 1
+            if many[group] <= MOST_SAMPLES and (group in found or len(found) < MOST_GROUPS):
+                found.setdefault(group, []).append((place, sample))
         return [
             Recorded(
                 group=group,
@@ -160,6 +171,7 @@ def groups_of(reader: RunReader, step: int) -> list[Recorded]:
                 probe=bool(members[0][1].get("probe")),
                 places=tuple(place for place, _ in members),
                 rewards=known_numbers(sample["reward"] for _, sample in members),
+                many=many[group],
             )
             for group, members in found.items()
         ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-MOST_IN_MEMORY = 128 << 20  # bytes of the values in a JSON text: three letters can make a hundred
+MOST_IN_MEMORY = 96 << 20  # bytes of the values in a JSON text: three letters can make a hundred
 MOST_GIVEN = 256 << 20  # bytes of a file of prompts, settings or results
 
 

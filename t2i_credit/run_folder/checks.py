@@ -18,6 +18,7 @@ from .status import whole
 
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
 MOST_HEADER = 64 << 10  # bytes of names and shapes of a step's arrays: a dozen arrays have 2,000
+MOST_TOKENS = 1 << 16  # of a sample
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written
 
 
@@ -35,6 +36,8 @@ def check_record(record: Any) -> None:
     path = record.folder / "samples.json"
     if not all(whole(size) and size for size in (*record.grid, record.codebook_size)):
         raise RunError(f"{path}: grid or codebook_size: not sizes")
+    if record.grid[0] * record.grid[1] > MOST_TOKENS:
+        raise RunError(f"{path}: grid: {record.grid} has too many tokens")
     _check_arrays(record)
     for place, sample in enumerate(record.samples):
         if not isinstance(sample, dict):

@@ -26,7 +26,7 @@ from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
 MOST_CONFIG, MOST_SETTINGS = 32 << 10, 1 << 20
-MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 48 << 20, 512 << 20
+MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 32 << 20, 512 << 20
 MOST_LINE = 1 << 20  # of metrics
 MOST_PICTURE, MOST_PIXELS = 32 << 20, 2048 * 2048
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
