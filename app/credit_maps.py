@@ -58,20 +58,28 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
     record = read_step(reader, step)
     groups = shelf.recorded(reader, step)
     chosen = choose(groups, asked)
-    payload = shown_group(record, by_reward(record.samples, chosen.places))
+    alone = is_alone(shelf, reader, chosen, step)
+    shown = one_group(str(name), steps, record, groups, chosen)
+    return {**shown, "group": {**shown["group"], "alone": alone}, "turn": asked.get("turn")}
+
+
+def one_group(
+    name: str,
+    steps: list[int],
+    record: StepRecord | TextStep,
+    groups: list[Recorded],
+    chosen: Recorded,
+    room: Room | None = None,
+) -> dict[str, Any]:
+    """One group of a step that was read; `room` for its pictures is used up."""
+    payload = shown_group(record, by_reward(record.samples, chosen.places), room)
     return plain(
         {
             "kind": "group",
-            "run": str(name),
+            "run": name,
             "steps": steps,
             "prompts": [{"group": g.group, "prompt": g.prompt, "probe": g.probe} for g in groups],
-            "group": {
-                **payload,
-                "number": chosen.group,
-                "of": chosen.many,
-                "alone": is_alone(shelf, reader, chosen, step),
-            },
-            "turn": asked.get("turn"),
+            "group": {**payload, "number": chosen.group, "of": chosen.many, "alone": False},
             "sent": time.time(),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,11 +10,11 @@ import numpy as np
 
 from ..errors import RunError
 from ..heatmap.files import thinned
-from ..run_folder.alternatives import read_alternatives
+from ..run_folder.alternatives import read_alternatives, read_codes
 from ..run_folder.reader import StepRecord
 from .credit_maps import appearances
-from .payload import encode, picture_url, plain
-from .runs import RunShelf, or_in_words
+from .payload import Room, encode, picture_url, plain
+from .runs import RunShelf, in_words, or_in_words
 from .steps import read_spread
 
 MOST_STEPS = 100  # of a place through training
@@ -23,6 +24,48 @@ WHOLE = 1 << 12  # pixels of a side: the patches are sent in the size that they 
 def _others(asked: dict[str, Any], **shown: Any) -> dict[str, Any]:
     told = {name: asked.get(name) for name in ("run", "step", "place")}
     return {"kind": "others", **told, **shown, "sent": time.time()}
+
+
+def others_of(
+    asked: dict[str, Any], record: StepRecord, place: int, known: Any = None
+) -> dict[str, Any]:
+    """`others` of a step that was read already.
+
+    Raises:
+        RunError: they cannot be read, or there are none.
+    """
+    found = read_alternatives(record, place, known)
+    if found is None:
+        raise RunError(f"step {record.step} recorded no other codes")
+    taken = record.arrays.get("guided_logprobs")
+    return _others(
+        asked,
+        count=found.codes.shape[1],
+        side=found.side,
+        codes=encode(found.codes),
+        logprobs=encode(found.logprobs),
+        taken=None if taken is None else encode(taken[place]),
+        pictures=picture_url(found.pictures, WHOLE, exact=512),
+    )
+
+
+def all_others(record: StepRecord, name: str, places: list[int], room: Room) -> list[Any] | None:
+    """`others` of several samples of a step of a run, whose codes are read once; None where there is no room for them."""
+    asked = [{"run": name, "step": record.step, "place": place} for place in places]
+    try:
+        known = read_codes(record) if room.left() else None
+    except RunError as error:
+        return [_others(one, error=in_words(error)) for one in asked]
+    added = []
+    for one in asked:
+        if not room.left():
+            return None
+        try:
+            added.append(others_of(one, record, one["place"], known))
+        except RunError as error:
+            added.append(_others(one, error=in_words(error)))
+        room.take(len(json.dumps(added[-1])))
+    return added if room.left() else None
 
 
 @or_in_words(lambda why, shelf, asked: _others(asked, error=why))
@@ -43,19 +86,7 @@ def others(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
     record = reader.step(step)
     if type(place) is not int or not 0 <= place < len(record.samples):
         raise RunError(f"step {step} holds no sample {place!r:.60}")
-    found = read_alternatives(record, place)
-    if found is None:
-        raise RunError(f"step {step} recorded no other codes")
-    taken = record.arrays.get("guided_logprobs")
-    return _others(
-        asked,
-        count=found.codes.shape[1],
-        side=found.side,
-        codes=encode(found.codes),
-        logprobs=encode(found.logprobs),
-        taken=None if taken is None else encode(taken[place]),
-        pictures=picture_url(found.pictures, WHOLE, exact=512),
-    )
+    return others_of(asked, record, place)
 
 
 def _row(record: StepRecord, place: int) -> dict[str, Any]:

@@ -55,16 +55,19 @@ def palettes() -> dict[str, dict[str, str]]:
     }
 
 
-def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
+def group_payload(
+    record: StepRecord, places: Sequence[int], room: Room | None = None
+) -> dict[str, Any]:
     """What the browser needs to show one group of a step.
 
     Args:
         record: a step that `check_record` let pass.
         places: of the group's samples in the step; as many of them are shown as `MOST_NUMBERS` lets.
+        room: for its pictures, which is used up; None = that of one group.
     """
     size = sum(array[0].nbytes for array in record.arrays.values())
     places = places[: max(1, MOST_NUMBERS // size)]
-    blank, room = without_pictures(record), Room()
+    blank, room = without_pictures(record), room or Room()
     views = [sample_view(blank, place) for place in places]
     first = record.samples[places[0]]
     return {
@@ -80,20 +83,30 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
 
 
 class Room:
-    """What the pictures of a group may cost: those after `MOST_SHOWN` bytes or `MOST_SECONDS` are left out."""
+    """What the pictures of a group may cost: those after so many bytes (None: `MOST_SHOWN`) or seconds (`MOST_SECONDS`) are left
+    out."""
 
-    def __init__(self) -> None:
-        self._bytes, self._until = MOST_SHOWN, time.monotonic() + MOST_SECONDS
+    def __init__(self, most: int | None = None, seconds: float | None = None) -> None:
+        self._bytes = MOST_SHOWN if most is None else most
+        self._until = time.monotonic() + (MOST_SECONDS if seconds is None else seconds)
+
+    def left(self) -> bool:
+        """Whether there is any."""
+        return self._bytes >= 0 and time.monotonic() < self._until
+
+    def take(self, size: int) -> None:
+        """Uses up so many bytes of it."""
+        self._bytes -= size
 
     def sample(self, record: StepRecord, place: int) -> dict[str, Any]:
         """`sample_payload`, without picture and objects where there is no room left."""
-        left = self._bytes > 0 and time.monotonic() < self._until
+        left = self.left()
         seen = record if left else without_pictures(record)
         shown = sample_payload(seen, place, view_of(seen, place))
         if not left:
             return {**shown, "objects": [], "left_out": True}
-        self._bytes -= len(shown["image"] or "") + len((shown["lines"] or {}).get("steps", ""))
-        self._bytes -= sum(len(one["path"]) for one in shown["objects"])
+        self.take(len(shown["image"] or "") + len((shown["lines"] or {}).get("steps", "")))
+        self.take(sum(len(one["path"]) for one in shown["objects"]))
         return shown
 
 

@@ -15,7 +15,7 @@ from statistics import fmean, pvariance
 from sys import intern
 from typing import Any, ParamSpec, TypeVar
 
-from ..errors import RunError, UserError
+from ..errors import RunError, UserError, shortened
 from ..heatmap.text import spoken
 from ..run_folder.checks import is_number
 from ..run_folder.layout import contained
@@ -27,6 +27,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 MOST_GROUPS, MOST_SAMPLES = 1000, 64  # of a step, and of a group, that are shown
 MOST_LETTERS = 1 << 18  # of the prompts of a step that is remembered
+LONGEST_NAME = 255  # letters: what file systems take
 REMEMBERED_RUNS = 8  # whose recorded prompts and metrics are kept in memory
 
 STATES = {
@@ -102,6 +103,8 @@ class RunShelf:
         """
         if not isinstance(name, str) or not name:
             raise RunError("no run is chosen")
+        if len(name) > LONGEST_NAME:
+            raise RunError(f"{name[:40]!r}... is longer than any name of a run")
         if Path(name).name != name or name.startswith(".") or set(sayable(name)) & {"\0", "\\"}:
             raise RunError(f"{name!r} is not the name of a run in this folder")
         path = self.root if self._is_run(self.root) and name == self.root.name else self.root / name
@@ -205,7 +208,7 @@ def sayable(text: str) -> str:
 
 def in_words(error: BaseException) -> str:
     """One line for the page. Errors that are not a user's are named by their kind."""
-    text = " ".join(sayable(str(error)).split())
+    text = shortened(" ".join(sayable(str(error)).split()))
     if isinstance(error, UserError):
         return text
     return f"unexpected {type(error).__name__}: {text}" if text else type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import RunError
 from ..run_folder.reader import RunReader, StepRecord
-from .payload import group_payload
+from .payload import Room, group_payload
 from .texts import TextStep, is_text, text_payload, text_step
 
 T = TypeVar("T")
@@ -56,8 +56,10 @@ def coarse_first(many: int) -> Sequence[int]:
     return sorted(range(many), key=lambda i: (i not in (0, last), -(i & -i)))
 
 
-def shown_group(record: StepRecord | TextStep, places: Sequence[int]) -> dict[str, Any]:
+def shown_group(
+    record: StepRecord | TextStep, places: Sequence[int], room: Room | None = None
+) -> dict[str, Any]:
     """What the browser needs to show one group of a step, by the places of its samples."""
     if isinstance(record, TextStep):
         return text_payload(record, places)
-    return group_payload(record, places)
+    return group_payload(record, places, room)

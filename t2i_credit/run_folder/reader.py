@@ -130,7 +130,12 @@ class RunReader:
         return self.metrics_from(0, strict=strict)[0]
 
     def metrics_from(
-        self, start: int, *, strict: bool = True, most: int | None = None
+        self,
+        start: int,
+        *,
+        strict: bool = True,
+        most: int | None = None,
+        keep: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> tuple[list[dict[str, Any]], int]:
         """`metrics`, of the lines from byte `start` on, and the byte where the next one begins.
 
@@ -138,6 +143,7 @@ class RunReader:
             start: where a line begins.
             strict: see `metrics`.
             most: about so many bytes of lines are parsed, at equal distances, and the last one; None = all.
+            keep: what of a line is kept in memory.
         """
         path = self.path / "metrics.jsonl"
         metrics: list[dict[str, Any]] = []
@@ -152,7 +158,7 @@ class RunReader:
                     if number % every:
                         continue
                     if (entry := _metrics_of(line)) is not None:
-                        metrics.append(entry)
+                        metrics.append(keep(entry))
                     elif not damaged:
                         damaged = number + 1
         except FileNotFoundError:
@@ -162,7 +168,7 @@ class RunReader:
         if damaged and strict:
             raise RunError(f"{path}, line {damaged}: damaged, not a line of metrics")
         if last and (entry := _metrics_of(last)) is not None:
-            metrics.append(entry)
+            metrics.append(keep(entry))
         return metrics, end
 
     def sorted_metrics(self) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:

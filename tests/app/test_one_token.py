@@ -15,6 +15,7 @@ from app_toys import PROBE, PROMPT, G, H, W, floats, write_large_run, write_text
 from PIL import Image
 
 from t2i_credit.app import credit_maps, one_token, single_file, steps
+from t2i_credit.app.payload import Room
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder.alternatives import read_alternatives
 from t2i_credit.run_folder.reader import RunReader
@@ -157,9 +158,9 @@ def test_one_file_holds_them_as_long_as_there_is_room(shelf: RunShelf) -> None:
         return [credit_maps.show(shelf, "one", {"step": s}) for s in reader.steps()]
 
     every, some = pages(), pages()
-    single_file.with_others(shelf, "one", every, 10_000_000)
+    single_file.with_others(shelf, "one", every, Room(10_000_000, 60))
     assert all([one["place"] for one in page["others"]] for page in every)
     size = len(json.dumps(every[0]["others"]))
-    single_file.with_others(shelf, "one", some, int(1.5 * size))
+    single_file.with_others(shelf, "one", some, Room(int(1.5 * size), 60))
     assert ["others" in page for page in some] == [True, False, False]
     assert [page["group"]["others"] for page in some] == [True, None, None]
