@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -271,7 +271,8 @@ class RunReader:
         not kept."""
         folder = self._evaluation(name).with_suffix("")
         path = contained(folder / filename, self.within or folder.resolve())
-        return read_picture(path, None) if path.is_file() else None
+        formats = ("PNG", "JPEG", "WEBP")  # a folder of images that was judged holds such
+        return read_picture(path, None, formats) if path.is_file() else None
 
     def heatmaps(self, step: int | None = None) -> Path:
         """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
@@ -318,11 +319,14 @@ def read_bounded(path: Path, parse: Callable[[bytes], Any], most: int, within: P
         raise cannot("read", path, error) from error
 
 
-def read_picture(path: Path, within: Path | None) -> Image.Image:
-    """A picture file inside `within`. Raises RunError."""
+def read_picture(path: Path, within: Path | None, formats: Sequence[str] = ("PNG",)) -> Image.Image:
+    """A picture file inside `within`, of the formats that a run writes. Raises RunError."""
     inside = contained(path, within)
     try:
-        with regular_file(inside, MOST_PICTURE) as opened, Image.open(opened) as file:
+        with (
+            regular_file(inside, MOST_PICTURE) as opened,
+            Image.open(opened, formats=formats) as file,
+        ):
             width, height = file.size
             if width * height > MOST_PIXELS:  # before any is decoded
                 raise ValueError(f"it has {width} x {height} pixels, too many")

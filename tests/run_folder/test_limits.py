@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from app_toys import write_toy_run
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from repository import ROOT
 from safetensors.numpy import load_file, save_file
 
 from t2i_credit.errors import RunError
+from t2i_credit.rollout.images import read_image
 from t2i_credit.run_folder.reader import RunReader, list_runs
 
 FILES = {
@@ -92,3 +95,30 @@ def test_a_text_of_values_alone_is_refused_before_they_are_made(run: Path, mark:
     lines = ("[" + mark * 300_000 + "1]\n") * (4 if len(mark) < 5 else 2)
     (run / "evaluations/train-cfg2.jsonl").write_text(lines * 4)
     assert "at most" in refused(FILES["evaluations/train-cfg2.jsonl"], run)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "GIF"])
+def test_a_picture_of_another_format_is_not_read_whatever_it_is_called(
+    run: Path, kind: str
+) -> None:
+    record = RunReader(run).step(9)
+    path = record.folder / record.samples[0]["image"]
+    Image.new("RGB", (8, 8)).save(path, kind)
+    assert "not an image" in refused(lambda run: RunReader(run).step(9).image(0), run)
+    if kind != "TIFF":  # that a golden reference may be
+        with pytest.raises(UnidentifiedImageError):
+            read_image(path)
+
+
+def test_every_picture_is_opened_as_one_of_few_formats() -> None:
+    folders = ("t2i_credit", "models", "rewards", "app")
+    calls = [
+        (file, node)
+        for folder in folders
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+    ]
+    assert len(calls) >= 3
+    for file, node in calls:
+        assert "formats" in [one.arg for one in node.keywords], f"{file}:{node.lineno}"
