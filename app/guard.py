@@ -96,9 +96,9 @@ class Doorman:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if len(path.encode()) > LONGEST_ADDRESS:
             return await _answer(send, 414, b"This address is too long.\n")
-        if path in HANDED_OUT and scope["method"] != "GET":
+        if path in HANDED_OUT and scope["method"] == "HEAD":
             return await _answer(send, 405, b"This is handed out by GET alone.\n")
-        if path in HANDED_OUT:
+        if path in HANDED_OUT and scope["method"] == "GET":
             if self.known is not None and not self.known(scope):
                 return await _answer(send, 401, b"Log in first.\n")
             asked = {n: v[0] for n, v in parse_qs(scope["query_string"].decode("latin-1")).items()}

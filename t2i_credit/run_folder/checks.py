@@ -79,7 +79,7 @@ def _check_arrays(record: Any) -> None:
             raise RunError(
                 f"{record.folder}: {name} has shape {array.shape}, samples.json asks for {shape}"
             )
-        if array.dtype.kind not in ("iu" if name == "tokens" else "f"):
+        if array.dtype.kind not in ("iu" if name == "tokens" else "f") or array.dtype.itemsize > 4:
             raise RunError(f"{record.folder}: {name} has numbers of type {array.dtype}")
 
 

@@ -132,6 +132,9 @@ def test_arrays_of_another_type_are_refused_by_name(fresh, name):
     arrays[name] = arrays[name].astype(np.float32 if name == "tokens" else np.int32)
     save_file(arrays, path)
     assert f"{name} has numbers of type" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
+    arrays[name] = arrays[name].astype(np.int64 if name == "tokens" else np.float64)
+    save_file(arrays, path)
+    assert f"{name} has numbers of type" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
 
 
 def test_halves_of_characters_are_told_by_their_escapes(fresh):
