@@ -8,7 +8,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -17,15 +17,10 @@ from starlette.exceptions import HTTPException
 
 from . import components
 from .handed_out import HandedOut
-from .logins import Logins
+from .logins import App, Logins, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from .exports import Export
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
 LONGEST_ADDRESS = 1000  # letters of its path
