@@ -196,7 +196,7 @@ def pictures_value(
         views += [view for _, view in found]
         pushed &= common_scale([view for _, view in found]).advantage > 0
         probe &= group.probe
-        many = len(group.places)
+        many = group.many
         first = f"first {len(found)} of {many} samples · " if many > len(found) else ""
         mean = mean_in_words(group.rewards)
         rows.append(

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
 from ..errors import RunError
-from ..heatmap.files import thinned
-from ..heatmap.sample import common_scale
-from ..run_folder.reader import RunReader
+from ..heatmap.files import sample_view, thinned
+from ..heatmap.sample import SampleView, common_scale
+from ..run_folder.reader import RunReader, StepRecord
 from . import components
-from .downloads import chosen_palettes, csv_file, gif_file, png_file
-from .payload import plain, sample_payload, scale_payload, view_of
+from .downloads import chosen_palettes, csv_file, gif_file, gif_frame, png_file
+from .payload import Room, alone, plain, scale_payload, without_pictures
 from .runs import Recorded, RunShelf, liveliest, or_in_words
-from .steps import read_step, shown_group
+from .steps import READING_SECONDS, read_spread, read_step, shown_group
 from .texts import TextStep, text_csv
 from .training import by_reward
 from .words import train_command
 
+T = TypeVar("T")
 LOOKING = 0.3  # seconds; steps that were read before are remembered
 
 
@@ -56,19 +58,28 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
     record = read_step(reader, step)
     groups = shelf.recorded(reader, step)
     chosen = choose(groups, asked)
-    payload = shown_group(record, by_reward(record.samples, chosen.places))
+    alone = is_alone(shelf, reader, chosen, step)
+    shown = one_group(str(name), steps, record, groups, chosen)
+    return {**shown, "group": {**shown["group"], "alone": alone}, "turn": asked.get("turn")}
+
+
+def one_group(
+    name: str,
+    steps: list[int],
+    record: StepRecord | TextStep,
+    groups: list[Recorded],
+    chosen: Recorded,
+    room: Room | None = None,
+) -> dict[str, Any]:
+    """One group of a step that was read; `room` for its pictures is used up."""
+    payload = shown_group(record, by_reward(record.samples, chosen.places), room)
     return plain(
         {
             "kind": "group",
-            "run": str(name),
+            "run": name,
             "steps": steps,
             "prompts": [{"group": g.group, "prompt": g.prompt, "probe": g.probe} for g in groups],
-            "group": {
-                **payload,
-                "number": chosen.group,
-                "alone": is_alone(shelf, reader, chosen, step),
-            },
-            "turn": asked.get("turn"),
+            "group": {**payload, "number": chosen.group, "of": chosen.many, "alone": False},
             "sent": time.time(),
         }
     )
@@ -98,31 +109,29 @@ def _film(name: object, prompt: object, **shown: Any) -> dict[str, Any]:
 @or_in_words(lambda why, shelf, name, prompt: _film(name, prompt, notice=["No film", why, ""]))
 def film(shelf: RunShelf, name: object, prompt: object) -> dict[str, Any]:
     """One prompt at every recorded step, at most `MAX_FRAMES` of them, on one scale."""
-    frames = film_frames(shelf, shelf.open(name), prompt)
-    views = [view_of(record, place) for record, place in frames]
-    shown = [
-        {**sample_payload(record, place, view), "step": record.step}
-        for (record, place), view in zip(frames, views, strict=True)
-    ]
-    scale = scale_payload(common_scale(views))
-    return plain(_film(name, prompt, frames=shown, grid=list(frames[0][0].grid), scale=scale))
+    room = Room()
+
+    def frame(record: StepRecord, place: int) -> tuple[dict[str, Any], SampleView]:
+        shown = {**room.sample(record, place), "step": record.step}
+        return shown, sample_view(without_pictures(alone(record, place)), 0)
+
+    frames = film_frames(shelf, shelf.open(name), prompt, frame)
+    shown = [one for one, _ in frames]
+    scale = scale_payload(common_scale([view for _, view in frames]))
+    return plain(_film(name, prompt, frames=shown, grid=list(frames[0][1].grid), scale=scale))
 
 
-def film_frames(shelf: RunShelf, reader: RunReader, prompt: object) -> list[tuple[Any, int]]:
-    """(record, place) of the first sample of a prompt at each step that recorded it; steps that cannot be read are
-    left out.
+def film_frames(
+    shelf: RunShelf, reader: RunReader, prompt: object, take: Callable[[StepRecord, int], T]
+) -> list[T]:
+    """What is taken of the first sample of a prompt at each step that recorded it; see `read_spread`.
 
     Raises:
         RunError: fewer than two steps recorded it; says which prompt to choose instead.
     """
     found, often = appearances(shelf, reader, prompt)
-    frames = []
-    for step, group in thinned(found):
-        try:
-            record = reader.step(step)
-            frames.append((record, group.places[0]))
-        except RunError:
-            continue
+    wanted = [(step, group.places[0]) for step, group in thinned(found)]
+    frames = read_spread(reader, wanted, take)
     if len(frames) < 2:
         hint = f"; choose “{often}”, which comes back at every step" if often else ""
         raise RunError(f"this prompt was recorded at {len(frames)} step(s), a film needs two{hint}")
@@ -133,9 +142,12 @@ def appearances(
     shelf: RunShelf, reader: RunReader, prompt: object
 ) -> tuple[list[tuple[int, Recorded]], str | None]:
     """(step, group) of a prompt at each step that recorded it, and a prompt that comes back at every step, if there is one;
-    steps that cannot be read are left out."""
+    steps that cannot be read are left out, and those that are not known yet where looking takes longer than a visitor waits."""
     found, often = [], None
+    until = time.monotonic() + READING_SECONDS
     for step in reader.steps():
+        if time.monotonic() > until:
+            break
         try:
             groups = shelf.recorded(reader, step)
         except RunError:
@@ -164,7 +176,7 @@ def save(shelf: RunShelf, asked: dict[str, Any]) -> dict[str, Any]:
         place = chosen.places[0] if place is None else place
         made = png_file([(record, chosen.places)], 0, place, palettes)
     elif kind == "gif":
-        made = gif_file(film_frames(shelf, reader, chosen.prompt), palettes)
+        made = gif_file(film_frames(shelf, reader, chosen.prompt, gif_frame), palettes)
     else:
         raise RunError(f"{kind!r} cannot be downloaded; png, gif and csv can")
     ending, mime, data = made

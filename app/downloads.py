@@ -6,16 +6,18 @@ import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import RunError
 from ..heatmap.colours import PALETTES, USUAL
+from ..heatmap.draw import display
 from ..heatmap.files import gif_bytes, sample_view
-from ..heatmap.sample import common_scale
+from ..heatmap.sample import SampleView, common_scale
 from ..heatmap.sheets import credit_animation, panel
 from ..heatmap.text import spoken
 from ..run_folder.reader import StepRecord
-from .payload import view_of
+from .payload import LONGEST, alone, view_of
 
 Made = tuple[str, str, str]
 Group = tuple[StepRecord, Sequence[int]]  # a step, and the places of a group's samples in it
@@ -71,18 +73,26 @@ def png_file(
     return "png", "image/png", _base64(buffer.getvalue())
 
 
-def gif_file(frames: Sequence[tuple[StepRecord, int]], palettes: Mapping[str, str] = USUAL) -> Made:
+def gif_frame(record: StepRecord, place: int) -> tuple[int, SampleView | RunError]:
+    """What a film needs of one step, or why it has no picture."""
+    try:
+        view = sample_view(alone(record, place), 0)
+    except RunError as error:
+        return record.step, error
+    small = max(view.image.size) <= LONGEST
+    return record.step, view if small else replace(view, image=display(view.image, LONGEST))
+
+
+def gif_file(
+    frames: Sequence[tuple[int, SampleView | RunError]], palettes: Mapping[str, str] = USUAL
+) -> Made:
     """One prompt through training; steps whose picture cannot be read are left out.
 
     Raises:
         RunError: fewer than two are left.
     """
-    found, troubles = [], []
-    for record, place in frames:
-        try:
-            found.append((record.step, sample_view(record, place)))
-        except RunError as error:
-            troubles.append(str(error))
+    found = [(step, one) for step, one in frames if isinstance(one, SampleView)]
+    troubles = [str(one) for _, one in frames if isinstance(one, RunError)]
     if len(found) < 2:
         raise RunError(f"a film needs two pictures; {troubles[-1]}")
     pictures = credit_animation(found, palettes)

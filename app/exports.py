@@ -7,13 +7,14 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, TextIO
 
 from ..errors import RunError
 from ..files import regular_file
+from ..heatmap.files import thinned
 from ..run_folder.atomic import cannot
 from ..run_folder.layout import contained, step_name
 from ..run_folder.reader import RunReader
@@ -22,8 +23,12 @@ from .downloads import cell
 from .runs import RunShelf
 from .single_file import groups, page
 
-MOST_ARCHIVE = 2 << 30  # bytes of the files in it
-MOST_FILES = 100_000
+MOST_ARCHIVE = 512 << 20  # bytes of the files in it
+MOST_FILES = 20_000
+MOST_DEFLATED = 32 << 20  # bytes that are packed; what comes after that is put in as it is
+MOST_CELLS = 2_000_000  # of metrics as a table
+PAGE_BYTES, PAGE_SECONDS = 16 << 20, 3.0  # of a step's maps
+PACKED = (".png", ".safetensors", ".npz")  # already
 BESIDE = ("config.yaml", "environment.json", "metrics.jsonl")
 
 
@@ -51,29 +56,31 @@ def export(shelf: RunShelf, kind: str, asked: Mapping[str, str]) -> Export:
     if kind == "page":
         return _page(shelf, reader, asked.get("step", ""))
     if kind == "archive":
-        return _archive(reader)
+        return _archive(shelf, reader)
     raise RunError(f"{kind!r} is not handed out; allowed: page, archive")
 
 
 def _page(shelf: RunShelf, reader: RunReader, wanted: str) -> Export:
     known = wanted.isdecimal() and len(wanted) < 10
     step = nearest(reader.steps(), int(wanted) if known else None)
-    text = page(reader, groups(shelf, reader, [step]))
+    found = groups(shelf, reader, [step], PAGE_BYTES, PAGE_SECONDS)
+    text = page(reader, found, len(shelf.recorded(reader, step)))
     return Export(f"{reader.path.name}-step{step}.html", "text/html", io.BytesIO(text.encode()))
 
 
-def _archive(reader: RunReader) -> Export:
-    """Metrics as a table, and every file of the recorded steps as it is."""
+def _archive(shelf: RunShelf, reader: RunReader) -> Export:
+    """Metrics as a table, and every file of the recorded steps as it is; no link, and no name that is not a plain text."""
     inside: list[Path] = []
-    for step in reader.steps():
-        folder = reader.path / "steps" / step_name(step)
-        more = islice((path for path in folder.rglob("*") if path.is_file()), MOST_FILES)
-        inside += sorted(more)
+    name = "".join(c if c.isprintable() and c not in "\\/:" else "_" for c in reader.path.name)
+    folders = [reader.path / "steps" / step_name(step) for step in reader.steps()]
+    for path in regular_files(folders):
+        inside.append(path)
         if len(inside) >= MOST_FILES:
             problem = f"{MOST_FILES:,} files or more were recorded; copy the folder instead"
             raise RunError(f"{reader.path.name}: {problem}")
-    inside += [path for name in BESIDE if (path := reader.path / name).is_file()]
-    size = sum(contained(path, reader.within).stat().st_size for path in inside)
+    inside.sort()
+    inside += [path for one in BESIDE if is_plain(path := reader.path / one)]
+    size = sum(path.lstat().st_size for path in inside)
     if size > MOST_ARCHIVE:
         raise RunError(
             f"{reader.path.name}: {size:,} bytes were recorded, and at most {MOST_ARCHIVE:,} go into one archive; "
@@ -82,43 +89,72 @@ def _archive(reader: RunReader) -> Export:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever takes it closes it
     try:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            name = reader.path.name
-            archive.writestr(f"{name}/metrics.csv", metrics_csv(reader), zipfile.ZIP_DEFLATED)
+            table = zipfile.ZipInfo(f"{name}/metrics.csv")
+            table.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(table, "w", force_zip64=True) as target:
+                text = io.TextIOWrapper(target, "utf-8", "backslashreplace", newline="")
+                write_metrics(shelf.metrics(reader), text)
+                text.flush()
+            packed = 0
             for path in inside:
-                _add(archive, reader, path, f"{name}/{path.relative_to(reader.path).as_posix()}")
+                within = path.relative_to(reader.path).as_posix()
+                pack = path.suffix not in PACKED and packed < MOST_DEFLATED
+                packed += _add(archive, reader, path, f"{name}/{within}", pack)
         file.seek(0)
     except BaseException:
         file.close()
         raise
-    return Export(f"{name}.zip", "application/zip", file)
+    return Export(f"{reader.path.name}.zip", "application/zip", file)
 
 
-def _add(archive: zipfile.ZipFile, reader: RunReader, path: Path, name: str) -> None:
-    """One file, as long as it is a file of the run; pictures and tensors are packed already."""
-    packed = path.suffix in (".png", ".safetensors", ".npz")
+def is_plain(path: Path) -> bool:
+    """Whether it is a file, and no link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def regular_files(folders: Sequence[Path]) -> Iterator[Path]:
+    """The files in folders and theirs whose names any system takes; no links, and whatever cannot be opened is left out."""
+    left, seen = list(folders[::-1]), 0
+    while left:
+        folder = left.pop()
+        with suppress(OSError), os.scandir(folder) as entries:
+            if folder.is_symlink():
+                continue
+            for entry in entries:
+                seen += 1
+                if seen > 2 * MOST_FILES:
+                    raise RunError(f"{folder}: too many files and folders; copy the folder instead")
+                if entry.is_symlink() or not entry.name.isprintable() or "\\" in entry.name:
+                    continue
+                if entry.is_dir():
+                    left.append(Path(entry.path))
+                elif entry.is_file():
+                    yield Path(entry.path)
+
+
+def _add(archive: zipfile.ZipFile, reader: RunReader, path: Path, name: str, pack: bool) -> int:
+    """One file, as long as it is a file of the run; returns how many bytes were packed."""
     about = zipfile.ZipInfo(name)
-    about.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
     try:
-        with (
-            regular_file(contained(path, reader.within), MOST_ARCHIVE) as source,
-            archive.open(about, "w", force_zip64=True) as target,
-        ):
-            left = os.fstat(source.fileno()).st_size
-            while left > 0 and (piece := source.read(min(left, 1 << 20))):
-                target.write(piece)
-                left -= len(piece)
+        with regular_file(contained(path, reader.within), MOST_ARCHIVE) as source:
+            left = size = os.fstat(source.fileno()).st_size
+            pack &= size <= MOST_DEFLATED // 4
+            about.compress_type = zipfile.ZIP_DEFLATED if pack else zipfile.ZIP_STORED
+            with archive.open(about, "w", force_zip64=True) as target:
+                while left > 0 and (piece := source.read(min(left, 1 << 20))):
+                    target.write(piece)
+                    left -= len(piece)
     except OSError as error:
         raise cannot("read", path, error) from error
+    return size if pack else 0
 
 
-def metrics_csv(reader: RunReader) -> str:
-    """One line per step; a column for each name that occurs, in the order in which they come."""
-    metrics = reader.metrics(strict=False)
+def write_metrics(metrics: list[dict[str, Any]], file: TextIO) -> None:
+    """One line per step, thinned where there are very many; a column for each name that occurs, in the order in which they come."""
     names = list(dict.fromkeys(name for entry in metrics for name in entry))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(file, lineterminator="\n")
     table.writerow([cell(name) for name in names])
-    for entry in metrics:
+    for entry in thinned(metrics, max(2, MOST_CELLS // max(1, len(names)))):
         values = (entry.get(name) for name in names)
         table.writerow(
             [
@@ -126,4 +162,3 @@ def metrics_csv(reader: RunReader) -> str:
                 for value in values
             ]
         )
-    return text.getvalue()

@@ -11,18 +11,17 @@ import re
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 
-from ..errors import UserError, one_line
 from . import components
 from .asgi import App, Receive, Scope, Send
+from .handed_out import HandedOut
 from .logins import Logins
 
 if TYPE_CHECKING:
     from .exports import Export
-
 
 MOST_BYTES = 1 << 20  # of a request; the longest that the page sends is a prompt
 LONGEST_ADDRESS = 1000  # letters of its path
@@ -45,11 +44,6 @@ MEMBERS = re.compile(r"/gradio_api/(reset/?|cancel|heartbeat/[\w-]+)")
 HANDED_OUT = ("/t2i/report", "/t2i/page", "/t2i/archive")
 SAME_SITE = re.compile(rb"samesite=\w+", re.IGNORECASE)
 NO_FRAMES = [(b"x-frame-options", b"DENY"), (b"content-security-policy", b"frame-ancestors 'none'")]
-# a report's own script and pictures, nothing from elsewhere, no origin
-APART = (
-    b"content-security-policy",
-    b"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'",
-)
 UNSAFE = re.compile(
     r"(^|[/\\])\.\.([/\\]|$)|%|\\|\0"
 )  # what is left of an encoded or climbing path
@@ -81,7 +75,7 @@ class Doorman:
         export: Callable[[str, dict[str, str]], Export] | None = None,
     ) -> None:
         self.app, self.our_name, self.known, self.events = app, our_name, known, events
-        self.report, self.export, self._reading = report, export, asyncio.Semaphore(1)
+        self.handed = HandedOut(report, export, _answer)
         self.logins = Logins(say)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,14 +92,14 @@ class Doorman:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if len(path.encode()) > LONGEST_ADDRESS:
             return await _answer(send, 414, b"This address is too long.\n")
+        if path in HANDED_OUT and scope["method"] == "HEAD":
+            return await _answer(send, 405, b"This is handed out by GET alone.\n")
         if path in HANDED_OUT and scope["method"] == "GET":
             if self.known is not None and not self.known(scope):
                 return await _answer(send, 401, b"Log in first.\n")
             asked = {n: v[0] for n, v in parse_qs(scope["query_string"].decode("latin-1")).items()}
-            if path == "/t2i/report" and self.report is not None:
-                return await self._page_of_report(self.report, asked, send)
-            if path != "/t2i/report" and self.export is not None:
-                return await self._file(self.export, path.removeprefix("/t2i/"), asked, send)
+            if await self.handed.serve(path.removeprefix("/t2i/"), asked, receive, send):
+                return None
         if path.startswith("/t2i/") and scope["method"] in ("GET", "HEAD"):
             return await _asset(path.removeprefix("/t2i/"), send)
         if UNSAFE.search(path) or not ALLOWED.fullmatch(path):
@@ -136,48 +130,6 @@ class Doorman:
             # a visitor's page asks for the events of a server before this one: Gradio begins an answer, and stops
             if not (path.endswith("/queue/data") and isinstance(error.__cause__, HTTPException)):
                 raise
-            await send({"type": "http.response.body", "body": b""})
-
-    async def _page_of_report(
-        self, report: Callable[[str, str], bytes], asked: dict[str, str], send: Send
-    ) -> None:
-        """A run may come from elsewhere, and its page with it: it is shown apart from this app, as of no origin, and
-        reaches nothing."""
-        names = [asked.get(name, "") for name in ("run", "evaluation")]
-        try:
-            async with self._reading:
-                page = await asyncio.to_thread(report, names[0], names[1])
-        except (UserError, OSError):
-            return await _answer(send, 404, b"There is no such report.\n")
-        await _answer(send, 200, page, "text/html", [APART, (b"cache-control", b"no-store")])
-
-    async def _file(
-        self,
-        export: Callable[[str, dict[str, str]], Export],
-        kind: str,
-        asked: dict[str, str],
-        send: Send,
-    ) -> None:
-        """A file to keep, piece by piece; it is made for one visitor at a time."""
-        try:
-            async with self._reading:
-                name, mime, file = await asyncio.to_thread(export, kind, asked)
-        except (UserError, OSError) as error:
-            said = one_line(error)
-            return await _answer(send, 404, f"This cannot be handed out: {said}\n".encode())
-        with file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            headers = [
-                (b"content-type", mime.encode()),
-                (b"content-length", str(size).encode()),
-                (b"content-disposition", f"attachment; filename*=UTF-8''{quote(name)}".encode()),
-                (b"x-content-type-options", b"nosniff"),
-                (b"cache-control", b"no-store"),
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while piece := file.read(PIECE):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,13 @@ from ..run_folder.alternatives import has_alternatives
 from ..run_folder.layout import decode_mask
 from ..run_folder.reader import StepRecord
 
+MOST_NUMBERS = 8 << 20  # bytes of the arrays of a group
+MOST_SHOWN, MOST_SECONDS = 16 << 20, 3.0  # bytes of the pictures of a group, and what they may take
+MOST_OBJECTS, MOST_MASKED, MOST_EDGES = (
+    64,
+    32 << 20,
+    50_000,
+)  # of a picture; pixels of its masks; of one outline
 LONGEST, LINES = 512, 432  # pixels of a picture on the page, and of its lines
 SHOWN = (
     "logprobs",
@@ -47,14 +55,19 @@ def palettes() -> dict[str, dict[str, str]]:
     }
 
 
-def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
+def group_payload(
+    record: StepRecord, places: Sequence[int], room: Room | None = None
+) -> dict[str, Any]:
     """What the browser needs to show one group of a step.
 
     Args:
         record: a step that `check_record` let pass.
-        places: of the group's samples in the step.
+        places: of the group's samples in the step; as many of them are shown as `MOST_NUMBERS` lets.
+        room: for its pictures, which is used up; None = that of one group.
     """
-    blank = _without_pictures(record)
+    size = sum(array[0].nbytes for array in record.arrays.values())
+    places = places[: max(1, MOST_NUMBERS // size)]
+    blank, room = without_pictures(record), room or Room()
     views = [sample_view(blank, place) for place in places]
     first = record.samples[places[0]]
     return {
@@ -65,18 +78,44 @@ def group_payload(record: StepRecord, places: Sequence[int]) -> dict[str, Any]:
         "codebook": record.codebook_size,
         "others": has_alternatives(record),
         "scale": scale_payload(common_scale(views)),
-        "samples": [
-            sample_payload(record, place, view_of(record, place))  # one picture at a time
-            for place in places
-        ],
+        "samples": [room.sample(record, place) for place in places],  # one picture at a time
     }
+
+
+class Room:
+    """What the pictures of a group may cost: those after so many bytes (None: `MOST_SHOWN`) or seconds (`MOST_SECONDS`) are left
+    out."""
+
+    def __init__(self, most: int | None = None, seconds: float | None = None) -> None:
+        self._bytes = MOST_SHOWN if most is None else most
+        self._until = time.monotonic() + (MOST_SECONDS if seconds is None else seconds)
+
+    def left(self) -> bool:
+        """Whether there is any."""
+        return self._bytes >= 0 and time.monotonic() < self._until
+
+    def take(self, size: int) -> None:
+        """Uses up so many bytes of it."""
+        self._bytes -= size
+
+    def sample(self, record: StepRecord, place: int) -> dict[str, Any]:
+        """`sample_payload`, without picture and objects where there is no room left."""
+        left = self.left()
+        seen = record if left else without_pictures(record)
+        shown = sample_payload(seen, place, view_of(seen, place))
+        if not left:
+            return {**shown, "objects": [], "left_out": True}
+        self.take(len(shown["image"] or "") + len((shown["lines"] or {}).get("steps", "")))
+        self.take(sum(len(one["path"]) for one in shown["objects"]))
+        return shown
 
 
 def sample_payload(record: StepRecord, place: int, view: SampleView) -> dict[str, Any]:
     """One sample: picture, numbers, objects; `arrays` as base64 of float32 (tokens: int32)."""
     sample, arrays = record.samples[place], record.arrays
     picture = view.image
-    found = objects_payload(sample.get("objects"), picture.size)
+    objects = few_objects(sample.get("objects"), picture.size)
+    found = objects_payload(objects, picture.size)
     shown = {name: encode(arrays[name][place]) for name in SHOWN if name in arrays}
     return {
         "place": place,
@@ -90,9 +129,7 @@ def sample_payload(record: StepRecord, place: int, view: SampleView) -> dict[str
         "objects": found,
         "located": None
         if picture is MISSING
-        else located(
-            arrays["credit"][place], sample.get("objects"), record.grid, picture.size[::-1]
-        ),
+        else located(arrays["credit"][place], objects, record.grid, picture.size[::-1]),
         "tokens": encode(arrays["tokens"][place].astype(np.int32)),
         "arrays": shown,
     }
@@ -106,10 +143,21 @@ def view_of(record: StepRecord, place: int) -> SampleView:
     try:
         return sample_view(record, place)
     except RunError:
-        return sample_view(_without_pictures(record), place)
+        return sample_view(without_pictures(record), place)
 
 
-def _without_pictures(record: StepRecord) -> StepRecord:
+def few_objects(objects: Any, size: tuple[int, int]) -> list[Any]:
+    """As many objects of a picture (w, h) as can be drawn at once."""
+    return (objects or [])[: max(1, min(MOST_OBJECTS, MOST_MASKED // (size[0] * size[1])))]
+
+
+def alone(record: StepRecord, place: int) -> StepRecord:
+    """One sample of a step, as the only one, without the memory of the others."""
+    arrays = {name: array[place : place + 1].copy() for name, array in record.arrays.items()}
+    return replace(record, samples=[record.samples[place]], arrays=arrays)
+
+
+def without_pictures(record: StepRecord) -> StepRecord:
     """The step, every picture of which is `MISSING`."""
     return _WithoutPictures(**{one.name: getattr(record, one.name) for one in fields(StepRecord)})
 
@@ -160,10 +208,10 @@ def objects_payload(objects: Any, size: tuple[int, int]) -> list[dict[str, Any]]
         path = None
         if entry.get("mask") and entry["mask"]["size"] == [size[1], size[0]]:
             path = outline(decode_mask(entry["mask"]))
-        if path is None and entry.get("box"):
+        if not path and entry.get("box"):
             x0, y0, x1, y1 = (float(side) for side in entry["box"])
             path = f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}Z"
-        if path is not None:
+        if path:
             found.append(
                 {
                     "name": printable(str(entry.get("name", ""))),
@@ -176,10 +224,12 @@ def objects_payload(objects: Any, size: tuple[int, int]) -> list[dict[str, Any]]
 
 
 def outline(mask: NDArray[np.bool_]) -> str:
-    """The border of a mask (h, w) as an SVG path in pixels: straight pieces along pixel edges."""
+    """The border of a mask (h, w) as an SVG path in pixels: straight pieces along pixel edges; "" of more than `MOST_EDGES`."""
     padded = np.pad(mask.astype(bool), 1)
     across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (h + 1, w): edges that run from left to right
     down = padded[1:-1, 1:] != padded[1:-1, :-1]  # (h, w + 1): edges that run from top to bottom
+    if np.count_nonzero(across) + np.count_nonzero(down) > MOST_EDGES:
+        return ""
     pieces = [f"M{x0} {y}H{x1}" for y, row in enumerate(across) for x0, x1 in _runs(row)]
     pieces += [f"M{x} {y0}V{y1}" for x, column in enumerate(down.T) for y0, y1 in _runs(column)]
     return "".join(pieces)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..files import parse_json, regular_file
+from ..files import parse_json, regular_file, require_small
 from ..run_folder.atomic import cannot
 from ..run_folder.layout import contained, evaluation_path
 from ..run_folder.reader import MOST_RECORDS, RunReader
@@ -43,7 +43,9 @@ def records_before(reader: RunReader, name: str) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [parse_json(line) for line in _content(reader, path, MOST_RECORDS).splitlines()]
+        content = _content(reader, path, MOST_RECORDS)
+        require_small(content)
+        return [parse_json(line) for line in content.splitlines()]
     except ValueError as error:
         raise cannot("read", path, error) from error
 

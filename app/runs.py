@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -15,7 +15,7 @@ from statistics import fmean, pvariance
 from sys import intern
 from typing import Any, ParamSpec, TypeVar
 
-from ..errors import RunError, UserError
+from ..errors import RunError, UserError, shortened
 from ..heatmap.text import spoken
 from ..run_folder.checks import is_number
 from ..run_folder.layout import contained
@@ -25,6 +25,9 @@ from .tail import MetricsTail
 
 T = TypeVar("T")
 P = ParamSpec("P")
+MOST_GROUPS, MOST_SAMPLES = 1000, 64  # of a step, and of a group, that are shown
+MOST_LETTERS = 1 << 18  # of the prompts of a step that is remembered
+LONGEST_NAME = 255  # letters: what file systems take
 REMEMBERED_RUNS = 8  # whose recorded prompts and metrics are kept in memory
 
 STATES = {
@@ -45,8 +48,9 @@ class Recorded:
         group: its number in the step.
         prompt, negative: its prompts.
         probe: it comes back with the same noise at every recorded step and is not trained on.
-        places: of its samples in the step.
-        rewards: of its samples, as far as they were finite.
+        places: of its samples in the step, at most `MOST_SAMPLES` of them.
+        rewards: of these, as far as they were finite.
+        many: how many samples it has.
     """
 
     group: int
@@ -55,6 +59,7 @@ class Recorded:
     probe: bool
     places: tuple[int, ...]
     rewards: tuple[float, ...]
+    many: int = 0
 
     @property
     def spread(self) -> float:
@@ -98,6 +103,8 @@ class RunShelf:
         """
         if not isinstance(name, str) or not name:
             raise RunError("no run is chosen")
+        if len(name) > LONGEST_NAME:
+            raise RunError(f"{name[:40]!r}... is longer than any name of a run")
         if Path(name).name != name or name.startswith(".") or set(sayable(name)) & {"\0", "\\"}:
             raise RunError(f"{name!r} is not the name of a run in this folder")
         path = self.root if self._is_run(self.root) and name == self.root.name else self.root / name
@@ -113,7 +120,10 @@ class RunShelf:
             raise RunError(f"{reader.path}: step {step} is not recorded (any more)") from error
         known = self._of_run(self._recorded, reader.path, {})
         if key not in known:
-            known[key] = groups_of(reader, step)
+            found = groups_of(reader, step)
+            if sum(len(group.prompt) + len(group.negative or "") for group in found) > MOST_LETTERS:
+                return found
+            known[key] = found
         return known[key]
 
     def metrics(self, reader: RunReader) -> list[dict[str, Any]]:
@@ -139,17 +149,21 @@ class RunShelf:
 
 
 def groups_of(reader: RunReader, step: int) -> list[Recorded]:
-    """The groups of one recorded step, in the order of recording.
+    """The groups of one recorded step, in the order of recording; at most `MOST_GROUPS`.
 
     Raises:
         RunError: it cannot be read, or is not a recorded step.
     """
     found: dict[int, list[tuple[int, dict[str, object]]]] = {}
+    many: Counter[int] = Counter()
     try:
         for place, sample in enumerate(reader.samples(step)):
             if not (whole(sample["group"]) and is_number(sample["reward"])):
                 raise ValueError("group or reward: not a number")
-            found.setdefault(int(sample["group"]), []).append((place, sample))
+            group = int(sample["group"])
+            many[group] += 1
+            if many[group] <= MOST_SAMPLES and (group in found or len(found) < MOST_GROUPS):
+                found.setdefault(group, []).append((place, sample))
         return [
             Recorded(
                 group=group,
@@ -160,6 +174,7 @@ def groups_of(reader: RunReader, step: int) -> list[Recorded]:
                 probe=bool(members[0][1].get("probe")),
                 places=tuple(place for place, _ in members),
                 rewards=known_numbers(sample["reward"] for _, sample in members),
+                many=many[group],
             )
             for group, members in found.items()
         ]
@@ -193,7 +208,7 @@ def sayable(text: str) -> str:
 
 def in_words(error: BaseException) -> str:
     """One line for the page. Errors that are not a user's are named by their kind."""
-    text = " ".join(sayable(str(error)).split())
+    text = shortened(" ".join(sayable(str(error)).split()))
     if isinstance(error, UserError):
         return text
     return f"unexpected {type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,7 +4,9 @@ without a network."""
 from __future__ import annotations
 
 import json
+import time
 from html import escape
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ from ..errors import RunError
 from ..heatmap.files import thinned
 from ..run_folder.atomic import make_folder, write_atomic
 from ..run_folder.reader import RunReader
-from . import components, credit_maps, one_token, theme
+from . import components, one_token, theme
+from .credit_maps import one_group
+from .payload import MOST_SECONDS, Room
 from .runs import RunShelf
+from .steps import read_step
 
 MOST_BYTES = 32 << 20  # of the groups of a whole run; probes first
+MOST_OF_STEP, MOST_GROUPS = 100, 500  # groups
 FORBIDDEN = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
@@ -54,57 +60,93 @@ def write_page(run: Path | str, step: int | None = None, out: Path | str | None 
     return path
 
 
-def groups(shelf: RunShelf, reader: RunReader, steps: list[int]) -> list[dict[str, Any]]:
-    """What the page shows of each group of these steps, the newest step's first; what does not fit any more is left out."""
-    name = reader.path.resolve().name
+def groups(
+    shelf: RunShelf,
+    reader: RunReader,
+    steps: list[int],
+    most: int = MOST_BYTES,
+    seconds: float = inf,
+) -> list[dict[str, Any]]:
+    """What the page shows of each group of these steps, the newest step's first, probes before the others; what does not fit any
+    more is left out, before it is made.
+
+    Args:
+        shelf: the runs.
+        reader: the run.
+        steps: see above.
+        most: bytes of them all.
+        seconds: that making them may take.
+
+    Raises:
+        RunError: a step cannot be read, or not one group fits.
+    """
+    name, known = reader.path.resolve().name, reader.steps()
+    room, until = Room(most, seconds), time.monotonic() + seconds
+    recorded = {step: shelf.recorded(reader, step) for step in steps}
     asked = [
-        (not group.probe, -step, group.group)
-        for step in steps
-        for group in shelf.recorded(reader, step)
+        (not one.probe, -step, one.group, one)
+        for step, them in recorded.items()
+        for one in them[:MOST_OF_STEP]
     ]
     found: dict[tuple[int, int], dict[str, Any]] = {}
-    room = MOST_BYTES
-    for _, place, number in sorted(asked):
-        shown = credit_maps.show(shelf, name, {"step": -place, "group": number})
-        if shown["kind"] == "notice":
-            raise RunError(f"{reader.path}: step {-place}: {shown['notice'][1]}")
-        size = len(json.dumps(shown))
-        if found and size > room:
-            continue
-        room -= size
-        found[place, number] = shown
+    record = None
+    for _, place, number, chosen in sorted(asked, key=lambda one: one[:3])[:MOST_GROUPS]:
+        if found and not room.left():
+            break
+        if record is None or record.step != -place:
+            record = read_step(reader, -place)
+        alike = Room(most // 2, min(MOST_SECONDS, max(0.0, until - time.monotonic())))
+        shown = one_group(name, known, record, recorded[-place], chosen, alike)
+        del shown["prompts"]  # of a thousand groups a thousand each
+        room.take(size := len(json.dumps(shown)))
+        if room.left() or (not found and size <= most):
+            found[place, number] = shown
+    if not found:
+        raise RunError(f"{reader.path}: no group fits into a page of {most >> 20} MiB")
     there = {-place for place, _ in found}
+    prompts = {
+        step: [
+            {"group": one.group, "prompt": one.prompt, "probe": one.probe}
+            for one in them
+            if (-step, one.group) in found
+        ]
+        for step, them in recorded.items()
+    }
     for (place, _), shown in found.items():
-        known = {number for at, number in found if at == place}
         shown["steps"] = [step for step in shown["steps"] if step in there]
-        shown["prompts"] = [one for one in shown["prompts"] if one["group"] in known]
+        shown["prompts"] = prompts[-place]
     with_others(shelf, name, list(found.values()), room)
     return [found[key] for key in sorted(found)]
 
 
-def with_others(shelf: RunShelf, name: str, pages: list[dict[str, Any]], room: int) -> None:
-    """Adds the likeliest other codes of every sample to the groups that recorded them, as long as there is room for so many
-    bytes; the groups after that say that they are left out."""
+def with_others(shelf: RunShelf, name: str, pages: list[dict[str, Any]], room: Room) -> None:
+    """Adds the likeliest other codes of every sample to the groups that recorded them, as long as there is room; the groups
+    after that say that they are left out."""
+    record = None
     for shown in pages:
         group = shown["group"]
         if not group.get("others"):
             continue
-        asked = [
-            {"run": name, "step": group["step"], "place": one["place"]} for one in group["samples"]
-        ]
-        added = [one_token.others(shelf, one) for one in asked] if room > 0 else []
-        room -= len(json.dumps(added))
-        if added and room >= 0:
+        added = None
+        if room.left():
+            if record is None or record.step != group["step"]:
+                record = shelf.open(name).step(group["step"])
+            places = [one["place"] for one in group["samples"]]
+            added = one_token.all_others(record, name, places, room)
+        if added:
             shown["others"] = added
         else:
-            group["others"], room = None, 0
+            group["others"] = None
+            room.take(MOST_BYTES)
 
 
-def page(reader: RunReader, pages: list[dict[str, Any]]) -> str:
-    """The whole document."""
+def page(reader: RunReader, pages: list[dict[str, Any]], many: int = 0) -> str:
+    """The whole document; `many` groups were recorded, which is said where some of them are left out."""
     name = escape(reader.path.resolve().name)
     steps = pages[0]["steps"]
     said = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    if many > len(pages):
+        said += f": {len(pages)} of {many} groups, the others are left out"
     # what ends a script or a line of one cannot stand in it
     data = json.dumps(pages, ensure_ascii=True).replace("<", "\\u003c")
     scripts = [components.script().decode(), components.static("single.js").decode()]

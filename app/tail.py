@@ -10,6 +10,7 @@ from ..run_folder.reader import RunReader
 
 MOST_BYTES = 8 << 20  # of lines that are parsed at a time: 10,000 of a usual run
 MOST_LINES = 20_000  # that are kept; a curve is drawn from 400 of them
+LONGEST = 1000  # letters of a text
 MOST_NAMES = 1000  # of metrics; a run has some dozens
 
 
@@ -31,8 +32,10 @@ class MetricsTail:
         """
         with self._lock:
             self._start_again_if_replaced(reader)
-            new, self._read = reader.metrics_from(self._read, strict=False, most=MOST_BYTES)
-            self._lines += [self._known(line) for line in new]
+            new, self._read = reader.metrics_from(
+                self._read, strict=False, most=MOST_BYTES, keep=self._known
+            )
+            self._lines += new
             while len(self._lines) > MOST_LINES:  # every other one goes, and the newest stays
                 self._lines = [*self._lines[:-1:2], self._lines[-1]]
             return list(self._lines)
@@ -41,6 +44,8 @@ class MetricsTail:
         """The metrics of a line, up to `MOST_NAMES` of a run."""
         found = {}
         for name, value in line.items():
+            if isinstance(value, list | dict) or (isinstance(value, str) and len(value) > LONGEST):
+                continue  # no metric
             if name in self._names or len(self._names) < MOST_NAMES:
                 self._names.add(name)
                 found[intern(name)] = value

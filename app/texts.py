@@ -26,6 +26,7 @@ from ..run_folder.status import whole
 from .downloads import ASKED, Made, asked_cells, cell
 from .payload import MISSING, scale_payload
 
+LONGEST = 400  # letters of a token that are drawn
 NEEDED = ("logprobs", "credit", "token_advantages")  # without which an answer cannot be shown
 OPTIONAL = ("negative_logprobs", "contrast", "entropy")
 COLUMNS = (*NEEDED, "negative_logprobs", "signed_contrast", "contrast", "entropy")  # of a table
@@ -177,8 +178,8 @@ def _answer(record: TextStep, place: int) -> dict[str, Any]:
         "advantage": sample["advantage"],
         "gold": bool(sample["gold"]),
         "objects": [],
-        "pills": [visible(token) for token in sample["tokens"]],
-        "quoted": [repr(token) for token in sample["tokens"]],
+        "pills": [visible(token[:LONGEST]) for token in sample["tokens"]],
+        "quoted": [repr(token[:LONGEST]) for token in sample["tokens"]],
         "arrays": {
             name: base64.b64encode(values.astype("<f4").tobytes()).decode()
             for name, values in numbers.items()

@@ -34,6 +34,11 @@ def one_line(said: object) -> str:
     return line if line.isprintable() else repr(line)
 
 
+def shortened(line: str, most: int = 1000) -> str:
+    """A line for a page or a terminal: of a very long one, which repeats what was given, beginning and end."""
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"
+
+
 _RAN_OUT = (
     "DefaultCPUAllocator",
     "can't allocate memory",

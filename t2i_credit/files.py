@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+MOST_IN_MEMORY = 96 << 20  # bytes of the values in a JSON text: three letters can make a hundred
 MOST_GIVEN = 256 << 20  # bytes of a file of prompts, settings or results
 
 
@@ -43,6 +44,22 @@ def parse_json(content: bytes | str) -> Any:
         return json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def parse_small_json(content: bytes) -> Any:
+    """`parse_json` of a text whose values take at most `MOST_IN_MEMORY`, as far as its marks say; ValueError for more."""
+    require_small(content)
+    return parse_json(content)
+
+
+def require_small(content: bytes) -> None:
+    """Refuses a JSON text whose values would take more than `MOST_IN_MEMORY`. Raises ValueError."""
+    pairs, values = content.count(b":"), content.count(b",")
+    size = 130 * pairs + 40 * max(0, values - pairs)
+    size += 100 * content.count(b"{") + 72 * content.count(b"[")
+    if size > MOST_IN_MEMORY:
+        problem = f"its values would take {size >> 20:,} MiB of memory"
+        raise ValueError(f"{problem}, and at most {MOST_IN_MEMORY >> 20} are read")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

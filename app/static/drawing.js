@@ -164,6 +164,7 @@
       const mode = plain ? "map" : look.mode === "picture" && !stage ? "lines" : look.mode;
       const shown = map && mode !== "picture";
       lost.hidden = Boolean(sample.image || shown);
+      lost.textContent = sample.left_out ? "picture left out: the group is too large" : "picture missing";
       image.hidden = !sample.image;
       box.classList.toggle("blank", !sample.image);
       if (sample.image && image.src !== sample.image) image.src = sample.image;

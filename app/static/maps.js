@@ -110,7 +110,9 @@
     const desk = (group.text ? t2i.textDesk : pictureDesk)(state, again, palette);
     state.parts = desk.parts;
     state.film = group.text ? null : t2i.film(state);
-    const many = `${group.samples.length} ${group.text ? "answers to" : "samples of"} this prompt`;
+    const there = group.samples.length;
+    const first = group.of > there ? `the first ${there} of ${group.of.toLocaleString("en")}` : there;
+    const many = `${first} ${group.text ? "answers to" : "samples of"} this prompt`;
     if (!state.head) {
       state.head = t2i.mapsHead(state);
       state.body = t2i.el("div", {});

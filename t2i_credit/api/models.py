@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..config.plugins import PLUGIN, find_plugin, require_call
+from ..config.plugins import PLUGIN, call, find_plugin
 from ..config.schema import Config, parse_config
 from ..errors import ModelError, RunError
 from ..interfaces import require_model
@@ -38,8 +38,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         model = _load_run(*run)
     elif PLUGIN.fullmatch(name):
         build = find_plugin(name, {}, "model.name")
-        require_call(build, (), "model.name", name)
-        model = require_model(build(), f"model {name}")
+        model = require_model(call(build, "model.name", name), f"model {name}")
     else:
         model = load_pretrained(name)
         require_finite(model.named_parameters(), name)

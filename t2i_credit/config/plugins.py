@@ -90,6 +90,17 @@ def require_call(fn: Callable[..., Any], given: Sequence[str], where: str, name:
         raise KeyProblem(where, f"cannot be called as {called}: {one_line(error)}") from None
 
 
+def call(fn: Callable[..., Any], where: str, name: str) -> Any:
+    """What a function of no arguments gives. Raises KeyProblem where it takes some, also where only calling it tells."""
+    require_call(fn, (), where, name)
+    try:
+        return fn()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # from inside of it
+        raise KeyProblem(where, f"cannot be called as {name}(): {one_line(error)}") from None
+
+
 def check_params(
     fn: Callable[..., Any],
     params: Mapping[str, Any],

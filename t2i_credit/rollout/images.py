@@ -24,6 +24,13 @@ UNREADABLE = (
 )
 
 
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "TIFF",
+    "BMP",
+)  # whatever a file is called: others may start programs
 PNG = b"\x89PNG\r\n\x1a\n"
 # where the passes of an interlaced PNG begin, and their steps: x, y, across, down (PNG, section 8.2)
 ADAM7 = (
@@ -42,7 +49,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """
     with regular_file(path, MOST_GIVEN) as opened:
         require_rows(opened)
-        with Image.open(opened) as file:
+        with Image.open(opened, formats=FORMATS) as file:
             image = ImageOps.exif_transpose(file)
     if image.mode[0] in "IF":  # I, I;16, I;16B, F: Pillow would cut them off at 255
         image = Image.fromarray(_upper_bits(np.asarray(image), image.mode))

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from .atomic import write_atomic, write_png
+from .checks import load_few
 from .reader import MOST_ARRAYS, MOST_PIXELS, StepRecord, read_bounded, read_picture
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def write_alternatives(
         write_png(folder / _picture_name(place), Image.fromarray(picture))
 
 
-def read_alternatives(record: StepRecord, place: int) -> Alternatives | None:
-    """Those of the sample at `place` (0..N-1); None where the step recorded none.
+def read_codes(record: StepRecord) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Codes and log-probabilities (N, T, K) of all samples; None where the step recorded none.
 
     Raises:
         RunError: they cannot be read, or do not belong to this step.
@@ -86,7 +86,7 @@ def read_alternatives(record: StepRecord, place: int) -> Alternatives | None:
     if not has_alternatives(record):
         return None
     path = record.folder / FILE
-    arrays = read_bounded(path, load_arrays, MOST_ARRAYS, record.within)
+    arrays = read_bounded(path, load_few, MOST_ARRAYS, record.within)
     codes, logprobs = (_checked(record, path, arrays, name) for name in ("codes", "logprobs"))
     if codes.shape != logprobs.shape:
         raise RunError(
@@ -94,6 +94,26 @@ def read_alternatives(record: StepRecord, place: int) -> Alternatives | None:
         )
     if codes.min() < -1 or codes.max() >= record.codebook_size:
         raise RunError(f"{path}: codes: not all below {record.codebook_size}")
+    return codes, logprobs
+
+
+def read_alternatives(
+    record: StepRecord, place: int, known: tuple[NDArray[Any], NDArray[Any]] | None = None
+) -> Alternatives | None:
+    """Those of the sample at `place` (0..N-1); None where the step recorded none.
+
+    Args:
+        record: the step.
+        place: see above.
+        known: what `read_codes` found; None = it is asked.
+
+    Raises:
+        RunError: they cannot be read, or do not belong to this step.
+    """
+    found = known or read_codes(record)
+    if found is None:
+        return None
+    codes, logprobs = found
     picture_path = record.folder / _picture_name(place)
     pictures = read_picture(picture_path, record.within)
     (height, width), count = record.grid, codes.shape[2]
@@ -103,9 +123,7 @@ def read_alternatives(record: StepRecord, place: int) -> Alternatives | None:
         raise RunError(
             f"{picture_path}: has {size} pixels, not {count} times {width} x {height} patches"
         )
-    return Alternatives(
-        codes[place].astype(np.int32), logprobs[place].astype(np.float32), pictures, side
-    )
+    return Alternatives(codes[place].copy(), logprobs[place].copy(), pictures, side)
 
 
 def _checked(record: StepRecord, path: Path, arrays: Any, name: str) -> NDArray[Any]:
@@ -118,7 +136,7 @@ def _checked(record: StepRecord, path: Path, arrays: Any, name: str) -> NDArray[
         raise RunError(
             f"{path}: {name} has shape {array.shape}, samples.json asks for {(*many, f'1 to {MOST}')}"
         )
-    if array.dtype.kind not in ("iu" if name == "codes" else "f"):
+    if array.dtype not in ((np.int32,) if name == "codes" else (np.float32,)):
         raise RunError(f"{path}: {name} has numbers of type {array.dtype}")
     return array
 

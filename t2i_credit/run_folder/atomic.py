@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -112,6 +113,8 @@ def cannot(done: str, path: Path, error: Exception) -> RunError:
         reason = f"damaged, not JSON ({error.msg}, line {error.lineno}, column {error.colno})"
     elif isinstance(error, UnicodeDecodeError):
         reason = "damaged, not a text (UTF-8)"
+    elif isinstance(error, SafetensorError) and (system := re.search(r"os error (\d+)", reason)):
+        reason = os.strerror(int(system[1]))
     elif isinstance(error, SafetensorError):
         reason = f"damaged, not a whole .safetensors file ({reason})"
     elif isinstance(error, UnidentifiedImageError):

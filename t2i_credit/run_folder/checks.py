@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load
 
 from ..errors import RunError
 from .status import whole
 
 NEEDED = ("tokens", "logprobs", "credit", "token_advantages")  # without which nothing is shown
+MOST_HEADER = 64 << 10  # bytes of names and shapes of a step's arrays: a dozen arrays have 2,000
+MOST_TOKENS = 1 << 16  # of a sample
 _LARGEST = float(np.finfo(np.float32).max)  # every number was one of these when it was written
 
 
@@ -33,6 +36,8 @@ def check_record(record: Any) -> None:
     path = record.folder / "samples.json"
     if not all(whole(size) and size for size in (*record.grid, record.codebook_size)):
         raise RunError(f"{path}: grid or codebook_size: not sizes")
+    if record.grid[0] * record.grid[1] > MOST_TOKENS:
+        raise RunError(f"{path}: grid: {record.grid} has too many tokens")
     _check_arrays(record)
     for place, sample in enumerate(record.samples):
         if not isinstance(sample, dict):
@@ -42,6 +47,20 @@ def check_record(record: Any) -> None:
                 raise RunError(f"{path}, sample {place}: {name}: missing")
             if not fits(sample.get(name)):
                 raise RunError(f"{path}, sample {place}: {name}: not what a run records")
+
+
+def load_few(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays in the bytes of a .safetensors file, as a step has them: a few.
+
+    Raises:
+        ValueError: it names too many, which would cost many times their bytes.
+        SafetensorError: it is damaged.
+    """
+    header = int.from_bytes(content[:8], "little")
+    if MOST_HEADER < header <= len(content):
+        problem = f"it has {header:,} bytes of names, and at most {MOST_HEADER:,} are read"
+        raise ValueError(problem)
+    return dict(load(content))
 
 
 def is_number(value: object) -> bool:
@@ -60,7 +79,7 @@ def _check_arrays(record: Any) -> None:
             raise RunError(
                 f"{record.folder}: {name} has shape {array.shape}, samples.json asks for {shape}"
             )
-        if array.dtype.kind not in ("iu" if name == "tokens" else "f"):
+        if array.dtype.kind not in ("iu" if name == "tokens" else "f") or array.dtype.itemsize > 4:
             raise RunError(f"{record.folder}: {name} has numbers of type {array.dtype}")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,19 +15,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
 
 from ..errors import RunError
-from ..files import regular_file
+from ..files import parse_small_json, regular_file, require_small
 from .atomic import cannot
-from .checks import check_record
+from .checks import check_record, load_few
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
 from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
 MOST_CONFIG, MOST_SETTINGS = 32 << 10, 1 << 20
-MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 128 << 20, 512 << 20
+MOST_RECORDS, MOST_ARRAYS, MOST_METRICS = 16 << 20, 32 << 20, 512 << 20
 MOST_LINE = 1 << 20  # of metrics
 MOST_PICTURE, MOST_PIXELS = 32 << 20, 2048 * 2048
 # What reading says of a bad file, JSON and safetensors; KeyError: numbers that numpy lacks
@@ -131,7 +130,12 @@ class RunReader:
         return self.metrics_from(0, strict=strict)[0]
 
     def metrics_from(
-        self, start: int, *, strict: bool = True, most: int | None = None
+        self,
+        start: int,
+        *,
+        strict: bool = True,
+        most: int | None = None,
+        keep: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> tuple[list[dict[str, Any]], int]:
         """`metrics`, of the lines from byte `start` on, and the byte where the next one begins.
 
@@ -139,6 +143,7 @@ class RunReader:
             start: where a line begins.
             strict: see `metrics`.
             most: about so many bytes of lines are parsed, at equal distances, and the last one; None = all.
+            keep: what of a line is kept in memory.
         """
         path = self.path / "metrics.jsonl"
         metrics: list[dict[str, Any]] = []
@@ -153,7 +158,7 @@ class RunReader:
                     if number % every:
                         continue
                     if (entry := _metrics_of(line)) is not None:
-                        metrics.append(entry)
+                        metrics.append(keep(entry))
                     elif not damaged:
                         damaged = number + 1
         except FileNotFoundError:
@@ -163,7 +168,7 @@ class RunReader:
         if damaged and strict:
             raise RunError(f"{path}, line {damaged}: damaged, not a line of metrics")
         if last and (entry := _metrics_of(last)) is not None:
-            metrics.append(entry)
+            metrics.append(keep(entry))
         return metrics, end
 
     def sorted_metrics(self) -> tuple[list[dict[str, Any]], list[tuple[int, bytes]]]:
@@ -211,7 +216,7 @@ class RunReader:
             raise RunError(
                 f"{self.path}: is a run on text, which has no images: t2i-credit heatmap shows it"
             )
-        arrays = self._read(folder / "arrays.safetensors", load_arrays, MOST_ARRAYS)
+        arrays = self._read(folder / "arrays.safetensors", load_few, MOST_ARRAYS)
         try:
             height, width = header["grid"]
             sizes = (header["group_size"], header["codebook_size"])
@@ -266,7 +271,8 @@ class RunReader:
         not kept."""
         folder = self._evaluation(name).with_suffix("")
         path = contained(folder / filename, self.within or folder.resolve())
-        return read_picture(path, None) if path.is_file() else None
+        formats = ("PNG", "JPEG", "WEBP")  # a folder of images that was judged holds such
+        return read_picture(path, None, formats) if path.is_file() else None
 
     def heatmaps(self, step: int | None = None) -> Path:
         """Where pictures drawn from a step (None: from the whole run) go, unless told otherwise."""
@@ -277,7 +283,7 @@ class RunReader:
         return read_bounded(path, parse, most, self.within)
 
     def _json(self, path: Path, most: int = MOST_RECORDS) -> dict[str, Any]:
-        value = self._read(path, json.loads, most)
+        value = self._read(path, parse_small_json, most)
         if not isinstance(value, dict):
             raise RunError(f"{path}: holds a {type(value).__name__}, not an object")
         return value
@@ -313,11 +319,14 @@ def read_bounded(path: Path, parse: Callable[[bytes], Any], most: int, within: P
         raise cannot("read", path, error) from error
 
 
-def read_picture(path: Path, within: Path | None) -> Image.Image:
-    """A picture file inside `within`. Raises RunError."""
+def read_picture(path: Path, within: Path | None, formats: Sequence[str] = ("PNG",)) -> Image.Image:
+    """A picture file inside `within`, of the formats that a run writes. Raises RunError."""
     inside = contained(path, within)
     try:
-        with regular_file(inside, MOST_PICTURE) as opened, Image.open(opened) as file:
+        with (
+            regular_file(inside, MOST_PICTURE) as opened,
+            Image.open(opened, formats=formats) as file,
+        ):
             width, height = file.size
             if width * height > MOST_PIXELS:  # before any is decoded
                 raise ValueError(f"it has {width} x {height} pixels, too many")
@@ -334,6 +343,7 @@ def _ranges(steps: list[int]) -> str:
 
 
 def _json_lines(text: bytes) -> list[Any]:
+    require_small(text)
     return [json.loads(line) for line in text.splitlines() if line]
 
 

@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from t2i_credit.app import compared as compared_runs
-from t2i_credit.app import credit_maps, evaluation, training
+from t2i_credit.app import credit_maps, evaluation, payload, runs, training
 from t2i_credit.app.runs import RunShelf, in_words, or_in_words
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.writer import RunWriter
@@ -130,6 +130,9 @@ def test_arrays_of_another_type_are_refused_by_name(fresh, name):
     path = fresh.root / "one/steps/000009/arrays.safetensors"
     arrays = load_file(path)
     arrays[name] = arrays[name].astype(np.float32 if name == "tokens" else np.int32)
+    save_file(arrays, path)
+    assert f"{name} has numbers of type" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
+    arrays[name] = arrays[name].astype(np.int64 if name == "tokens" else np.float64)
     save_file(arrays, path)
     assert f"{name} has numbers of type" in notice_of(credit_maps.show(fresh, "one", {"step": 9}))
 
@@ -294,6 +297,44 @@ def test_a_reward_that_was_not_finite_counts_in_no_mean(fresh):
     change_header(fresh, none_known)
     newest = training.newest(fresh, "one")["groups"][0]
     assert "mean reward n/a" in newest["says"] and len(newest["samples"]) == G
+
+
+# ---- very many
+
+
+def test_of_very_many_samples_and_groups_the_first_are_shown(fresh):
+    def grow(header):
+        (one, *_), samples = header["samples"], header["samples"]
+        samples += [{**one, "image": "none.png"} for _ in range(runs.MOST_SAMPLES)]
+        samples += [{**one, "group": 100 + n} for n in range(runs.MOST_GROUPS)]
+        path = fresh.root / "one/steps/000009/arrays.safetensors"
+        arrays = load_file(path).items()
+        rows = [*range(2 * G), *[0] * (len(samples) - 2 * G)]
+        save_file({name: array[rows] for name, array in arrays}, path)
+
+    change_header(fresh, grow)
+    shown = credit_maps.show(fresh, "one", {"step": 9, "prompt": PROMPT})
+    assert len(shown["prompts"]) == runs.MOST_GROUPS and shown["group"]["of"] == G + 64
+    assert len(shown["group"]["samples"]) == runs.MOST_SAMPLES
+
+
+@pytest.mark.parametrize("limit", ["MOST_SHOWN", "MOST_SECONDS"])
+def test_pictures_that_cost_too_much_are_left_out_and_said(fresh, monkeypatch, limit):
+    monkeypatch.setattr(payload, limit, 1 if limit == "MOST_SHOWN" else -1)
+    group = credit_maps.show(fresh, "one", {"step": 9, "prompt": PROMPT})["group"]
+    first = limit == "MOST_SHOWN"  # the first of which nobody knew that it is large
+    assert [bool(one["image"]) for one in group["samples"]] == [first, *[False] * (G - 1)]
+    assert [one.get("left_out") for one in group["samples"]][first:] == [True] * (G - first)
+    assert credit_maps.film(fresh, "one", PROBE)["frames"]
+
+
+def test_masks_of_a_great_many_edges_or_objects_are_not_drawn(fresh):
+    checks = {"size": [30, 50], "counts": [1] * 1500}
+    change_header(fresh, sample_with(objects=[{"name": "x", "mask": checks, "box": None}] * 500))
+    group = credit_maps.show(fresh, "one", {"step": 9, "prompt": PROMPT})["group"]
+    first = next(sample for sample in group["samples"] if sample["place"] == 0)
+    assert len(first["objects"]) == payload.MOST_OBJECTS
+    assert payload.outline(np.indices((300, 300)).sum(0) % 2 == 1) == ""
 
 
 # ---- downloads

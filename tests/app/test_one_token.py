@@ -14,7 +14,8 @@ from app_others import K, S, add_others
 from app_toys import PROBE, PROMPT, G, H, W, floats, write_large_run, write_text_run, write_toy_run
 from PIL import Image
 
-from t2i_credit.app import credit_maps, one_token, single_file
+from t2i_credit.app import credit_maps, one_token, single_file, steps
+from t2i_credit.app.payload import Room
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder.alternatives import read_alternatives
 from t2i_credit.run_folder.reader import RunReader
@@ -129,13 +130,13 @@ def test_many_steps_are_thinned_and_reading_ends_in_time(
     monkeypatch.setattr(one_token, "MOST_STEPS", 3)
     told = one_token.through(shelf, asked)
     assert told["steps"] == [1, 5, 9] and told["known"] == 9
-    monkeypatch.setattr(one_token, "READING_SECONDS", -1.0)
+    monkeypatch.setattr(steps, "READING_SECONDS", -1.0)
     assert one_token.through(shelf, asked)["steps"] == [9]  # the newest is read first
 
 
 @pytest.mark.parametrize("many", [1, 2, 3, 8, 100])
 def test_wherever_reading_ends_the_steps_are_spread_over_the_run(many: int) -> None:
-    order = list(one_token.coarse_first(many))
+    order = list(steps.coarse_first(many))
     assert sorted(order) == list(range(many))
     for cut in range(2, many):
         read = sorted(order[:cut])
@@ -157,9 +158,9 @@ def test_one_file_holds_them_as_long_as_there_is_room(shelf: RunShelf) -> None:
         return [credit_maps.show(shelf, "one", {"step": s}) for s in reader.steps()]
 
     every, some = pages(), pages()
-    single_file.with_others(shelf, "one", every, 10_000_000)
+    single_file.with_others(shelf, "one", every, Room(10_000_000, 60))
     assert all([one["place"] for one in page["others"]] for page in every)
     size = len(json.dumps(every[0]["others"]))
-    single_file.with_others(shelf, "one", some, int(1.5 * size))
+    single_file.with_others(shelf, "one", some, Room(int(1.5 * size), 60))
     assert ["others" in page for page in some] == [True, False, False]
     assert [page["group"]["others"] for page in some] == [True, None, None]

@@ -95,6 +95,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a code below none": (change(codes=lambda a: a - V), "codes: not all below"),
     "codes that are floats": (change(codes=lambda a: a.astype(np.float32)), "type float32"),
     "log-probs that are whole": (change(logprobs=lambda a: a.astype(np.int32)), "type int32"),
+    "log-probs beyond all": (change(logprobs=lambda a: a * np.float64(1e300)), "type float64"),
     "other samples": (change(codes=lambda a: a[:2].copy()), "samples.json asks for"),
     "two dimensions": (change(codes=lambda a: a[..., 0].copy()), "samples.json asks for"),
     "nine of them": (change(codes=lambda a: np.repeat(a, 3, 2)), "1 to 8"),

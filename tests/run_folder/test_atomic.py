@@ -4,9 +4,10 @@ import os
 
 import pytest
 from disk import everything, full_disk
+from safetensors import SafetensorError
 
 from t2i_credit.errors import RunError
-from t2i_credit.run_folder.atomic import write_atomic, write_folder_atomic
+from t2i_credit.run_folder.atomic import cannot, write_atomic, write_folder_atomic
 
 
 def test_a_file_that_does_not_fit_on_the_disk_is_one_line_of_error_and_the_old_file_stays(tmp_path):
@@ -63,3 +64,12 @@ def test_new_files_and_folders_have_the_permissions_that_the_umask_allows(tmp_pa
         os.umask(umask)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "f" / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_the_system_refuses_a_tensor_file_is_said_as_it_says_it(tmp_path):
+    full = SafetensorError(
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    )
+    said = str(cannot("written", tmp_path / "model.safetensors", full))
+    assert said.endswith("model.safetensors: cannot be written: No space left on device")
+    assert "not a whole" in str(cannot("read", tmp_path, SafetensorError("incomplete metadata")))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from app_toys import write_toy_run
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from repository import ROOT
+from safetensors.numpy import load_file, save_file
 
 from t2i_credit.errors import RunError
+from t2i_credit.rollout.images import read_image
 from t2i_credit.run_folder.reader import RunReader, list_runs
 
 FILES = {
@@ -74,3 +79,46 @@ def test_a_small_file_with_a_huge_picture_is_not_decoded(run: Path) -> None:
     said = refused(lambda run: RunReader(run).step(9).image(0), run)
     assert "13000 x 13000 pixels, too many" in said
     record.image(1)  # the others are shown
+
+
+def test_a_file_of_names_alone_is_refused_before_they_are_parsed(run: Path) -> None:
+    path = run / "steps/000009/arrays.safetensors"
+    save_file({**load_file(path), **{f"{i}": np.zeros(0, "f4") for i in range(2000)}}, path)
+    assert "bytes of names, and at most 65,536" in refused(FILES["steps/000009/" + path.name], run)
+
+
+@pytest.mark.parametrize("mark", ["[],", '{"":0},', '{"a":{}},', "1.5,"])
+def test_a_text_of_values_alone_is_refused_before_they_are_made(run: Path, mark: str) -> None:
+    for name in ("steps/000009/samples.json", "evaluations/train-cfg2.json"):
+        (run / name).write_text('{"samples":[' + mark * (16_000_000 // len(mark)) + "1]}")
+        assert "would take" in refused(FILES[name], run)
+    lines = ("[" + mark * 300_000 + "1]\n") * (4 if len(mark) < 5 else 2)
+    (run / "evaluations/train-cfg2.jsonl").write_text(lines * 4)
+    assert "at most" in refused(FILES["evaluations/train-cfg2.jsonl"], run)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "TIFF", "GIF"])
+def test_a_picture_of_another_format_is_not_read_whatever_it_is_called(
+    run: Path, kind: str
+) -> None:
+    record = RunReader(run).step(9)
+    path = record.folder / record.samples[0]["image"]
+    Image.new("RGB", (8, 8)).save(path, kind)
+    assert "not an image" in refused(lambda run: RunReader(run).step(9).image(0), run)
+    if kind != "TIFF":  # that a golden reference may be
+        with pytest.raises(UnidentifiedImageError):
+            read_image(path)
+
+
+def test_every_picture_is_opened_as_one_of_few_formats() -> None:
+    folders = ("t2i_credit", "models", "rewards", "app")
+    calls = [
+        (file, node)
+        for folder in folders
+        for file in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+    ]
+    assert len(calls) >= 3
+    for file, node in calls:
+        assert "formats" in [one.arg for one in node.keywords], f"{file}:{node.lineno}"

@@ -177,7 +177,7 @@ def finish_runs(
     processes = _Processes()
     with _terminable(), ThreadPoolExecutor(workers) as pool:
         waiting = {pool.submit(_finish, run, evaluation, processes): run for run in left}
-        total = len(waiting)
+        total, finished = len(waiting), 0
         failure: BaseException | None = None
         try:
             while waiting:
@@ -190,7 +190,8 @@ def finish_runs(
                         for other in waiting:
                             other.cancel()
                     elif done.result():
-                        say(f"{run.path.name}: done, {len(waiting)} of {total} left")
+                        finished += 1
+                        say(f"{run.path.name}: done, {total - finished} of {total} left")
         except BaseException:
             for other in waiting:
                 other.cancel()
