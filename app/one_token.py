@@ -57,11 +57,11 @@ def all_others(record: StepRecord, name: str, places: list[int], room: Room) -> 
     except RunError as error:
         return [_others(one, error=in_words(error)) for one in asked]
     added = []
-    for one in asked:
+    for one, place in zip(asked, places, strict=True):
         if not room.left():
             return None
         try:
-            added.append(others_of(one, record, one["place"], known))
+            added.append(others_of(one, record, place, known))
         except RunError as error:
             added.append(_others(one, error=in_words(error)))
         room.take(len(json.dumps(added[-1])))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -319,7 +319,9 @@ def read_bounded(path: Path, parse: Callable[[bytes], Any], most: int, within: P
         raise cannot("read", path, error) from error
 
 
-def read_picture(path: Path, within: Path | None, formats: Sequence[str] = ("PNG",)) -> Image.Image:
+def read_picture(
+    path: Path, within: Path | None, formats: tuple[str, ...] = ("PNG",)
+) -> Image.Image:
     """A picture file inside `within`, of the formats that a run writes. Raises RunError."""
     inside = contained(path, within)
     try:
