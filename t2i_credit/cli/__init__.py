@@ -5,13 +5,14 @@ from typing import Any
 
 
 def main() -> Any:
-    """Entry point; see `commands.main`. Whoever stops a command while it is being imported gets one line, too."""
+    """Entry point; see `commands.main`. Whoever stops a command while it is being imported or built gets one line, too."""
     try:
         from .commands import main as run
+
+        return run()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    return run()
 
 
 __all__ = ["main"]
