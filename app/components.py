@@ -20,6 +20,8 @@ READING: dict[str, Any] = {**QUIET, "concurrency_id": "reading", "concurrency_li
 # of every event that says what is asked for: with Gradio's own "always_last", one that comes while another is under way is sent
 # with what that one said; the page asks one after the other and knows the last (maps.js)
 EACH: dict[str, Any] = {"trigger_mode": "multiple"}
+# lists of what is in the runs: what was chosen may be gone from them
+OF_RUNS = ("run", "compare-runs", "compare-metric", "compare-prompt", "evaluation-name")
 ALL = 10_000  # entries of a list that are shown at once; Gradio's own 100 would hide the oldest run
 # in the order in which they are loaded
 SCRIPTS = (
@@ -93,8 +95,8 @@ def note(title: str, text: str = "", command: str = "") -> dict[str, Any]:
 
 
 def offered(part: Any, value: Any) -> Any:
-    """A value that a component is said to have; of a list, as far as it offers it."""
-    if not isinstance(part, gr.Dropdown):
+    """A value that a component is said to have; of a list of what is in the runs, as far as it offers it."""
+    if not isinstance(part, gr.Dropdown) or part.elem_id not in OF_RUNS:
         return value
     known = [choice for _, choice in part.choices]
     if part.multiselect:

@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
 def point_at(page, row, column, *, grid=(H, W), click=True):
     """Clicks the middle of a token of the large picture."""
     stage = page.locator(".tile.stage")
-    stage.scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('.tile.stage').scrollIntoView({ block: 'center' })")
     size = box(page, ".tile.stage")
     height, width = grid
     place = {
