@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from t2i_credit.app.evaluation import scores
 from t2i_credit.cli import demo
-from t2i_credit.cli.app import app
+from t2i_credit.cli.commands import app
 from t2i_credit.config.files import list_recipes
 from t2i_credit.errors import T2ICreditWarning
 from t2i_credit.measure.cards.generator import CFG_SCALES, TEMPERATURES, reconstruction_scores

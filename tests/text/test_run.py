@@ -17,7 +17,7 @@ from tiny_texts import write_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from t2i_credit.cli.app import app
+from t2i_credit.cli.commands import app
 from t2i_credit.config.text import load_text_config
 from t2i_credit.errors import ConfigError, UserError
 from t2i_credit.run_folder.reader import RunReader

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from t2i_credit.advantages import ADVANTAGES
 from t2i_credit.api.memory import PROMPT
 from t2i_credit.api.parts import Parts
-from t2i_credit.cli.app import app
+from t2i_credit.cli.commands import app
 from t2i_credit.config.schema import Config, parse_config
 from t2i_credit.errors import UserError
 from t2i_credit.interfaces import Prompt

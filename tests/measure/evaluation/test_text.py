@@ -6,7 +6,7 @@ import pytest
 from tiny_text import TAUGHT, taught_model
 from typer.testing import CliRunner
 
-from t2i_credit.cli.app import app
+from t2i_credit.cli.commands import app
 from t2i_credit.errors import RunError, UserError
 from t2i_credit.measure.evaluation.text import TextProtocol, evaluate_text_model, paired
 from t2i_credit.models.text_model import build_text_model, build_tokenizer

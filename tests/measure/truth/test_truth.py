@@ -13,8 +13,7 @@ import torch
 from toys import WideConfig, tiny_model, wide_rollout
 from typer.testing import CliRunner
 
-from t2i_credit.cli.app import app
-from t2i_credit.cli.commands import main
+from t2i_credit.cli.commands import app, main
 from t2i_credit.credit.gcpo import ContrastKind
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
