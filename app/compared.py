@@ -176,8 +176,9 @@ def pictures_value(
         return components.note(
             "No prompt in common", "These runs have not recorded a prompt that can be compared."
         )
-    styles = line_styles(methods_of(readers))
-    methods = [method for method in methods_of(readers) if not is_text(method.seeds[0])]
+    every = methods_of(readers)
+    styles = line_styles(every)
+    methods = [method for method in every if not is_text(method.seeds[0])]
     rows: list[dict[str, Any]] = []
     views, told, pushed, probe = [], _other_seeds(methods), True, True
     for method in methods:

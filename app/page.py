@@ -110,10 +110,10 @@ def build_page(
         def first(address: Any) -> dict[Any, Any]:
             """What the page begins with: the run that its address names, else the newest; forms as the address has them."""
             now = listed(shelf)
-            name = chosen_run(address.get("run") if isinstance(address, dict) else None, now)
+            wanted = address.get("run") if isinstance(address, dict) else None
+            name = chosen_run(wanted, now)
             choices = [(label, value) for label, value in now]
             names = [value for _, value in now]
-            wanted = address.get("run") if isinstance(address, dict) else None
             if isinstance(wanted, str) and wanted not in names and names:
                 gr.Warning(f"This address names the run {escape(wanted[:100])}, which is not here.")
             forms = {**play.restored(address), **versus.restored(address, names)}
