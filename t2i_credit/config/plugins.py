@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,9 @@ def find_plugin(name: str, table: Mapping[str, Any], where: str) -> Any:
         hint, allowed = did_you_mean(name, table), ", ".join([*table, "or package.module:function"])
         raise KeyProblem(where, f"unknown name {show(name)}{hint} (allowed: {allowed})")
     module_name, _, attribute = name.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        # called once as a trial, `sys:exit` or `signal:pause` would do what they are for
+        raise KeyProblem(where, f"{name}: {module_name} is Python's own, it holds no plug-in")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -161,8 +165,12 @@ def checked(annotation: Any, value: Any, where: str) -> Any:
 
 def keyword_parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a function, with their annotations resolved to types."""
-    parameters = {}
-    for key, parameter in inspect.signature(fn).parameters.items():
+    parameters: dict[str, inspect.Parameter] = {}
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # of some written in C nobody knows
+        return parameters
+    for key, parameter in signature.parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         annotation = parameter.annotation

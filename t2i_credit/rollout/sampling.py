@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import UserError
+from ..errors import ModelError, UserError
 from ..interfaces import Condition, ImageTokenModel, Prompt, Rollout
 from . import logprobs as statistics
 from .alternatives import likeliest_others
@@ -119,6 +119,7 @@ def sample_rollout(
 
     Raises:
         UserError: a setting out of range.
+        ModelError: a prediction that is not a number.
     """
     _check(prompts, group_size, cfg_scale, temperature, top_k, top_p, batch_size, seed)
     negative_branch = negative_branch or cfg_scale != 1.0 or full_kl or code_shift
@@ -144,6 +145,10 @@ def sample_rollout(
         part["images"] = model.decode(part["tokens"]).float()
         parts.append(part)
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if bool(columns["sampling_logprobs"].isnan().any()):
+        raise ModelError(
+            "the generator's predictions are not numbers: its weights are damaged, or too large for its dtype"
+        )
     tokens = columns["tokens"]
     return Rollout(
         prompts=[p for p in prompts for _ in range(group_size)],

@@ -286,7 +286,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
         (["rollout.group_size=1"], "rollout.group_size: value 1 is not allowed; at least 2"),
         (["optim.learning_rate=1"], "optim.learning_rate: unknown key; did you mean optim.lr?"),
         (["model.name=nowhere"], "model 'nowhere': no such folder"),
-        (["model.name=time:sleep"], "model.name: cannot be called as time:sleep(): "),
+        (["model.name=torch:relu"], "model.name: cannot be called as torch:relu(): "),
         (["nonsense"], "write key=value"),
     ],
 )

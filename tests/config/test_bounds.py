@@ -64,8 +64,10 @@ def test_a_section_may_be_given_whole_and_in_parts() -> None:
         ("optim.lr=1e9", "to 1"),
         ("log.alternatives=9", "8"),
         ("rollout.group_size=1000000000", "100000"),
-        ("advantage.name=json:loads", "json:loads(rewards, group_size)"),
-        ("credit.name=json:loads", "json:loads(fields, mask, advantages)"),
+        ("advantage.name=yaml:safe_load", "yaml:safe_load(rewards, group_size)"),
+        ("credit.name=yaml:safe_load", "yaml:safe_load(fields, mask, advantages)"),
+        ("advantage.name=os:abort", "Python's own"),
+        ("credit.name=sys:exit", "Python's own"),
     ],
 )
 def test_what_would_end_in_a_library_is_refused_by_the_check(override: str, allowed: str) -> None:
@@ -86,10 +88,12 @@ def test_numbers_at_the_bounds_are_taken() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"reward": {"json:loads": {}}}, "reward.json:loads: cannot be built: TypeError"),
-        ({"reward": {"os:getcwd": {}}}, "reward.os:getcwd: its builder gives str, no function"),
+        ({"reward": {"yaml:safe_load": {}}}, "reward.yaml:safe_load: cannot be built: TypeError"),
+        ({"reward": {"os:abort": {}}}, "os is Python's own"),
+        ({"reward": {"torch:get_default_dtype": {}}}, "its builder gives dtype, no function"),
         ({"reward": {"user_functions:one_argument": {}}}, "cannot be called as"),
-        ({"model": {"name": "json:loads"}}, "model.name: cannot be called as json:loads()"),
+        ({"model": {"name": "signal:pause"}}, "signal is Python's own"),
+        ({"model": {"name": "yaml:safe_load"}}, "model.name: cannot be called as yaml:safe_load()"),
         ({"reward": {"geneval": {"device": "nothere"}}}, "device: 'nothere' cannot be used"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.generation import TopKLogitsWarper, TopPLogitsWarper
 
-from t2i_credit.errors import UserError
+from t2i_credit.errors import ModelError, UserError
 from t2i_credit.interfaces import Prompt, Rollout
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.rollout.sampling import derive_seed, draw, sample_rollout, sampling_noise, truncate
@@ -387,9 +388,13 @@ def test_a_rollout_has_a_row_per_sample_on_a_grid_that_is_not_square(model: Embe
         ({"batch_size": 0}, "batch_size: 0"),
     ],
 )
-def test_a_setting_out_of_range_is_refused_by_name(
+def test_a_setting_out_of_range_and_broken_weights_are_refused(
     model: EmbeddedModel, wrong: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(UserError, match=named) as caught:
         sampled(model, **wrong)
     assert "\n" not in str(caught.value)
+    broken = copy.deepcopy(model)
+    broken.image_head.weight.data.fill_(3e38)
+    with pytest.raises(ModelError, match="predictions are not numbers"):
+        sampled(broken)
