@@ -68,7 +68,10 @@ def test_a_missing_file_a_folder_and_an_unreadable_one_are_refused(write: Any) -
         ),
         ("advantage: {name: grpo}", "advantage.name: unknown name 'grpo'"),
         ("credit: {name: 'no.such:thing'}", "credit.name: no.such:thing: no.such cannot be imp"),
-        ("credit: {name: 'yaml:safe_lod'}", "credit.name: yaml:safe_lod: yaml has no safe_lod; did"),
+        (
+            "credit: {name: 'yaml:safe_lod'}",
+            "credit.name: yaml:safe_lod: yaml has no safe_lod; did",
+        ),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_and_the_allowed_ones(
