@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from ..config.files import dotted
 from ..errors import RunError, UserError
@@ -81,14 +82,20 @@ def methods_of(readers: Sequence[RunReader]) -> list[Method]:
 
 
 def line_styles(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
-    """{method: colour and dash of its lines}, the same in every chart; dashes tell apart what shares a colour."""
-    return {
-        method.name: {
-            "color": SERIES[i % len(SERIES)],
-            "dash": DASHES[i // len(SERIES) % len(DASHES)],
-        }
-        for i, method in enumerate(methods)
-    }
+    """{method: colour and dash of its lines}, the same in every chart; dashes tell apart what shares a colour.
+
+    The name of a method's first run says which colour it would have; one that is taken already leaves it the next free one.
+    So a method keeps its colour when others are added after it, and mostly when others are taken away.
+    """
+    free: list[str] = []
+    styles = {}
+    for i, method in enumerate(methods):
+        free = free or list(SERIES)
+        wanted = crc32(method.seeds[0].path.name.encode()) % len(SERIES)
+        colour = min(free, key=lambda one: (SERIES.index(one) - wanted) % len(SERIES))
+        free.remove(colour)
+        styles[method.name] = {"color": colour, "dash": DASHES[i // len(SERIES) % len(DASHES)]}
+    return styles
 
 
 def differences(methods: Sequence[Method]) -> dict[str, list[str]]:

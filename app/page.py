@@ -21,6 +21,7 @@ from . import (
     start_panel,
     training,
 )
+from .address import TABS
 from .components import ALL, EACH, QUIET, READING, asked_for
 from .runs import RunShelf
 from .studio import Studio
@@ -29,13 +30,6 @@ from .trainings import Trainings
 ADDRESS = "Object.fromEntries(new URLSearchParams(location.hash.slice(1)))"  # see address.js
 TO_TAB = "(...given) => (window.t2i?.address.choose({ tab: %r }), given)"
 EVERY = 2.0  # seconds between two looks at the run
-TABS = {
-    "training": "Training",
-    "maps": "Credit maps",
-    "playground": "Playground",
-    "compare": "Compare",
-    "evaluation": "Evaluation",
-}
 
 
 class Page(gr.Blocks):

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
 
 from ..errors import UserError
+from .address import link_of
 
 if TYPE_CHECKING:
     from .trainings import Trainings
@@ -28,14 +28,6 @@ BESIDE_VARIABLE = "T2I_CREDIT_APP_BESIDE"  # number of the process that the app 
 PORT = 7860
 LOGIN_VARIABLE = "T2I_CREDIT_LOGIN"
 SPIN_VARIABLE = "GOMP_SPINCOUNT"  # see cli/runs.py; the app gives way to a training, and not a training of its own
-# what stands behind the # of the page's address (static/address.js)
-ADDRESSED = ("run", "tab", "step", "prompt", "sample", "token", "map", "palette")
-PLAYGROUND: tuple[str, ...] = (
-    *("generator", "asked", "negative", "mode", "negative2", "generator2"),
-    *("guidance", "temperature", "images", "seed", "push"),
-)
-COMPARE = ("runs", "curve", "smoothing", "along", "compared", "at")
-TAB_NAMES = ("training", "maps", "playground", "compare", "evaluation")
 PRELOAD_AFTER = 8.0  # seconds
 LOOK_EVERY = 1.0  # seconds between two looks at the training that the app runs beside
 
@@ -197,32 +189,6 @@ def serve(
     page.close(verbose=False)
     if trainings is not None:
         trainings.close(say)
-
-
-def link_of(opened: str) -> str:
-    """The end of an address, "#run=demo&step=110", from what stands behind the # there.
-
-    Raises:
-        UserError: it is not NAME=VALUE&..., or there is no such name.
-    """
-    try:
-        found = parse_qsl(opened.removeprefix("#"), keep_blank_values=True, strict_parsing=True)
-    except ValueError:
-        raise UserError(f"--open: {opened!r:.80} is not NAME=VALUE&NAME=VALUE") from None
-    for name, value in found:
-        if name not in (*ADDRESSED, *PLAYGROUND, *COMPARE):
-            known = ", ".join((*ADDRESSED, *PLAYGROUND, *COMPARE))
-            raise UserError(f"--open: {name!r:.40} is no part of an address ({known})")
-        if name == "tab" and value not in TAB_NAMES:
-            raise UserError(f"--open: tab={value!r:.40}; {', '.join(TAB_NAMES)} are there")
-        if name in ("step", "sample", "token") and not (value.isdecimal() and value.isascii()):
-            raise UserError(f"--open: {name}={value!r:.40} is not a number")
-    if any(name in ("step", "prompt", "sample", "token", "map") for name, _ in found):
-        found = list({"tab": "maps", **dict(found)}.items())  # only there they can be seen
-    for tab, names in (("playground", PLAYGROUND), ("compare", COMPARE)):
-        if any(name in names for name, _ in found):
-            found = list({"tab": tab, **dict(found)}.items())
-    return f"#{urlencode(found)}"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from app_toys import PROBE, PROMPT, G, write_toy_run, write_toy_step
 
 from t2i_credit.app import compare, compared
-from t2i_credit.app.methods import methods_of
+from t2i_credit.app.methods import line_styles, methods_of
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder.writer import RunWriter
 
@@ -116,6 +116,21 @@ def test_a_method_has_one_colour_in_curves_bars_table_and_pictures(methods):
     }
     table = compared.difference_table(chosen)
     assert all(colour in table for colour in lines.values())
+
+
+def test_a_method_keeps_its_colour_when_another_is_taken_away_and_none_has_two(tmp_path):
+    names = ["demo", *"abcdefghijk"]
+    for number, name in enumerate(names):
+        path = write_toy_run(tmp_path / name, steps=(), evaluation=False)
+        with open(path / "config.yaml", "a") as config:
+            config.write(f"further: {number}\n")
+    every = methods_of(readers_of(RunShelf(tmp_path), *names))
+    styles = line_styles(every)
+    assert len({tuple(style.values()) for style in styles.values()}) == len(names)
+    assert line_styles(every[:3]) == {name: styles[name] for name in names[:3]}
+    wanted = {m.name: line_styles([m])[m.name]["color"] for m in every[:3]}
+    assert len(set(wanted.values())) == 3  # "demo", "a" and "b" want colours of their own
+    assert all(line_styles([m])[m.name] == styles[m.name] for m in every[:3])
 
 
 def test_what_differs_stands_in_a_table_as_text(methods):

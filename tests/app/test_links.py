@@ -7,9 +7,9 @@ import pytest
 from app_toys import write_toy_run
 
 from t2i_credit.app import compare, playground
+from t2i_credit.app.address import COMPARE, PLAYGROUND, link_of
 from t2i_credit.app.page import build_page
 from t2i_credit.app.runs import RunShelf
-from t2i_credit.app.server import COMPARE, PLAYGROUND, link_of
 
 
 def loading(root):
