@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -172,7 +171,7 @@ def gallery_item(
         "prompt": printable(str(record["prompt"])),
         "task": _task(record),
         "verdict": verdict(record),
-        "reason": printable(plain_reason(record)),
+        "reason": printable(str(record.get("reason") or "")),
         "score": record.get("score"),
         "boxes": boxes(record),
     }
@@ -225,19 +224,6 @@ def _worth(card: Mapping[str, Any]) -> tuple[float, float]:
     first = [next(iter(record["rewards"].values()), None) for record in records]
     known = known_numbers(first)
     return (fmean(known) if known else float("-inf")), float(len(known))
-
-
-def plain_reason(record: Record) -> str:
-    """The judge's reason, with the object that another is placed by in place of its number."""
-    reason = str(record.get("reason") or "")
-    try:
-        asked = json.loads(record["metadata"])["include"]
-        names = {str(number): str(clause["class"]) for number, clause in enumerate(asked)}
-    except DAMAGES:
-        return reason
-    missing = re.compile(r"target (\d+), but clause \d+ failed: no target")
-    reason = missing.sub(r"target \1, but no target \1 as the prompt asks for was found", reason)
-    return re.sub(r"target (\d+)", lambda found: names.get(found[1], found[0]), reason)
 
 
 def _key(record: Record) -> tuple[Any, ...]:

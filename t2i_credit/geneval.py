@@ -108,7 +108,7 @@ def judge(
 
     for clause in spec["include"]:
         found = kept.get(clause["class"], [])[: clause["count"]]
-        passed, reason = _judge_include(clause, found, targets, position_threshold)
+        passed, reason = _judge_include(clause, found, spec["include"], targets, position_threshold)
         targets.append(found if all(passed) else None)
         checks += passed
         reasons += [reason] if reason else []
@@ -210,6 +210,7 @@ def _area(box: NDArray[np.float32]) -> float:
 def _judge_include(
     clause: Mapping[str, Any],
     found: list[Detection],
+    asked_for: Sequence[Mapping[str, Any]],
     targets: list[list[Detection] | None],
     position_threshold: float,
 ) -> tuple[list[bool], str]:
@@ -217,6 +218,7 @@ def _judge_include(
 
     Args:
         found: the at most `count` most confident objects of the class.
+        asked_for: all include clauses.
         targets: per earlier clause its objects, None where that clause failed.
 
     Returns:
@@ -236,7 +238,9 @@ def _judge_include(
 
     if "position" in clause:
         relation, index = clause["position"]
-        reason = _position_fault(relation, index, name, found, targets[index], position_threshold)
+        wanted = f"expected {name} {relation} {asked_for[index]['class']}"
+        fault = _position_fault(relation, found, targets[index], position_threshold)
+        reason = f"{wanted}, {fault}" if fault else ""
         passed.append(not reason)
         return passed, reason
 
@@ -254,15 +258,13 @@ def _color_fault(color: str, name: str, found: list[Detection]) -> str:
 
 def _position_fault(
     relation: str,
-    index: int,
-    name: str,
     found: Iterable[Detection],
     target: list[Detection] | None,
     position_threshold: float,
 ) -> str:
     """Why the relation fails for some pair of object and target ("" if it holds for every pair)."""
     if target is None:
-        return f"expected {name} {relation} target {index}, but clause {index} failed: no target"
+        return "which is not there as the prompt asks for it"
     for detection in found:
         for other in target:
             held = relative_position(
@@ -270,5 +272,5 @@ def _position_fault(
             )
             if relation not in held:
                 seen = " and ".join(held) or "no clear relation"
-                return f"expected {name} {relation} target {index}, found {seen}"
+                return f"found {seen}"
     return ""

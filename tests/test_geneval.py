@@ -194,9 +194,9 @@ def test_the_position_threshold_decides_how_clear_a_placement_must_be() -> None:
 
 def test_a_failed_relation_names_what_was_found_instead() -> None:
     verdict = judge({"cup": [seen(CENTRE)], "dog": [seen(LEFT)]}, DOG_RIGHT_OF_CUP)
-    assert verdict.reason == "expected dog right of target 0, found left of"
+    assert verdict.reason == "expected dog right of cup, found left of"
     verdict = judge({"cup": [seen(CENTRE)], "dog": [seen(CENTRE)]}, DOG_RIGHT_OF_CUP)
-    assert verdict.reason == "expected dog right of target 0, found no clear relation"
+    assert verdict.reason == "expected dog right of cup, found no clear relation"
 
 
 def test_a_relation_must_hold_for_every_pair_of_object_and_target() -> None:
@@ -232,7 +232,7 @@ def test_a_clause_that_failed_is_no_target(cups: list[Detection]) -> None:
     # Of the four checks the dog's count passes, and the cup's count where there is a cup.
     assert verdict.score == (1 + len(cups)) / 4
     assert verdict.reason.splitlines()[1:] == [
-        "expected dog right of target 0, but clause 0 failed: no target"
+        "expected dog right of cup, which is not there as the prompt asks for it"
     ]
 
 

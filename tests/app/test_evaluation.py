@@ -40,16 +40,6 @@ def test_the_gallery_is_filtered_by_task_and_verdict(shelf):
     assert len(shown(task="<script>", verdict=3, page="x")) == 2  # what is unknown is ignored
 
 
-def test_a_judge_names_the_object_that_another_is_placed_by():
-    about = json.dumps({"include": [{"class": "square"}, {"class": "ring"}]})
-    reason = "expected ring left of target 0, but clause 0 failed: no target"
-    record = {"reason": f"expected at least 1 of square, found 0\n{reason}", "metadata": about}
-    said = "expected ring left of square, but no square as the prompt asks for was found"
-    assert gallery.plain_reason(record).splitlines()[1] == said
-    for damaged in ("{", "[]", '{"include": 3}', 7):
-        assert gallery.plain_reason({**record, "metadata": damaged}) == record["reason"]
-
-
 def test_pictures_of_an_evaluation_are_shown_where_they_were_kept(fresh):
     item = items(gallery.page_of(fresh, "one", "train-cfg2", {"order": "in order"}))[0]
     assert item["image"] is None and item["size"] == [32.0, 32.0]  # boxes up to 26: two times 16
