@@ -119,7 +119,7 @@ def difference_table(readers: Sequence[RunReader]) -> str:
         *([("train.seed", seeds)] if len(set(seeds)) > 1 else []),
     ]
     body = "".join(
-        f'<tr><th scope="row">{escape(printable(key))}</th>'
+        f'<tr><th scope="row">{escape(printable(key)).replace(".", ".<wbr>")}</th>'
         + "".join(f"<td>{escape(value) or '–'}</td>" for value in values)
         + "</tr>"
         for key, values in shown
