@@ -42,7 +42,7 @@ def visited(browser: Any, address: str) -> Iterator[Any]:
     page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
     page.on("console", lambda m: complaints.append(m.text) if _is_complaint(m) else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("pageerror", lambda e: None if _broken_off(str(e)) else complaints.append(str(e)))
     page.on("response", lambda r: complaints.append(r.url) if r.status >= 400 else None)
     page.goto(address)
     page.wait_for_function("window.t2i?.address?.ready")
@@ -52,9 +52,14 @@ def visited(browser: Any, address: str) -> Iterator[Any]:
 
 
 def _is_complaint(message: Any) -> bool:
-    """Whether the console says that something is wrong; a page that is loaded again breaks off what it listens to."""
-    broken_off = ("BodyStreamBuffer was aborted", "Connection errored out")
-    return message.type == "error" and not any(one in message.text for one in broken_off)
+    """Whether the console says that something is wrong."""
+    return message.type == "error" and not _broken_off(message.text)
+
+
+def _broken_off(says: str) -> bool:
+    """Whether a page that is loaded again says that it stops listening."""
+    own = ("BodyStreamBuffer was aborted", "Connection errored out", "AbortError")
+    return any(one in says for one in own)
 
 
 def asked(route: Any) -> Any:
