@@ -147,7 +147,6 @@ def fresh_step(
     """
     import torch
 
-    from ..credit.entry import token_advantages
     from ..rollout.images import to_uint8
     from ..training.policy import Policy
 
@@ -157,14 +156,14 @@ def fresh_step(
     if scores and len(rollout) > 1:
         advantages = method.config.advantage.function(rewards, len(rollout))
     policy = Policy.of(method.config, model, reference)
-    credit = method.assigner(rollout, advantages, policy)
+    credit, pushed = method.assigner.assigned(rollout, advantages, policy)
     arrays = {
         "tokens": rollout.tokens,
         "logprobs": rollout.logprobs,
         "negative_logprobs": rollout.negative_logprobs,
         "guided_logprobs": rollout.guided_logprobs,
         "credit": credit,
-        "token_advantages": token_advantages(advantages if scores else unknown, credit),
+        "token_advantages": pushed if scores else unknown[:, None].expand_as(pushed),
         "entropy": rollout.entropy,
     }
     kept = {name: _array(values) for name, values in arrays.items() if values is not None}

@@ -6,15 +6,19 @@ float32.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import UserError
 
 Ratio = Literal["token", "sequence", "sequence_token"]
 Aggregate = Literal["token", "sequence", "constant"]
+KLForm = Literal["reverse", "forward", "jensen_shannon"]
+MAX_LOG_RATIO = 20.0  # nats, beyond which the penalty grows no more, as in the code of 2606.21498
 
 
 def policy_loss(
@@ -30,6 +34,7 @@ def policy_loss(
     ref_logprobs: Tensor | None = None,
     kl_coef: float = 0.0,
     kl_weights: Tensor | None = None,
+    kl_form: KLForm = "reverse",
     max_tokens: int | None = None,
     denominator: float | Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -52,8 +57,9 @@ def policy_loss(
             of the row's masked mean (GRPO). "constant": sum / (B * max_tokens) (Dr. GRPO).
         ref_logprobs: (B, T) of the frozen reference, in the same form (conditional or guided) as
             `logprobs`.
-        kl_coef: weight of k3 = exp(ref - lp) - (ref - lp) - 1; 0 = the KL is measured only.
+        kl_coef: weight of the KL term; 0 = the KL is measured only.
         kl_weights: (B, T) factors on the KL term, see `credit.kl_weight`.
+        kl_form: see `kl_penalty`; "reverse" is k3.
         max_tokens: of "constant"; T if not given.
         denominator: replaces the divisor of the aggregation (True positions, rows, or rows *
             max_tokens) by the one of the whole batch, so that micro-batches and processes add up to
@@ -62,10 +68,10 @@ def policy_loss(
     Returns:
         The scalar loss, and detached scalars over the True positions: clip_frac (share of tokens
         whose gradient the clip removed), approx_kl (k3 of the old against the new policy),
-        ratio_mean, ratio_max, and kl (to the reference, without kl_weights) if it is given.
+        ratio_mean, ratio_max, and kl (k3 to the reference, without kl_weights) if it is given.
 
     Raises:
-        UserError: an unknown ratio or aggregate, or kl_coef without ref_logprobs.
+        UserError: an unknown ratio, aggregate or kl_form, or kl_coef without ref_logprobs.
     """
     _check_shapes(logprobs, old_logprobs, token_advantages, mask, ref_logprobs, kl_weights)
     current = torch.where(mask, logprobs.float(), 0.0)
@@ -77,9 +83,10 @@ def policy_loss(
 
     metrics = _ratio_metrics(ratios, log_ratio, advantages, mask, clip_low, clip_high)
     if ref_logprobs is not None:
-        kl = _k3(torch.where(mask, ref_logprobs.detach().float(), 0.0) - current)
-        metrics["kl"] = _masked_mean(kl.detach(), mask)
+        difference = torch.where(mask, ref_logprobs.detach().float(), 0.0) - current
+        metrics["kl"] = _masked_mean(_k3(difference.detach()), mask)
         if kl_coef:
+            kl = kl_penalty(difference, kl_form)
             if kl_weights is not None:
                 kl = kl * torch.where(mask, kl_weights.detach().float(), 0.0)
             per_token = per_token + kl_coef * kl
@@ -105,6 +112,34 @@ def _k3(difference: Tensor) -> Tensor:
     """e^d - d - 1 >= 0, Schulman's low-variance KL estimator."""
     # expm1: e^d - 1 would drown small differences in the rounding of 1
     return difference.expm1() - difference
+
+
+def kl_penalty(difference: Tensor, form: KLForm = "reverse") -> Tensor:
+    """The divergence of policy and reference by the token that the policy took, at least 0, 0 where both agree.
+
+    With d = ref_logprob - logprob and w = e^d, of which the policy's expectation is 1:
+    reverse, KL(policy || reference): w - d - 1 (k3, 2402.03300), slope in d: w - 1;
+    forward, KL(reference || policy): w d - w + 1, slope w d;
+    jensen_shannon: [ln 2 - ln(1 + w) + w (ln 2 - ln(1 + 1/w))] / 2, slope w ln(2w / (1 + w)) / 2.
+    Source of the last two: 2606.21498 and its code, which clamps d as here; the gradient runs through w.
+
+    Args:
+        difference: d, (B, T) nats.
+        form: which divergence.
+
+    Raises:
+        UserError: an unknown form.
+    """
+    if form == "reverse":
+        return _k3(difference)
+    d = difference.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    if form == "forward":
+        return d.exp() * d - d.expm1()
+    if form == "jensen_shannon":
+        to_policy = math.log(2) - F.softplus(d)
+        to_reference = d.exp() * (math.log(2) - F.softplus(-d))
+        return (to_policy + to_reference) / 2
+    raise UserError(f"kl_form is {form!r}; allowed are reverse, forward, jensen_shannon")
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

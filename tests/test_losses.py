@@ -11,7 +11,7 @@ from t2i_credit.advantages import group_normalized
 from t2i_credit.credit.entry import kl_weight, token_advantages
 from t2i_credit.credit.weights import power_rank, uniform
 from t2i_credit.errors import UserError
-from t2i_credit.losses import policy_loss
+from t2i_credit.losses import kl_penalty, policy_loss
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.2}
 BATCH, TOKENS = 6, 15  # 3 x 5 tokens
@@ -250,6 +250,50 @@ def test_the_kl_penalty_is_k3_of_the_reference_added_per_token():
     assert loss.item() == pytest.approx(0.0201713, abs=1e-6)
 
 
+# w = 2, d = ln 2: 2 - ln 2 - 1; 2 ln 2 - 2 + 1; (ln 2 - ln 3 + 2 (ln 2 - ln 1.5)) / 2. Slopes in the policy's log-prob,
+# which d falls with: -(w - 1), -w d, -w ln(4/3) / 2.
+@pytest.mark.parametrize(
+    ("form", "value", "slope"),
+    [
+        ("reverse", 0.3068528, -1.0),
+        ("forward", 0.3862944, -1.3862944),
+        ("jensen_shannon", 0.0849495, -0.2876821),
+    ],
+)
+def test_the_kl_term_has_three_forms_and_is_measured_as_k3(form, value, slope):
+    logprobs = torch.zeros(1, 1, requires_grad=True)
+    ref, none = torch.tensor([[2.0]]).log(), torch.zeros(1, 1)
+    loss, metrics = policy_loss(
+        logprobs,
+        none,
+        none,
+        none == 0,
+        **CLIP,
+        ref_logprobs=ref,
+        kl_coef=1.0,
+        kl_form=form,
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(value, abs=1e-6)
+    assert logprobs.grad.item() == pytest.approx(slope, abs=1e-6)
+    assert metrics["kl"].item() == pytest.approx(0.3068528, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("form", "curvature"), [("reverse", 1), ("forward", 1), ("jensen_shannon", 0.25)]
+)
+def test_a_divergence_is_flat_where_both_agree_never_negative_and_finite_far_away(form, curvature):
+    d = torch.tensor([0.0, 0.01, -0.01, 3.0, -3.0, 1000.0, -1000.0], requires_grad=True)
+    found = kl_penalty(d[:5] if form == "reverse" else d, form)
+    assert found[0].item() == 0
+    torch.testing.assert_close(
+        found[1:3], torch.full((2,), curvature * 0.5e-4), rtol=0.02, atol=2e-7
+    )
+    assert (found >= 0).all() and found.isfinite().all()
+    (gradient,) = torch.autograd.grad(found.sum(), d)
+    assert gradient[0].abs() < 1e-6 and gradient.isfinite().all()
+
+
 def test_a_kl_coefficient_of_zero_only_measures():
     logprobs, ref = drawn(2, 3, seed=0), drawn(2, 3, seed=1)
     mask, advantages = torch.ones(2, 3, dtype=torch.bool), drawn(2, 3, seed=2)
@@ -284,6 +328,8 @@ def test_unknown_names_and_a_penalty_without_reference_are_refused():
         policy_loss(x, x, x, mask, **CLIP, aggregate="mean")
     with pytest.raises(UserError, match="ref_logprobs"):
         policy_loss(x, x, x, mask, **CLIP, kl_coef=0.1)
+    with pytest.raises(UserError, match="kl_form"):
+        policy_loss(x, x, x, mask, **CLIP, kl_coef=0.1, ref_logprobs=x, kl_form="half")
 
 
 def test_advantages_per_sample_are_refused_even_when_they_would_broadcast():

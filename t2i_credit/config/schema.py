@@ -132,6 +132,11 @@ def _of_the_loss(config: Config) -> Iterator[tuple[str, str]]:
             "loss.kl_weight",
             "'credit' is refused with loss.kl_coef 0: there is no KL term to weigh",
         )
+    if loss.kl_form != "reverse" and loss.kl_coef == 0:
+        yield (
+            "loss.kl_form",
+            f"'{loss.kl_form}' is refused with loss.kl_coef 0: there is no KL term",
+        )
 
 
 def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:

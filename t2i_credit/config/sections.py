@@ -144,6 +144,9 @@ class LossConfig(Section):
     kl_weight: Literal["none", "credit"] = knob(
         "none", "credit: a weaker KL term on tokens of high credit"
     )
+    kl_form: Literal["reverse", "forward", "jensen_shannon"] = knob(
+        "reverse", "what the KL term measures by the taken token: k3, or as of 2606.21498"
+    )
     updates_per_rollout: Count = knob(1, "optimizer steps on the same images")
     old: Literal["rollout", "recompute"] = knob(
         "rollout", "old log-probs: those kept in sampling, or one more pass"

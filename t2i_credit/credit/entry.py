@@ -42,6 +42,16 @@ def _kl_weights_of_credit(
     return kl_weight(credit, mask)
 
 
+def _times_credit(
+    fields: Mapping[str, Tensor],
+    credit: Tensor,
+    mask: Tensor,
+    advantages: Tensor,
+    parameters: Mapping[str, Any],
+) -> Tensor:
+    return token_advantages(advantages, credit)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CreditEntry:
     """One way to assign credit.
@@ -57,6 +67,8 @@ class CreditEntry:
         needs_reference: whether a frozen reference model must be held.
         kl_weights: `(fields, credit, mask, parameters) -> (B, T)`, the factors on the KL term under
             `loss.kl_weight: credit`.
+        token_advantages: `(fields, credit, mask, advantages, parameters) -> (B, T)`, what the loss takes: advantage
+            times credit, unless a method adds something to the advantage.
         needs_kl_weights: whether a KL term without these factors is another method.
         even: whether every token of a sample gets the same.
         refresh: why `credit.refresh` is refused; "" = it is not.
@@ -68,6 +80,7 @@ class CreditEntry:
     needs: frozenset[str] | Callable[[Mapping[str, Any]], frozenset[str]] = frozenset()
     needs_reference: bool = False
     kl_weights: Callable[..., Tensor] = _kl_weights_of_credit
+    token_advantages: Callable[..., Tensor] = _times_credit
     needs_kl_weights: bool = False
     even: bool = False
     refresh: str = ""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .critical import CRITICAL_TOKENS
 from .dgpo import DISTRIBUTION_GUIDED
-from .entropy import ENTROPY_RANK, TOP_ENTROPY
+from .entropy import ENTROPY_GUIDED, ENTROPY_RANK, TOP_ENTROPY
 from .entry import CreditEntry
 from .gcpo import GUIDANCE_CONTRAST
 from .stage import SIMILARITY
@@ -44,6 +44,7 @@ CREDIT: dict[str, CreditEntry] = {
     "guidance_contrast": GUIDANCE_CONTRAST,
     "top_entropy": TOP_ENTROPY,
     "entropy_rank": ENTROPY_RANK,
+    "entropy_guided": ENTROPY_GUIDED,
     "visual": VISUAL,
     "distribution_guided": DISTRIBUTION_GUIDED,
     "critical_tokens": CRITICAL_TOKENS,

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..credit.entry import token_advantages
 from ..training.gold import failed_groups
 from ..training.metrics import credit_metrics
 from .arguments import require_tested_trl
@@ -139,7 +138,7 @@ class CreditGRPOTrainer(GRPOTrainer):
         shown = {"logprobs", "entropy"}
         fields = self._fields(output, self.needs | shown if watched else self.needs)
         credit = self._assign(output, fields)
-        advantages = token_advantages(output["advantages"], credit)
+        advantages = self._token_advantages(output, fields, credit)
         if watched:
             self._show(step, output, negatives, fields, credit, advantages)
         if not multiplies:
@@ -164,7 +163,7 @@ class CreditGRPOTrainer(GRPOTrainer):
             fields = self._fields(inputs, self.needs)
             credit = self._assign(inputs, fields)
             self._measure(inputs, fields, credit)
-            inputs = inputs | {"advantages": token_advantages(inputs["advantages"], credit)}
+            inputs = inputs | {"advantages": self._token_advantages(inputs, fields, credit)}
         return super()._compute_loss(model, inputs)
 
     # Credit
@@ -217,6 +216,13 @@ class CreditGRPOTrainer(GRPOTrainer):
         params = self.credit.section.params
         credit: Tensor = self._entry.assign(needed, mask, inputs["advantages"], **params)
         return credit
+
+    def _token_advantages(
+        self, inputs: Mapping[str, Any], fields: Mapping[str, Tensor], credit: Tensor
+    ) -> Tensor:
+        """(B, T)."""
+        mask, params = inputs["completion_mask"].bool(), self.credit.section.params
+        return self._entry.token_advantages(fields, credit, mask, inputs["advantages"], params)
 
     def _measure(
         self, inputs: Mapping[str, Any], fields: Mapping[str, Tensor], credit: Tensor

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ..advantages import zero_spread_groups
 from ..config.schema import Config
-from ..credit.entry import token_advantages
 from ..credit.gcpo import contrast, shown_kind
 from ..errors import RunError
 from ..interfaces import Prompt, Rollout
@@ -97,7 +96,7 @@ class StepRecorder:
             scored = scored.joined(self.collect.scored(probes, *judged, learn=False))
         kept, sampler = scored.rollout, self.update.sampler
         advantages = self.advantage(scored.target, kept.group_size)
-        credit = self.update.credit_of(kept, advantages)
+        credit, pushed = self.update.assigned(kept, advantages)
         objects = self.describe(kept) if self.describe else None
         self.run.write_step(
             step,
@@ -109,7 +108,7 @@ class StepRecorder:
             reward_normalized=scored.normalized,
             advantages=advantages,
             credit=credit,
-            token_advantages=token_advantages(advantages, credit),
+            token_advantages=pushed,
             contrast=self._contrast(kept),
             objects=objects,
             probes=len(self.probes) * kept.group_size,

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ..config.schema import Config
-from ..credit.entry import CreditEntry, token_advantages
+from ..credit.entry import CreditEntry
 from ..credit.fields import GROUP_FIELDS, UPDATE_FIELDS, rollout_fields
 from ..errors import TrainingError
 from ..interfaces import Rollout
@@ -162,12 +162,22 @@ class PolicyUpdate:
             self.optimizer.step()
         return reduce_metrics(totals, _LARGEST, prompts, self.accelerator) | common
 
-    @torch.no_grad()
     def credit_of(self, rollout: Rollout, advantages: Tensor) -> Tensor:
         """(B, T) credit of whole groups under the policy as it is now."""
+        return self.assigned(rollout, advantages)[0]
+
+    @torch.no_grad()
+    def assigned(self, rollout: Rollout, advantages: Tensor) -> tuple[Tensor, Tensor]:
+        """Credit and token advantages, (B, T) each, of whole groups under the policy as it is now."""
+        fields = self._fields_now(rollout, advantages)
+        credit = self._assign(rollout, fields, advantages)
+        return credit, self._token_advantages(fields, credit, rollout.mask, advantages)
+
+    def _fields_now(self, rollout: Rollout, advantages: Tensor) -> dict[str, Tensor]:
+        """{name: (B, T)} of all that the credit reads."""
         known = self._known(rollout, advantages)
         if not self.renews:
-            return self._assign(rollout, known, advantages)
+            return known
         asks = "ref_logprobs" in self.needs
         parts = []
         size = self._size(rollout)
@@ -175,8 +185,7 @@ class PolicyUpdate:
             rows = torch.tensor(samples, device=self.sampler.device)
             found = self.policy.ask(rollout, rows, self.in_pass)
             parts.append(self._fields(rollout, rows, known, found, reference=asks))
-        fields = {name: torch.cat([part[name] for part in parts]) for name in self.needs}
-        return self._assign(rollout, fields, advantages)
+        return {name: torch.cat([part[name] for part in parts]) for name in self.needs}
 
     def _known(self, rollout: Rollout, advantages: Tensor) -> dict[str, Tensor]:
         """{name: (B, T)} of the credit's fields that no update changes."""
@@ -214,6 +223,12 @@ class PolicyUpdate:
         assign, params = self.credit_entry.assign, self.config.credit.params
         return assign(needed, rollout.mask[rows], advantages[rows], **params)
 
+    def _token_advantages(
+        self, fields: Mapping[str, Tensor], credit: Tensor, mask: Tensor, advantages: Tensor
+    ) -> Tensor:
+        params = self.config.credit.params
+        return self.credit_entry.token_advantages(fields, credit, mask, advantages, params)
+
     def _loss(
         self,
         rollout: Rollout,
@@ -233,7 +248,7 @@ class PolicyUpdate:
         return policy_loss(
             logprobs,
             old,
-            token_advantages(advantages[rows], credit),
+            self._token_advantages(fields, credit, mask, advantages[rows]),
             mask,
             clip_low=settings.clip_low,
             clip_high=settings.clip_high,
@@ -242,6 +257,7 @@ class PolicyUpdate:
             ref_logprobs=fields.get("ref_logprobs"),
             kl_coef=settings.kl_coef,
             kl_weights=kl_weights,
+            kl_form=settings.kl_form,
             denominator=denominators(rollout)[settings.aggregate],
         )
 

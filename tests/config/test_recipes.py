@@ -48,6 +48,7 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         "stage",
         "top_entropy",
         "entropy_rank",
+        "eg_grpo",
         "visual",
     )
     paper = {"loss.policy", "loss.kl_coef"}
@@ -59,6 +60,9 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         "gold": {"rollout.gold", "loss.ratio"},
         **{name: {"credit.name"} for name in credited},
         "gcpo": {"credit.name", "credit.strength"},
+        "eg_grpo_signed": {"credit.name", "credit.direction"},
+        "grpo_kl": {"loss.kl_coef"},
+        **{f"grpo_kl_{form}": {"loss.kl_coef", "loss.kl_form"} for form in ("forward", "js")},
         "grpo_conditional": paper,
         "gcpo_conditional": {*paper, "credit.name", "loss.kl_weight"},
         "visual_figure": {"credit.name", "credit.kind"},

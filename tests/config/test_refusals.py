@@ -158,6 +158,7 @@ def test_a_group_of_one_is_refused_with_the_reason(write: Any) -> None:
             "rollout.top_p: truncated sampling is refused with loss.policy 'guided'",
         ),
         ("loss: {kl_weight: credit}", "loss.kl_weight: 'credit' is refused with loss.kl_coef 0"),
+        ("loss: {kl_form: forward}", "loss.kl_form: 'forward' is refused with loss.kl_coef 0"),
         ("credit: {refresh: true}", "credit.refresh: true is refused with credit.name 'uniform'"),
         *(
             (

@@ -22,6 +22,7 @@ CASES = [
     ("guidance_contrast", {"strength": 0.5}),
     ("top_entropy", {"guided": True, "rho": 0.1}),
     ("entropy_rank", {"guided": True, "strength": 0.5}),
+    ("entropy_guided", {"direction": "advantage", "excluded": 0.0}),
     *[("visual", {"kind": kind}) for kind in ("shift", "both", "figure")],
     ("visual", {"shape": "proportional"}),
     ("distribution_guided", {"tau": 0.01, "kappa": 2.0}),

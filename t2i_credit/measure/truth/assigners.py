@@ -49,10 +49,18 @@ class Assigner:
 
     def __call__(self, rollout: Rollout, advantages: Tensor, policy: Policy) -> Tensor:
         """(B, T) credit of whole groups, row mean 1; `policy` drew them."""
+        return self.assigned(rollout, advantages, policy)[0]
+
+    def assigned(
+        self, rollout: Rollout, advantages: Tensor, policy: Policy
+    ) -> tuple[Tensor, Tensor]:
+        """The credit, and the token advantages that the loss takes, (B, T) each."""
         codebook, grid = policy.model.codebook, policy.model.grid
         found = rollout_fields(self.needs, rollout, advantages, codebook=codebook, grid=grid)
         found |= policy.fields(self.needs & UPDATE_FIELDS, rollout)
-        return self.entry.assign(found, rollout.mask, advantages, **self.params)
+        credit = self.entry.assign(found, rollout.mask, advantages, **self.params)
+        rows = rollout.mask, advantages, self.params
+        return credit, self.entry.token_advantages(found, credit, *rows)
 
 
 def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:

@@ -28,7 +28,7 @@ from .assigners import Assigner
 MAX_COORDINATES = 2**21  # of a larger model a fixed random subset of the coordinates is compared
 LARGER = 21  # batches from which on the others together are at least 20 times one
 
-Credits = Mapping[str, Tensor]  # name -> (B, T)
+TokenAdvantages = Mapping[str, Tensor]  # name -> (B, T)
 
 
 class GradientStore:
@@ -57,24 +57,25 @@ class GradientStore:
         return total.numpy() / a.shape[1] * lengths
 
 
-def credits_of(
+def token_advantages_of(
     rollout: Rollout, advantages: Tensor, assigners: Sequence[Assigner], policy: Policy, seed: int
 ) -> dict[str, Tensor]:
-    """The credits whose gradients are compared: uniform, random (weights of power_rank, shuffled), the assigners'."""
+    """What gradients are compared of: uniform credit, random (weights of power_rank, shuffled), the assigners'."""
     noise = torch.rand(rollout.tokens.shape, generator=torch.Generator().manual_seed(seed))
+    random = power_rank(noise.to(rollout.tokens.device), rollout.mask)
     found = {
-        "uniform": rollout.mask.float(),
-        "random": power_rank(noise.to(rollout.tokens.device), rollout.mask),
+        "uniform": token_advantages(advantages, rollout.mask),
+        "random": token_advantages(advantages, random),
     }
-    return found | {assigner.name: assigner(rollout, advantages, policy) for assigner in assigners}
+    return found | {a.name: a.assigned(rollout, advantages, policy)[1] for a in assigners}
 
 
 def policy_gradients(
-    policy: Policy, rollout: Rollout, advantages: Tensor, credits: Credits, config: Config
+    policy: Policy, rollout: Rollout, pushed: TokenAdvantages, config: Config
 ) -> dict[str, Tensor]:
-    """{name: (D,)}: the gradient of the configured policy loss at ratio 1, without KL term, under each credit.
+    """{name: (D,)}: the gradient of the configured policy loss at ratio 1, without KL term, for all token advantages.
 
-    Micro-batch by micro-batch as in training; one forward pass of each serves all credits.
+    Micro-batch by micro-batch as in training; one forward pass of each serves all of them.
     """
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     most = samples_in_a_pass(config, policy.model.grid, len(rollout))
@@ -84,11 +85,11 @@ def policy_gradients(
         part = slice(rows.start, rows.stop)
         places = torch.arange(rows.start, rows.stop, device=rollout.tokens.device)
         logprobs = policy.ask(rollout, places, {"policy": policy.logprobs})["policy"]
-        for i, (name, credit) in enumerate(credits.items()):
+        for i, (name, advantages) in enumerate(pushed.items()):
             loss, _ = policy_loss(
                 logprobs,
                 logprobs.detach(),
-                token_advantages(advantages[part], credit[part]),
+                advantages[part],
                 rollout.mask[part],
                 clip_low=config.loss.clip_low,
                 clip_high=config.loss.clip_high,
@@ -98,7 +99,7 @@ def policy_gradients(
                 denominator=denominator,
             )
             gradients = torch.autograd.grad(
-                loss, parameters, retain_graph=i + 1 < len(credits), allow_unused=True
+                loss, parameters, retain_graph=i + 1 < len(pushed), allow_unused=True
             )
             whole = _flat(gradients, parameters)
             found[name] = found[name] + whole if name in found else whole
@@ -141,8 +142,8 @@ def gradient_agreement(
     """
     store, samples, count, coordinates = GradientStore(), 0, 0, 0
     for number, (rollout, advantages) in enumerate(batches):
-        credits = credits_of(rollout, advantages, assigners, policy, seed + number)
-        gradients = policy_gradients(policy, rollout, advantages, credits, config)
+        pushed = token_advantages_of(rollout, advantages, assigners, policy, seed + number)
+        gradients = policy_gradients(policy, rollout, pushed, config)
         for name, gradient in gradients.items():
             store.add(name, gradient)
             coordinates = len(gradient)

@@ -42,8 +42,8 @@ def test_the_uniform_gradient_is_the_policy_gradient_and_credit_changes_it() -> 
     config = parse_config({"loss": {"policy": "conditional"}})
     late = torch.zeros(rollout.tokens.shape)
     late[:, -1] = 6.0
-    credits = {"uniform": rollout.mask.float(), "late": late}
-    found = policy_gradients(Policy.of(config, model, None), rollout, advantages, credits, config)
+    pushed = {"uniform": advantages[:, None] * rollout.mask, "late": advantages[:, None] * late}
+    found = policy_gradients(Policy.of(config, model, None), rollout, pushed, config)
     condition = model.condition([p.text for p in PROMPTS], [p.negative for p in PROMPTS])
     logprobs = model(condition, rollout.tokens, want=["logprobs"])["logprobs"]
     loss = -(advantages[:, None] * logprobs).mean()
@@ -71,6 +71,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(
     model, rollout = wide_rollout()
     advantages = torch.linspace(-1, 1, len(rollout))
     credits = {"uniform": rollout.mask.float(), "late": torch.arange(6).expand(16, 6) / 2.5}
+    pushed = {name: advantages[:, None] * credit for name, credit in credits.items()}
     passes: list[int] = []
     hook = model.register_forward_hook(lambda module, given, out: passes.append(len(given[1])))
     configs = [
@@ -80,7 +81,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(
         for how in ({}, train)
     ]
     whole, parts = (
-        policy_gradients(Policy.of(config, model, None), rollout, advantages, credits, config)
+        policy_gradients(Policy.of(config, model, None), rollout, pushed, config)
         for config in configs
     )
     hook.remove()
