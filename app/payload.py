@@ -44,8 +44,9 @@ SHOWN = (
     "credit",
     "token_advantages",
     "entropy",
+    "value_change",
 )
-SIGNED = {"credit": False, "contrast": True, "advantage": True}
+SIGNED = {"credit": False, "contrast": True, "advantage": True, "value": True}
 
 
 def palettes() -> dict[str, dict[str, str]]:

@@ -85,12 +85,14 @@ def recipes() -> dict[str, str]:
 
 @cache
 def credits() -> dict[str, dict[str, Any]]:
-    """{method: its section `credit`} of every credit that a recipe of the embedded generator ships; the first recipe of the
-    same section names it."""
+    """{method: its section `credit`} of every credit that a recipe of the embedded generator ships and that needs no critic;
+    the first recipe of the same section names it."""
     found: dict[str, dict[str, Any]] = {}
     names = [name for name in list_recipes() if name.startswith("shapes/")]
     for name in sorted(names, key=lambda name: (len(name), name)):
         section = {"name": "uniform", **read_tree(name, ())[0].get("credit", {})}
+        if section["name"] == "value":  # its critic learns beside a training
+            continue
         if section not in found.values():
             found[name.removeprefix("shapes/")] = section
     return found
@@ -98,7 +100,7 @@ def credits() -> dict[str, dict[str, Any]]:
 
 def credit_names() -> list[str]:
     """The names of the credit table, without loading it: every one of them has a recipe."""
-    return sorted({section["name"] for section in credits().values()})
+    return sorted({section["name"] for section in credits().values()} | {"value"})
 
 
 def own_values(recipe: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
@@ -179,6 +180,11 @@ class LlamaImageModel(nn.Module):
         return FixedDecoding(self, state, group_size)
 
     # Training
+
+    def prefix_features(self, condition: PromptCondition, tokens: Tensor) -> Tensor:
+        """What the transformer knows before each token and after the last, under the positive prompt: (B, T + 1, D)."""
+        # what stands last is not read
+        return self._features(condition.positives(), F.pad(tokens, (0, 1)))
 
     def _features(self, condition: PromptCondition, tokens: Tensor) -> Tensor:
         """The hidden states that predict each image token: (rows, T, D), rows as in the condition, times G.

@@ -185,6 +185,8 @@ class Rollout:
         alternatives: (B, T, K) int64, the likeliest codes but the taken one under the guided, tempered distribution, in
             order, if asked for; -1 in a golden reference, which was not sampled.
         alternative_logprobs: (B, T, K) theirs, before truncation.
+        values: (B, T + 1) the critic's expectation of the reward before each token and after the last, if there is one.
+        value_advantage: (B, T) its change at each token in units of the advantage, as far as the critic is believed.
         gold: (B,) bool, True = a golden reference and not a sample of the model.
     """
 
@@ -204,6 +206,8 @@ class Rollout:
     code_shift: Tensor | None = None
     alternatives: Tensor | None = None
     alternative_logprobs: Tensor | None = None
+    values: Tensor | None = None
+    value_advantage: Tensor | None = None
     gold: Tensor = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:

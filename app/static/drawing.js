@@ -26,6 +26,13 @@
       palette: "contrast",
       ends: ["fits the negative", "fits the prompt"],
     },
+    value_change: {
+      title: "Value change",
+      term: "value change",
+      says: "where the critic saw it go wrong, or right",
+      palette: "value",
+      ends: ["here it went wrong", "here it went right"],
+    },
   };
 
   // How a map and its picture are shown together.

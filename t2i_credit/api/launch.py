@@ -262,6 +262,7 @@ def run_training(
             prompts=parts.prompts,
             run=run,
             accelerator=accelerator,
+            critic_file=parts.critic,
             reference_image=parts.references or References(None),
             describe=describe_as_rewarded(config, parts.reward),
             report=report,

@@ -76,8 +76,8 @@ def held_throughout(
     """Bytes of one process that no knob of sampling or training changes; see `estimate`.
 
     Returns:
-        weights: with a reference and a moving average.
-        optimizer: gradient, two moments, and what DDP sends of the gradient.
+        weights: with a reference, a moving average and a critic's copy.
+        optimizer: gradient, two moments, and what DDP sends of the gradient; a copy's, too.
         starting: model and reference as they are before they are shared out.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -88,9 +88,10 @@ def held_throughout(
     averaged = sum(4 * p.numel() for p in trained) // parts
     copies = moving * reference + averaged * (config.tune.ema is not None)
     sent = processes > 1 and parts == 1
+    critic = config.credit.has_critic and config.critic.kind == "copy"
     return {
-        "weights": whole - shared_out + shared_out // parts + copies,
-        "optimizer": (3 + sent) * moving,
+        "weights": whole - shared_out + shared_out // parts + copies + critic * moving,
+        "optimizer": (3 + sent + 3 * critic) * moving,
         "starting": whole + _bytes(trained) * reference,
     }
 

@@ -17,6 +17,7 @@ from .memory import out_of_memory
 from .models import trainable_model
 
 if TYPE_CHECKING:
+    from ..training.critic.file import CriticFile
     from ..training.gold import References
 
 WORLDS = ("shapes",)
@@ -107,6 +108,7 @@ class Parts:
     advantage: Callable[..., Any]
     credit: Any
     references: References | None = None
+    critic: CriticFile | None = None
 
 
 def _references(config: Config) -> References:
@@ -131,7 +133,10 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     Raises:
         UserError: whatever is wrong, in one line.
     """
+    from ..training.critic.file import critic_file_of
+    from ..training.critic.network import require_features
     from ..training.processes import process_count, refuse_foreign_sharding, require_enough_prompts
+    from ..training.tune import fingerprint
 
     prompts = load_prompt_set(config)  # before anything large is loaded
     if config.prompts.per_step > len(prompts):
@@ -142,6 +147,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     _require_trackers(config)
     refuse_foreign_sharding()
     require_enough_prompts(config.prompts.per_step, process_count())
+    critic = critic_file_of(config)
     golden = _references(config)
     if config.rollout.gold:
         golden.check_files(prompts)
@@ -150,9 +156,13 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     held = config.loss.kl_coef > 0 or entry.needs_reference
     model, reference = trainable_model(config, model, compared=held)
     warn_of(unread_by(model, prompts))
+    if config.credit.has_critic:
+        require_features(model)
+    if critic is not None:
+        critic.require_model(fingerprint(model))
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
-    return Parts(config, model, reference, reward, prompts, advantage, entry, golden)
+    return Parts(config, model, reference, reward, prompts, advantage, entry, golden, critic)
 
 
 def _require_trackers(config: Config) -> None:

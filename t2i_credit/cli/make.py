@@ -83,6 +83,30 @@ def pretrain(
 
 
 @app.command()
+def fit_critic(
+    config: ConfigArg,
+    out: Annotated[Path, path_option("the file to write")],
+    overrides: Overrides = None,
+    batches: Annotated[int, Option(help="steps' worth of images, at least 8")] = 120,
+    passes: Annotated[int, Option(help="how often it learns from them")] = 6,
+) -> None:
+    """Fits a critic to rollouts of a generator, so that runs with `credit: {name: value}` begin with it (critic.file).
+
+    Example: t2i-credit fit-critic shapes/value --out critic.safetensors
+    """
+    from ..api.critic import fit_critic as fit
+    from ..config.schema import load_config
+    from . import console
+
+    settings = load_config(config, overrides or [])
+    with console.stages() as progress:
+        found = fit(settings, out, batches=batches, passes=passes, report=progress)
+    console.table("Critic, on images that it did not learn from", dict(found))
+    console.say(f"written: {out}")
+    console.say(f"use it:  t2i-credit train {config} critic.file={out}")
+
+
+@app.command()
 def serve_reward(
     config: ConfigArg,
     overrides: Overrides = None,

@@ -28,6 +28,7 @@ PARAMETERS = {
     "guided": "entropy of the guided distribution instead of the conditional one",
     "tau": "temperature of the softmax over tokens; smaller = sharper",
     "kappa": "exponent of the entropy; 0 ignores it",
+    "change": "what the critic's V_{t+1} - V_t counts beside the advantage, both in units of the group's spread",
     "excluded": "share of the tokens, the surest ones, that get nothing from the reward",
     "above": "the bonus goes to tokens whose entropy is above this quantile of their image's",
     "bonus": "of a token: this times its entropy / ln V, in units of the advantage ...",

@@ -23,6 +23,7 @@ def anchored(tree: Mapping[str, Any]) -> dict[str, Any]:
     for section, key, change in (
         ("model", "name", _model),
         ("prompts", "source", _source),
+        ("critic", "file", os.path.abspath),
         ("train", "out", os.path.abspath),
     ):
         keys = found.get(section)

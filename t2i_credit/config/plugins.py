@@ -305,6 +305,11 @@ class CreditConfig(PluginSection):
         found = as_entry(find_plugin(self.name, self.table(), "credit.name"))
         return found if self.name in self.table() else checked(found, f"credit {self.name}")
 
+    @property
+    def has_critic(self) -> bool:
+        """Whether it reads what a critic says."""
+        return "value_advantage" in self.entry.fields_needed(**self.params)
+
     @classmethod
     def try_out(cls, plugin: Any, params: Mapping[str, Any]) -> None:
         import torch

@@ -19,6 +19,7 @@ from .files import read_tree
 from .messages import KeyProblem, parse, show
 from .plugins import PLUGIN, AdvantageConfig, CreditConfig
 from .sections import (
+    CriticConfig,
     LogConfig,
     LossConfig,
     ModelConfig,
@@ -41,6 +42,7 @@ class Config(Section):
     reward: dict[str, RewardConfig] = Field(default_factory=lambda: {"geneval": RewardConfig()})
     advantage: AdvantageConfig = Field(default_factory=AdvantageConfig)
     credit: CreditConfig = Field(default_factory=CreditConfig)
+    critic: CriticConfig = Field(default_factory=CriticConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     tune: TuneConfig = Field(default_factory=TuneConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
@@ -105,6 +107,7 @@ def disagreements(config: Config) -> Iterator[tuple[str, str]]:
     """(key, what is wrong with it) for every pair of values that each are allowed, but not together."""
     yield from _of_the_loss(config)
     yield from _of_the_credit(config)
+    yield from _of_the_critic(config)
     yield from _of_gold(config)
     yield from _of_the_reward(config)
     if config.train.micro_batch_size and config.train.micro_batch_tokens:
@@ -165,6 +168,39 @@ def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:
             f"'none' is refused with credit.name '{credit.name}' and a kl_coef: the method has its "
             "KL term on the critical tokens only; use kl_weight credit, or kl_coef 0",
         )
+
+
+def _of_the_critic(config: Config) -> Iterator[tuple[str, str]]:
+    credit, critic = config.credit, config.critic
+    if not credit.has_critic:
+        if critic.file is not None:
+            yield "critic.file", f"is refused with credit.name '{credit.name}': it has no critic"
+        return
+    if critic.kind == "lora" and not config.tune.lora_rank:
+        yield (
+            "critic.kind",
+            "'lora' is refused with tune.lora_rank 0: the base that it adapts would be trained; use head or copy",
+        )
+    if critic.kind == "copy" and config.tune.lora_rank:
+        yield (
+            "critic.kind",
+            "'copy' is refused with tune.lora_rank above 0: a second model beside an adapter; use lora or head",
+        )
+    refused = {
+        "rollout.gold": config.rollout.gold and "true: no critic knows a golden reference",
+        "train.sharding": config.train.sharding == "full" and "'full': its parts are the policy's",
+    }
+    for key, why in refused.items():
+        if why:
+            value, _, reason = why.partition(": ")
+            yield key, f"{value} is refused with credit.name '{credit.name}': {reason}"
+    for name, part in config.reward.items():
+        if part.normalize != "none":
+            yield (
+                f"reward.{name}.normalize",
+                f"'{part.normalize}' is refused with credit.name '{credit.name}': its rewards lie between critic.least "
+                "and critic.most; use none",
+            )
 
 
 def _of_gold(config: Config) -> Iterator[tuple[str, str]]:

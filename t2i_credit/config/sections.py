@@ -126,6 +126,39 @@ class RewardConfig(OpenSection):
     heldout: bool = knob(False, "logged and never trained on")
 
 
+class CriticConfig(Section):
+    """What `credit: {name: value}` learns the values of prefixes with."""
+
+    kind: Literal["head", "lora", "copy"] = knob(
+        "head",
+        "on the policy's features; on an adapter of its own over the frozen base; on a copy of the policy's backbone",
+    )
+    file: Place | None = knob(
+        None, "what `t2i-credit fit-critic` wrote; null = learns from nothing"
+    )
+    width: Annotated[int, Field(ge=1, le=65_536)] = knob(256, "hidden units of its head")
+    rank: Annotated[int, Field(ge=1, le=4096)] = knob(16, "lora: rank of its adapter")
+    lr: Annotated[Positive, Field(le=1)] = knob(3e-4, "its learning rate")
+    updates: Whole = knob(
+        4, "its optimizer steps in a step: one on the new images, the others on replayed ones"
+    )
+    replay: Count = knob(20, "steps whose images it learns from again")
+    window: Annotated[int, Field(ge=3, le=1000)] = knob(
+        10, "steps over which its explained variance is taken, on images before it learns from them"
+    )
+    least: Float = knob(0.0, "the least reward of an image; lower ones count as this")
+    most: Float = knob(1.0, "the largest reward of an image; higher ones count as this")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> CriticConfig:
+        if self.least >= self.most:
+            raise KeyProblem(
+                "critic.most",
+                f"value {self.most:g} is not allowed; above critic.least ({self.least:g})",
+            )
+        return self
+
+
 class LossConfig(Section):
     """The policy-gradient loss."""
 

@@ -26,6 +26,7 @@ ROLLOUT_FIELDS = frozenset(
         "guided_entropy",
         "code_spread",
         "code_shift",
+        "value_advantage",  # of runs with a critic
     }
 )
 GROUP_FIELDS = frozenset(

@@ -21,6 +21,7 @@ from .entropy import ENTROPY_GUIDED, ENTROPY_RANK, TOP_ENTROPY
 from .entry import CreditEntry
 from .gcpo import GUIDANCE_CONTRAST
 from .stage import SIMILARITY
+from .value import VALUE
 from .visual import VISUAL
 from .weights import apply_strength, uniform
 
@@ -49,4 +50,5 @@ CREDIT: dict[str, CreditEntry] = {
     "distribution_guided": DISTRIBUTION_GUIDED,
     "critical_tokens": CRITICAL_TOKENS,
     "similarity": SIMILARITY,
+    "value": VALUE,
 }

@@ -1,4 +1,4 @@
-"""One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, each
+"""One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, a critic's values, each
 with its colour bar. Lays out nothing (see sheets.py)."""
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class SampleView:
         reward, advantage: of the sample.
         gold: a golden reference and not a sample.
         number: of the sample in its step; None = it has none.
+        value_change: (H, W) or (T,), what each token did to the reward that a critic expects; None without a critic.
     """
 
     image: Image.Image
@@ -49,6 +50,7 @@ class SampleView:
     advantage: float
     gold: bool = False
     number: int | None = None
+    value_change: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Scale:
     credit: float
     contrast: float
     advantage: float
+    value: float = 0.0
     clipped: frozenset[str] = frozenset()
     palettes: Mapping[str, str] = field(default_factory=lambda: dict(USUAL))
 
@@ -82,6 +85,7 @@ def common_scale(samples: Sequence[SampleView], palettes: Mapping[str, str] | No
         "credit": together("credit"),
         "contrast": together("signed_contrast"),
         "advantage": together("token_advantages"),
+        "value": together("value_change"),
     }
     limits = {name: robust_limit(values) for name, values in maps.items()}
     limits["credit"] = max(limits["credit"], 2.0)  # the mean, 1, stands well inside
@@ -123,6 +127,18 @@ def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cel
     ends = ("fits the negative", "fits the prompt")
     bar = scale_bar(scale.contrast, palette, ends, beyond="contrast" in scale.clipped)
     return Cell(title, subtitle, token_map(colours, picture, sample.image), bar)
+
+
+def value_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell | None:
+    """What the tokens did to the expected reward at the size of `picture`; None without a critic."""
+    if sample.value_change is None:
+        return None
+    palette = scale.palettes["value"]
+    colours = diverging(map_of(sample.value_change, sample.grid), scale.value, palette)
+    ends = ("went wrong", "went right")
+    bar = scale_bar(scale.value, palette, ends, beyond="value" in scale.clipped)
+    drawn = token_map(colours, picture, sample.image)
+    return Cell("Value change", "of the reward that a critic expects", drawn, bar)
 
 
 def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:

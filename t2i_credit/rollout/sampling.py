@@ -25,6 +25,7 @@ TRAINING, PROBE, GOLD = 1, 2, 3
 BENCH = 4
 TRUTH, REDRAW, TIES = 5, 6, 7
 ESTIMATE = 8
+CRITIC = 11
 EVALUATION_DOMAIN = 0x6576616C  # "eval"
 
 # What a rollout keeps if it is asked for; see `sample_rollout`.

@@ -22,6 +22,7 @@ from ..errors import TrainingError
 from ..interfaces import Prompt, Rollout
 from ..prompts.batches import PromptBatches
 from ..rollout.sampling import GOLD, TRAINING, derive_seed, keeping, sample_rollout
+from .critic.critic import Critic
 from .gold import failed_groups
 from .metrics import StepClock
 from .mixture import Mixture
@@ -138,6 +139,7 @@ class GroupCollector:
         batches: the prompts in their order.
         judge: a step's number and a rollout to its rewards (B,) and their parts as they are.
         go_gold: a rollout, which groups failed (P,) and a seed to the rollout with golden references and their rows.
+        critic: what says the values of whatever is scored, or None.
 
     Attributes:
         mixture: how the parts become the number that advantages are made of.
@@ -149,6 +151,7 @@ class GroupCollector:
     batches: PromptBatches
     judge: Callable[[int, Rollout], tuple[Tensor, Mapping[str, Tensor]]]
     go_gold: Callable[[Rollout, Tensor, int], tuple[Rollout, Tensor]]
+    critic: Critic | None = None
     refills: int = 0
 
     def __post_init__(self) -> None:
@@ -158,6 +161,8 @@ class GroupCollector:
         self, rollout: Rollout, rewards: Tensor, parts: Mapping[str, Tensor], *, learn: bool
     ) -> Scored:
         """A rollout and its rewards (B,) with their parts; `learn`: whether running statistics take them in."""
+        if self.critic is not None:
+            rollout = self.critic.valued(rollout, rewards)
         if not self.mixture.normalizes:
             return Scored(rollout, rewards, parts, {}, rewards)
         target, normalized = self.mixture(parts, rollout.group_size, learn=learn)

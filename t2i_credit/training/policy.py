@@ -205,10 +205,14 @@ def passes_needed(config: Config, entry: CreditEntry) -> Passes:
     refresh = other_branch if config.credit.refresh and not both else 0
     updates = config.loss.updates_per_rollout
     again = policy if config.loss.old == "recompute" and updates > 1 else 0
+    # a critic's passes of the positive branch: of what was sampled, and as many images each time it learns
+    values = int(config.credit.has_critic)
+    learned = values * config.critic.updates
+    deep = config.critic.kind != "head"  # its gradient runs through a transformer
     return Passes(
         decode=2 if scale != 1 or negative else 1,
-        policy=updates * policy,
-        frozen=again + updates * (reference + refresh),
+        policy=updates * policy + learned * deep,
+        frozen=again + updates * (reference + refresh) + values + learned * (not deep),
     )
 
 

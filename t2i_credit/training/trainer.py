@@ -24,6 +24,8 @@ from ..prompts.records import record_key
 from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
 from ..run_folder.writer import RunWriter
 from .collect import GroupCollector, Reward, Scored, StepGroups, judge_together, sample_together
+from .critic.critic import Critic
+from .critic.file import CriticFile
 from .gold import ReferenceImage, go_gold
 from .metrics import StepClock
 from .processes import distribute, optimizer_parts, whole
@@ -52,6 +54,7 @@ class Trainer:
         prompts: what to train on.
         run: where everything is written, once it has begun.
         accelerator: device, precision, trackers.
+        critic_file: what a critic begins with, if the credit has one; None = it begins with nothing.
         reference_image: where golden references come from, if the configuration asks for them.
         describe: rollout to the known objects of each sample, for the run folder; None = unknown.
         report: called after each step with its number (from 1) and metrics.
@@ -75,6 +78,7 @@ class Trainer:
         prompts: Sequence[Prompt],
         run: RunWriter,
         accelerator: Accelerator,
+        critic_file: CriticFile | None = None,
         reference_image: ReferenceImage = lambda prompt, seed: None,
         describe: Describe | None = None,
         report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
@@ -118,12 +122,18 @@ class Trainer:
         self.judge = partial(
             judge_together, reward=reward, accelerator=accelerator, clock=self.clock
         )
+        self.critic: Critic | None = None
+        if config.credit.has_critic:
+            self.critic = Critic(
+                config, self.sampler, accelerator=accelerator, advantage=advantage, warn=warn
+            )
         order = config.prompts
         self.collect = GroupCollector(
             config,
             PromptBatches(prompts, per_step=order.per_step, seed=order.seed, balance=order.balance),
             judge=self.judge,
             go_gold=partial(go_gold, policy=self.update.policy, reference_image=reference_image),
+            critic=self.critic,
         )
         self.record = StepRecorder(
             config,
@@ -137,6 +147,8 @@ class Trainer:
             describe=describe,
             warn=warn,
         )
+        if self.critic and critic_file and not run.resume_step:
+            self.critic.load(critic_file.state, f"critic.file: {critic_file.path}")
         self.samples = 0  # images sampled since the start
         self.start = self.stop.step = self._restore() if run.resume_step else 0
         self.state = self._state()
@@ -178,8 +190,12 @@ class Trainer:
                 updated = self.update(step, trained.rollout, advantages, credit)
             if self.average is not None:
                 self.average.update(self._trained())
+            learned = {}
+            if self.critic is not None:
+                with self.clock("critic"):
+                    learned = self.critic.learn(step, sampled.rollout, sampled.target)
         self.samples += len(sampled.rollout)
-        metrics = self.record.rollout(sampled) | groups.counts | located | updated | rate
+        metrics = self.record.rollout(sampled) | groups.counts | located | updated | learned | rate
         metrics |= self._counted(sampled)
         self.record.metrics(step, metrics, trained)
         self.state = self._state()
@@ -213,6 +229,7 @@ class Trainer:
             "watch": self.record.watch.state(),
             "silent": self.record.silent,
             "subject": self.subject,
+            **({"critic": self.critic.state()} if self.critic else {}),
         }
 
     def _save(self, step: int) -> None:
@@ -220,6 +237,7 @@ class Trainer:
         trained = whole(self._trained(), keep=main)
         optimizer = whole(self.optimizer.state_dict(), keep=main)
         averaged = whole({"ema": self.average.state} if self.average else {}, keep=main)
+        critic = {"critic_weights": self.critic.weights()} if self.critic else {}
         if not main:
             return
         save_checkpoint(
@@ -227,7 +245,7 @@ class Trainer:
             step,
             model_state=trained,
             optimizer=optimizer,
-            extra={**self.state, **averaged},
+            extra={**self.state, **averaged, **critic},
             keep=self.config.train.keep_checkpoints,
         )
 
@@ -254,6 +272,8 @@ class Trainer:
                 # one that was switched on since then begins with the weights
                 self.average.load(extra.get("ema", there))
             self._restore_optimizer(saved.optimizer or {})
+            if self.critic is not None:
+                self.critic.load(extra["critic"] | extra["critic_weights"], str(saved.path))
             self.collect.load(extra["collect"], saved.step)
             if "watch" in extra:
                 self.record.watch.load(extra["watch"])

@@ -60,6 +60,7 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         "gold": {"rollout.gold", "loss.ratio"},
         **{name: {"credit.name"} for name in credited},
         "gcpo": {"credit.name", "credit.strength"},
+        "value": {"credit.name", "critic.kind"},
         "eg_grpo_signed": {"credit.name", "credit.direction"},
         "grpo_kl": {"loss.kl_coef"},
         **{f"grpo_kl_{form}": {"loss.kl_coef", "loss.kl_form"} for form in ("forward", "js")},

@@ -63,11 +63,12 @@ class Assigner:
         return credit, self.entry.token_advantages(found, credit, *rows)
 
 
-def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
+def parse_assigner(text: str, *, has_left: bool = False, has_critic: bool = False) -> Assigner:
     """`NAME[,key=value...]`, NAME out of the credit table or package.module:function.
 
     Args:
         has_left: whether the policy has left its reference, as that of a run has.
+        has_critic: whether there is one that says the values of prefixes.
 
     Raises:
         ConfigError: an unknown name, key or value, or one that cannot be measured on such a policy.
@@ -82,12 +83,14 @@ def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
         section[key] = parse_yaml(value.encode(), where, lines=False)
     credit = parse_config({"credit": section}, where=where).credit
     assigner = Assigner(text, credit.entry, credit.params)
-    if problem := _unmeasurable(assigner, has_left):
+    if problem := _unmeasurable(assigner, has_left, has_critic):
         raise ConfigError(f"{where}: {problem}")
     return assigner
 
 
-def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[str, str]]:
+def default_assigners(
+    *, has_left: bool = False, has_critic: bool = False
+) -> tuple[list[Assigner], dict[str, str]]:
     """Every entry of the credit table but `uniform`, once for each choice of its `kind`; and those left out: why."""
     found, left_out = [], {}
     for name, entry in CREDIT.items():
@@ -98,14 +101,16 @@ def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[s
         for kind in kinds or [usual]:
             label = name if kind == usual else f"{name},kind={kind}"
             assigner = Assigner(label, entry, {"kind": kind} if kinds else {})
-            if problem := _unmeasurable(assigner, has_left):
+            if problem := _unmeasurable(assigner, has_left, has_critic):
                 left_out[label] = problem
             else:
                 found.append(assigner)
     return found, left_out
 
 
-def _unmeasurable(assigner: Assigner, has_left: bool) -> str | None:
+def _unmeasurable(assigner: Assigner, has_left: bool, has_critic: bool) -> str | None:
+    if "value_advantage" in assigner.needs and not has_critic:
+        return "reads a critic's values; give --like shapes/value critic.file=FILE"
     if "hellinger" in assigner.needs and not has_left:
         return "the policy still equals its reference, so this credit is uniform; measure a run (run@STEP)"
     if missing := sorted(assigner.needs - _KEPT - GROUP_FIELDS - UPDATE_FIELDS):

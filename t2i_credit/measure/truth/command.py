@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...api.critic import fitted_critic
 from ...api.models import measured_policy, run_of
 from ...api.objects import find_finder, require_objects
 from ...api.parts import build_reward, load_prompt_set
@@ -16,6 +17,7 @@ from ...config.values import with_section
 from ...errors import ConfigError, ModelError
 from ...run_folder.atomic import make_folder
 from ...text.models import load_text
+from ...training.critic.file import critic_file_of
 from ...training.policy import Policy
 from .assigners import default_assigners, parse_assigner
 from .measures import Measurement, Progress, TruthSettings, truth_prompts
@@ -73,10 +75,12 @@ def truth_of(
     asked = TruthSettings(**settings)
     config = truth_config(model, recipe, overrides)
     has_left = run_of(model) is not None
-    assigners = [parse_assigner(text, has_left=has_left) for text in credits]
+    critic_file = critic_file_of(config)
+    known = {"has_left": has_left, "has_critic": critic_file is not None}
+    assigners = [parse_assigner(text, **known) for text in credits]
     left_out: dict[str, str] = {}
     if not credits:
-        assigners, left_out = default_assigners(has_left=has_left)
+        assigners, left_out = default_assigners(**known)
     _refuse_normalized(config)
     prompts = load_prompt_set(config)
     chosen = truth_prompts(prompts, asked.per_task, asked.seed)
@@ -93,6 +97,7 @@ def truth_of(
     make_folder(out)
     compared = any(one.entry.needs_reference for one in assigners)
     policy, reference = measured_policy(config, compared=compared)
+    critic = fitted_critic(config, critic_file, policy) if critic_file else None
     found = Measurement(
         config,
         Policy.of(config, policy, reference),
@@ -103,6 +108,7 @@ def truth_of(
         assigners=assigners,
         settings=asked,
         progress=progress,
+        valued=critic.valued if critic else lambda rollout, rewards: rollout,
     ).run()
     found |= {
         "model": model,

@@ -120,6 +120,7 @@ class Measurement:
         assigners: the credits to compare.
         settings: how much is measured.
         progress: called with (parts done, of).
+        valued: a rollout and its rewards (B,) to the rollout with what a critic says of it, if there is one.
     """
 
     config: Config
@@ -131,6 +132,7 @@ class Measurement:
     assigners: Sequence[Assigner]
     settings: TruthSettings
     progress: Progress = lambda done, of: None
+    valued: Callable[[Rollout, Tensor], Rollout] = lambda rollout, rewards: rollout
 
     def run(self) -> dict[str, Any]:
         """Runs the measures.
@@ -172,6 +174,7 @@ class Measurement:
         seed = derive_seed(TRUTH, settings.seed)
         rollout = self._sample(prompts, settings.images, seed)
         rewards, _ = self.reward(rollout.images, rollout.prompts)
+        rollout = self.valued(rollout, rewards)
         advantages = self.advantage(rewards, rollout.group_size)
         objects = self.describe(rollout) if settings.takes_masks else []
         scores = scores_of(self.assigners, rollout, advantages, self.policy, seed=settings.seed)
@@ -224,6 +227,7 @@ class Measurement:
             seed = derive_seed(TRUTH, self.settings.seed, 2, number)
             rollout = self._sample(batches.batch(number), self.config.rollout.group_size, seed)
             rewards, _ = self.reward(rollout.images, rollout.prompts)
+            rollout = self.valued(rollout, rewards)
             yield rollout, self.advantage(rewards, rollout.group_size)
 
     def _sample(self, prompts: Sequence[Prompt], group_size: int, seed: int) -> Rollout:
