@@ -275,7 +275,9 @@ def truth(
     ] = None,
     measure: Annotated[
         list[str] | None,
-        Option(help="localisation, causality, specificity, gradients; left out = all"),
+        Option(
+            help="localisation, causality, specificity, gradients; left out = all, or the oracle"
+        ),
     ] = None,
     detector: Annotated[
         str | None,
@@ -292,6 +294,9 @@ def truth(
     share: Annotated[float, Option(help="share of the tokens that are changed")] = 0.2,
     repeats: Annotated[int, Option(help="independent redraws", min=1)] = 1,
     batches: Annotated[int, Option(help="independent batches of the gradients", min=1)] = 24,
+    oracle: Annotated[
+        int, Option(help="continuations of each unfinished picture, at least 8; 0 = none")
+    ] = 0,
     coverage: Annotated[
         float, Option(help="share of a cell that puts its token on an object")
     ] = 0.25,
@@ -310,7 +315,7 @@ def truth(
 
     text = is_text_model(model)
     given: dict[str, Any] = {"--measure": measure, "--like": like, "KEY=VALUE": overrides}
-    given |= {"--detector": detector, "--threshold": threshold}
+    given |= {"--detector": detector, "--threshold": threshold, "--oracle": oracle or None}
     shared: dict[str, Any] = {"credits": credit or [], "seed": seed, "out": out}
     with console.bar("measuring") as progress:
         if text:
@@ -330,13 +335,14 @@ def truth(
                 overrides=overrides or [],
                 detector=detector,
                 threshold=threshold,
-                measures=tuple(measure or MEASURES),
+                measures=tuple(measure or (() if oracle else MEASURES)),
                 per_task=prompts,
                 images=images,
                 share=share,
                 repeats=repeats,
                 coverage=coverage,
                 batches=batches,
+                oracle=oracle,
                 progress=progress,
                 **shared,
             )

@@ -79,6 +79,24 @@ def ratio_interval(above: Numbers, below: Numbers) -> Interval:
     return [float(_ratio(above, below)), *_ends(drawn, method="inverted_cdf")]
 
 
+def bootstrap(statistic: Callable[[Numbers], Numbers], sums: Numbers) -> Interval:
+    """A statistic of sums over prompts, and its 95% bootstrap interval.
+
+    Args:
+        statistic: sums (..., N) to figures (...).
+        sums: (P, N), of each prompt.
+
+    Returns:
+        [estimate, low, high]; the ends are nan of fewer than two prompts, or where a resample has no figure.
+    """
+    estimate = float(statistic(sums.sum(0)))
+    if len(sums) < 2:
+        return [estimate, math.nan, math.nan]
+    picks = _picks(np.random.default_rng(0), len(sums), RESAMPLES)
+    drawn = statistic(sums[picks].sum(1))
+    return [estimate, *(_ends(drawn) if np.isfinite(drawn).all() else (math.nan, math.nan))]
+
+
 def _ratio(above: Numbers, below: Numbers) -> Numbers:
     level = below.mean(-1)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -28,7 +28,7 @@ BRANCHES = ("positive", "negative")
 MODES = ("kept", "continued")
 ENDS = ("highest", "lowest")
 
-Score = Callable[[Tensor], Tensor]  # tokens (B, T) to rewards (B,)
+Score = Callable[[Tensor, Tensor], Tensor]  # tokens (N, T), numbers of samples (N,) to rewards (N,)
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ class Sampled:
         rewards: (B,).
         seed: of its noise.
         sampling: cfg_scale, temperature, top_k, top_p.
-        score_tokens: tokens (B, T) to rewards (B,).
+        score_tokens: tokens (N, T) and the N samples that they stand for to rewards (N,).
         batch_prompts: prompts decoded together.
     """
 
@@ -143,7 +143,7 @@ class Sampled:
         tokens = self.rollout.tokens
         noise = sampling_noise(seed, 0, len(tokens), 2 * tokens.shape[1])
         noise = noise.unflatten(1, (-1, 2)).to(tokens.device)
-        parts = [redraw(self.model, c, tokens[rows], noise[rows]) for c, rows in self._parts()]
+        parts = [redraw(self.model, c, tokens[rows], noise[rows]) for c, rows in self.parts()]
         return {branch: torch.cat([part[branch] for part in parts]) for branch in BRANCHES}
 
     def changed(self, candidates: Tensor, places: Tensor) -> dict[str, Tensor]:
@@ -153,15 +153,22 @@ class Sampled:
         noise = sampling_noise(self.seed, 0, *tokens.shape).to(tokens.device)
         again = [
             continued(self.model, c, edited[r], places[r], noise[r], **self.sampling)
-            for c, r in self._parts()
+            for c, r in self.parts()
         ]
         return dict(zip(MODES, (edited, torch.cat(again)), strict=True))
 
     def drop(self, tokens: Tensor) -> NDArray[Any]:
         """(B,) how much reward is lost."""
-        return (self.rewards.cpu() - self.score_tokens(tokens).cpu()).numpy()
+        found = self.score_tokens(tokens, torch.arange(len(tokens)))
+        return (self.rewards.cpu() - found.cpu()).numpy()
 
-    def _parts(self) -> Iterator[tuple[Condition, slice]]:
+    def score_copies(self, tokens: Tensor, rows: slice, copies: int) -> Tensor:
+        """(N * copies,) rewards of `copies` token grids for each of the samples at `rows`, side by side."""
+        return self.score_tokens(
+            tokens, torch.arange(rows.start, rows.stop).repeat_interleave(copies)
+        )
+
+    def parts(self) -> Iterator[tuple[Condition, slice]]:
         """The prompts in batches, each with the rows of its samples."""
         size = self.rollout.group_size
         prompts = self.rollout.prompts[::size]

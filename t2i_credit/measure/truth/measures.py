@@ -24,8 +24,9 @@ from ...training.metrics import COVERAGE, Objects, object_tokens
 from ...training.policy import Policy
 from .assigners import BASELINES, Assigner, rollout_needs, scores_of
 from .causality import Sampled, causality, decodings
-from .gradients import gradient_agreement
+from .gradients import gradient_agreement, token_advantages_of
 from .localisation import localisation, one_object_texts, specificity
+from .oracle import FEWEST, oracle, row_values
 
 MEASURES = ("localisation", "causality", "specificity", "gradients")
 FORMAT = 1
@@ -46,6 +47,7 @@ class TruthSettings:
         share: k, the share of tokens that causality changes, in (0, 1).
         repeats: independent redraws of causality, at least 1.
         coverage: share of a token's cell that objects must cover, in (0, 1].
+        oracle: K, continuations of every unfinished picture for its true value, at least 8; 0 = none.
         batches: independent batches of the gradients, at least 3; bias against a large batch needs 21.
         seed: of prompts and noise; its noise is never that of training or evaluation.
 
@@ -60,6 +62,7 @@ class TruthSettings:
     repeats: int = 1
     coverage: float = COVERAGE
     batches: int = 24
+    oracle: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,6 +77,9 @@ class TruthSettings:
             f"--repeats: {self.repeats}; at least 1": self.repeats < 1,
             f"--coverage: {self.coverage}; above 0, at most 1": not 0 < self.coverage <= 1,
             f"--batches: {self.batches}; at least 3": self.batches < 3,
+            f"--oracle: {self.oracle}; 0 (none) or at least {FEWEST} continuations, or the values drown in their noise": (
+                self.oracle != 0 and self.oracle < FEWEST
+            ),
             f"--seed: {self.seed}; at least 0": self.seed < 0,
         }
         for message, is_wrong in wrong.items():
@@ -155,7 +161,8 @@ class Measurement:
         self.total += ("gradients" in measures) * settings.batches
         self.progress(0, self.total)
         found: dict[str, Any] = {"format": FORMAT, "settings": asdict(settings)}
-        if set(measures) - {"gradients"}:
+        self.total += self.policy.model.grid[0] * (settings.oracle > 0)
+        if set(measures) - {"gradients"} or settings.oracle:
             found |= self.of_pictures(chosen)
         if "gradients" in measures:  # on batches like those of training
             found["gradients"] = gradient_agreement(
@@ -194,16 +201,24 @@ class Measurement:
                 self.assigners,
                 coverage=settings.coverage,
             )
-        if "causality" in settings.measures:
-            sampled = Sampled(
-                self.policy.model,
-                rollout,
-                rewards,
-                seed,
-                self.config.rollout.sampling,
-                lambda tokens: self._score(tokens, rollout.prompts),
-                self.policy.batch_prompts(rollout),
+        sampled = Sampled(
+            self.policy.model,
+            rollout,
+            rewards,
+            seed,
+            self.config.rollout.sampling,
+            lambda tokens, rows: self._score(tokens, [rollout.prompts[i] for i in rows.tolist()]),
+            self.policy.batch_prompts(rollout),
+        )
+        if settings.oracle:
+            values, errors = row_values(
+                sampled, settings.oracle, seed=settings.seed, done=self._done
             )
+            pushed = token_advantages_of(
+                rollout, advantages, self.assigners, self.policy, settings.seed
+            )
+            found["oracle"] = oracle(values, errors, pushed, rollout.group_size)
+        if "causality" in settings.measures:
             found["causality"] = causality(
                 sampled,
                 # equal scores would pick at random, and places are no credit

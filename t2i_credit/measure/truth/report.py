@@ -85,6 +85,12 @@ def _about_pictures(found: Mapping[str, Any]) -> list[str]:
     if "gradients" in found:
         measured = found["gradients"]
         parts.append(f"{measured['batches']} batches of {measured['samples']} images")
+    if "oracle" in found:
+        measured = found["oracle"]
+        parts.append(
+            f"{found['settings']['oracle']} continuations after every row, standard error of a value {measured['error']:.3f}, "
+            f"exact credit would reach a correlation of {shown(measured['ceiling'])}"
+        )
     parts += [f"left out: {name} ({why})" for name, why in found.get("left_out", {}).items()]
     return parts
 
@@ -131,6 +137,10 @@ _OTHERS = {
         "cosine": "cosine of two batches",
         "direction": "cosine of expected gradients with uniform's",
         "large": "cosine with uniform's of all other batches",
+    },
+    "oracle": {
+        "correlation": "correlation with the true advantage of rows",
+        "of_ceiling": "share of what exact credit would reach",
     },
 }
 

@@ -84,7 +84,9 @@ def test_ties_are_broken_at_random() -> None:
 
 def test_samples_that_are_sampled_on_in_batches_meet_their_own_noise() -> None:
     model, rollout = wide_rollout(seed=3)
-    sampled = Sampled(model, rollout, torch.zeros(16), 3, SAMPLING, lambda tokens: tokens[:, 0], 3)
+    sampled = Sampled(
+        model, rollout, torch.zeros(16), 3, SAMPLING, lambda tokens, rows: tokens[:, 0], 3
+    )
     after = sampled.changed(rollout.tokens + 1, torch.zeros_like(rollout.mask))
     assert all(torch.equal(after[mode], rollout.tokens) for mode in MODES)
 
@@ -158,7 +160,8 @@ def measured() -> dict[str, Any]:
     def score(tokens: Tensor) -> Tensor:
         return VALUE[tokens[:, DECIDER]]
 
-    sampled = Sampled(model, rollout, score(rollout.tokens), 0, SAMPLING, score, 7)
+    rewards = score(rollout.tokens)
+    sampled = Sampled(model, rollout, rewards, 0, SAMPLING, lambda tokens, rows: score(tokens), 7)
     scores = {
         "random": torch.rand(400, TOKENS, generator=torch.Generator().manual_seed(0)),
         "entropy": naming(8, 9, CAUSE, DECIDER),
