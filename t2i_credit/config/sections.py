@@ -138,7 +138,7 @@ class CriticConfig(Section):
     )
     width: Annotated[int, Field(ge=1, le=65_536)] = knob(256, "hidden units of its head")
     rank: Annotated[int, Field(ge=1, le=4096)] = knob(16, "lora: rank of its adapter")
-    lr: Annotated[Positive, Field(le=1)] = knob(3e-4, "its learning rate")
+    step_size: Annotated[Positive, Field(le=1)] = knob(3e-4, "its learning rate")
     updates: Whole = knob(
         4, "its optimizer steps in a step: one on the new images, the others on replayed ones"
     )

@@ -158,6 +158,38 @@ def test_a_group_of_one_is_refused_with_the_reason(write: Any) -> None:
             "rollout.top_p: truncated sampling is refused with loss.policy 'guided'",
         ),
         ("loss: {kl_weight: credit}", "loss.kl_weight: 'credit' is refused with loss.kl_coef 0"),
+        (
+            "critic: {file: x}",
+            "critic.file: is refused with credit.name 'uniform': it has no critic",
+        ),
+        (
+            "critic: {least: 1, most: 1}",
+            "critic.most: value 1 is not allowed; above critic.least (1)",
+        ),
+        (
+            "credit: {name: value}\ncritic: {kind: lora}",
+            "critic.kind: 'lora' is refused with tune.lora_rank 0: the base that it adapts would be trained",
+        ),
+        (
+            "credit: {name: value}\ncritic: {kind: copy}\ntune: {lora_rank: 4}",
+            "critic.kind: 'copy' is refused with tune.lora_rank above 0: a second model beside an adapter",
+        ),
+        (
+            "credit: {name: value}\nrollout: {gold: true}\nloss: {ratio: sequence_token}",
+            "rollout.gold: true is refused with credit.name 'value': no critic knows a golden reference",
+        ),
+        (
+            "credit: {name: value}\ntrain: {sharding: full}",
+            "train.sharding: 'full' is refused with credit.name 'value': its parts are the policy's",
+        ),
+        (
+            "credit: {name: value}\nreward: {geneval: {normalize: group}}",
+            "reward.geneval.normalize: 'group' is refused with credit.name 'value'",
+        ),
+        (
+            "credit: {name: value, refresh: true}",
+            "credit.refresh: true is refused with credit.name 'value'",
+        ),
         ("loss: {kl_form: forward}", "loss.kl_form: 'forward' is refused with loss.kl_coef 0"),
         ("credit: {refresh: true}", "credit.refresh: true is refused with credit.name 'uniform'"),
         *(

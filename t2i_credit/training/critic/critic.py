@@ -55,7 +55,7 @@ class Critic:
         seed = derive_seed(CRITIC, config.train.seed)
         self.network = ValueNetwork(model, self.settings, seed=seed)
         self.optimizer = torch.optim.AdamW(
-            self.network.trained().values(), lr=self.settings.lr, weight_decay=0.0
+            self.network.trained().values(), lr=self.settings.step_size, weight_decay=0.0
         )
         self.replay = Replay(self.settings.replay)
         self.trust = Trust(self.settings.window)
@@ -213,7 +213,7 @@ class Critic:
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
             for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.lr
+                group["lr"] = self.settings.step_size
         self.replay.load(state["replay"])
         self.trust.load(state["trust"])
         self._told = state.get("told", False)

@@ -34,7 +34,7 @@ VALUE = {"credit": {"name": "value"}, "critic": {"kind": "copy", "width": 16, "u
 
 
 def critic_of(model: Any, **keys: Any) -> Critic:
-    critic = {"kind": "copy", "width": 32, "lr": 2e-3, **keys}
+    critic = {"kind": "copy", "width": 32, "step_size": 2e-3, **keys}
     config = parse_config({"credit": {"name": "value"}, "critic": critic})
     return Critic(
         config, model, accelerator=Accelerator(cpu=True), advantage=group_normalized, warn=silent
