@@ -51,7 +51,7 @@ METRICS = {
     "truth/pointing": "of the kept samples: share whose token of most credit lies on a prompted object",
     "credit_shift": "mean |refreshed credit - credit of the rollout| of a token, with credit.refresh",
     "critic/explained": "share of the reward's variance, beyond the group's mean, that the critic explains of images before it learns from them; mean over positions",
-    "critic/explained_*": "the same after 25, 50, 75 and 100% of an image's tokens",
+    "critic/explained/*": "the same after 25, 50, 75 and 100% of an image's tokens",
     "critic/calibration": "slope of rewards against the critic's values, both less its value of the prompt (1 = calibrated, below 1 = too sure)",
     "critic/weight": "how far the critic is believed, 0 to 1",
     "critic/loss": "mean cross-entropy of the critic's updates, nats",

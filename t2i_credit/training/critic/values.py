@@ -123,7 +123,7 @@ class Trust:
             return {}
         explained = self.explained()
         last = len(explained) - 1
-        found = {f"critic/explained_{q}": float(explained[last * q // 100]) for q in QUARTERS}
+        found = {f"critic/explained/{q}": float(explained[last * q // 100]) for q in QUARTERS}
         found["critic/explained"] = float(explained.mean())
         return found | {"critic/calibration": self.calibration, "critic/weight": self.weight}
 

@@ -83,8 +83,8 @@ def test_it_comes_to_know_the_token_that_decides_and_is_believed_by_then(taught:
     assert abs(told[0]["critic/explained"]) < 0.05  # as the group's mean, before it has learned
     last = told[-1]
     assert last["critic/weight"] > 0.5 and 0.6 < last["critic/calibration"] < 1.5
-    assert last["critic/explained_25"] < 0.2  # after one token of six nothing is known yet
-    assert min(last[f"critic/explained_{q}"] for q in (50, 75, 100)) > 0.5
+    assert last["critic/explained/25"] < 0.2  # after one token of six nothing is known yet
+    assert min(last[f"critic/explained/{q}"] for q in (50, 75, 100)) > 0.5
     assert last["critic/images"] == 20 * 32 and last["critic/loss"] < told[0]["critic/loss"]
     rollout, rewards = drawn(model, 1000)
     found = critic.valued(rollout, rewards)

@@ -41,8 +41,8 @@ def test_explained_variance_is_by_position_and_against_the_groups_mean() -> None
     assert trust.calibration == pytest.approx(2.5 / 1.75)
     found = trust.metrics()
     assert found["critic/explained"] == pytest.approx((0.75 + 0.875) / 3)
-    assert found["critic/explained_50"] == pytest.approx(0.75)
-    assert found["critic/explained_100"] == pytest.approx(0.875)
+    assert found["critic/explained/50"] == pytest.approx(0.75)
+    assert found["critic/explained/100"] == pytest.approx(0.875)
 
 
 def test_trust_is_the_root_of_what_the_tokens_explain_beyond_the_prompt() -> None:
