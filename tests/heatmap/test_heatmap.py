@@ -103,6 +103,15 @@ def test_a_sample_without_a_negative_branch_says_so_and_its_group_still_has_a_sc
     assert not same(panel(without), panel(with_branch))
 
 
+def test_a_panel_has_one_picture_more_where_a_critic_said_something():
+    values = np.linspace(-0.2, 0.3, H * W).reshape(H, W)
+    plain, valued = view(), view(value_change=values)
+    assert common_scale([plain]).value == 0 and 0.25 < common_scale([plain, valued]).value < 0.31
+    one = (panel(plain).width - panel(valued).width) / -1
+    assert one == pytest.approx((panel(plain).width - 2 * 44 + 28) / 4)  # margins 44, gaps 28
+    assert not same(panel(valued), panel(view(value_change=-values)))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,14 @@ def write_toy_step(
     *,
     alike: bool = False,
     times: float = 1.0,
+    critic: bool = False,
 ) -> None:
     """One recorded step: rewards 0, 1, 2, ... along the samples (or all 1.5), credit that is no constant, the last
-    prompt a probe; token advantages so many times as large as they should be."""
+    prompt a probe; token advantages so many times as large as they should be; with what a critic says, if asked for."""
     rollout = toy_rollout(step, prompts)
+    if critic:
+        draw = torch.Generator().manual_seed(step + 2)
+        rollout = replace(rollout, values=torch.rand(len(rollout), H * W + 1, generator=draw))
     credit = torch.rand(len(rollout), H * W, generator=torch.Generator().manual_seed(step + 1))
     credit = credit / credit.mean(1, keepdim=True)
     rewards = torch.arange(len(rollout)).float() % G
