@@ -84,21 +84,27 @@ def recipes() -> dict[str, str]:
 
 
 @cache
-def credits() -> dict[str, dict[str, Any]]:
+def credits(*, mapped: bool = False) -> dict[str, dict[str, Any]]:
     """{method: its section `credit`} of every credit that a recipe of the embedded generator ships; the first recipe of the
-    same section names it."""
+    same section names it.
+
+    Args:
+        mapped: with those that read where the recipe's reward looked.
+    """
     found: dict[str, dict[str, Any]] = {}
     names = [name for name in list_recipes() if name.startswith("shapes/")]
     for name in sorted(names, key=lambda name: (len(name), name)):
-        section = {"name": "uniform", **read_tree(name, ())[0].get("credit", {})}
-        if section not in found.values():
+        tree = read_tree(name, ())[0]
+        section = {"name": "uniform", **tree.get("credit", {})}
+        looks = any((part or {}).get("map") for part in tree.get("reward", {}).values())
+        if section not in found.values() and (mapped or not looks):
             found[name.removeprefix("shapes/")] = section
     return found
 
 
 def credit_names() -> list[str]:
     """The names of the credit table, without loading it: every one of them has a recipe."""
-    return sorted({section["name"] for section in credits().values()})
+    return sorted({section["name"] for section in credits(mapped=True).values()})
 
 
 def own_values(recipe: str) -> dict[str, str]:

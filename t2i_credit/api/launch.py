@@ -264,6 +264,7 @@ def run_training(
             accelerator=accelerator,
             reference_image=parts.references or References(None),
             describe=describe_as_rewarded(config, parts.reward),
+            maps=parts.maps,
             report=report,
             warn=warn,
             stop=stop,

@@ -26,6 +26,7 @@ ROLLOUT_FIELDS = frozenset(
         "guided_entropy",
         "code_spread",
         "code_shift",
+        "reward_map",
     }
 )
 GROUP_FIELDS = frozenset(

@@ -20,6 +20,7 @@ from .dgpo import DISTRIBUTION_GUIDED
 from .entropy import ENTROPY_RANK, TOP_ENTROPY
 from .entry import CreditEntry
 from .gcpo import GUIDANCE_CONTRAST
+from .reward_map import REWARD_MAP
 from .stage import SIMILARITY
 from .visual import VISUAL
 from .weights import apply_strength, uniform
@@ -48,4 +49,5 @@ CREDIT: dict[str, CreditEntry] = {
     "distribution_guided": DISTRIBUTION_GUIDED,
     "critical_tokens": CRITICAL_TOKENS,
     "similarity": SIMILARITY,
+    "reward_map": REWARD_MAP,
 }

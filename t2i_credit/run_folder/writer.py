@@ -210,6 +210,7 @@ class RunWriter:
             "credit": credit,
             "token_advantages": token_advantages,
             "entropy": rollout.entropy,
+            "reward_map": rollout.reward_map,
         }
         saved = {name: _array(value, kept) for name, value in arrays.items() if value is not None}
         for name, array in saved.items():

@@ -27,6 +27,8 @@ CASES = [
     ("distribution_guided", {"tau": 0.01, "kappa": 2.0}),
     ("critical_tokens", {"fraction": 0.3}),
     ("similarity", {"strength": 0.5}),
+    ("reward_map", {"kind": "signed"}),
+    ("reward_map", {"strength": 0.5}),
 ]
 every_entry = pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
 
@@ -49,6 +51,7 @@ def fields_of(seed: int = 0) -> dict[str, torch.Tensor]:
         "opposed_similarity": torch.rand(shape, generator=draw) * 2 - 1,
         "entropy_gradient": torch.rand(shape, generator=draw),
         "figure_distance": torch.rand(shape, generator=draw),
+        "reward_map": torch.randn(shape, generator=draw),
         "policy_logprobs": torch.randn(shape, generator=draw) - 4,
         "ref_logprobs": torch.randn(shape, generator=draw) - 4,
     }

@@ -55,11 +55,12 @@ class Assigner:
         return self.entry.assign(found, rollout.mask, advantages, **self.params)
 
 
-def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
+def parse_assigner(text: str, *, has_left: bool = False, has_map: bool = False) -> Assigner:
     """`NAME[,key=value...]`, NAME out of the credit table or package.module:function.
 
     Args:
         has_left: whether the policy has left its reference, as that of a run has.
+        has_map: whether a part of the reward says where it looked.
 
     Raises:
         ConfigError: an unknown name, key or value, or one that cannot be measured on such a policy.
@@ -72,14 +73,17 @@ def parse_assigner(text: str, *, has_left: bool = False) -> Assigner:
         if value is None:
             raise ConfigError(f"{where}: {part!r}: write key=value, such as kind=gain")
         section[key] = parse_yaml(value.encode(), where, lines=False)
-    credit = parse_config({"credit": section}, where=where).credit
+    mapped = {"geneval": {"map": "objects"}}  # whether it is so here, `has_map` says
+    credit = parse_config({"credit": section, "reward": mapped}, where=where).credit
     assigner = Assigner(text, credit.entry, credit.params)
-    if problem := _unmeasurable(assigner, has_left):
+    if problem := _unmeasurable(assigner, has_left, has_map):
         raise ConfigError(f"{where}: {problem}")
     return assigner
 
 
-def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[str, str]]:
+def default_assigners(
+    *, has_left: bool = False, has_map: bool = False
+) -> tuple[list[Assigner], dict[str, str]]:
     """Every entry of the credit table but `uniform`, once for each choice of its `kind`; and those left out: why."""
     found, left_out = [], {}
     for name, entry in CREDIT.items():
@@ -90,14 +94,16 @@ def default_assigners(*, has_left: bool = False) -> tuple[list[Assigner], dict[s
         for kind in kinds or [usual]:
             label = name if kind == usual else f"{name},kind={kind}"
             assigner = Assigner(label, entry, {"kind": kind} if kinds else {})
-            if problem := _unmeasurable(assigner, has_left):
+            if problem := _unmeasurable(assigner, has_left, has_map):
                 left_out[label] = problem
             else:
                 found.append(assigner)
     return found, left_out
 
 
-def _unmeasurable(assigner: Assigner, has_left: bool) -> str | None:
+def _unmeasurable(assigner: Assigner, has_left: bool, has_map: bool) -> str | None:
+    if "reward_map" in assigner.needs and not has_map:
+        return "no part of the reward says where it looked; set reward.NAME.map"
     if "hellinger" in assigner.needs and not has_left:
         return "the policy still equals its reference, so this credit is uniform; measure a run (run@STEP)"
     if missing := sorted(assigner.needs - _KEPT - GROUP_FIELDS - UPDATE_FIELDS):

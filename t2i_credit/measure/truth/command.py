@@ -10,7 +10,7 @@ from typing import Any
 
 from ...api.models import measured_policy, run_of
 from ...api.objects import find_finder, require_objects
-from ...api.parts import build_reward, load_prompt_set
+from ...api.parts import build_maps, build_reward, load_prompt_set
 from ...config.schema import Config, load_config
 from ...config.values import with_section
 from ...errors import ConfigError, ModelError
@@ -73,10 +73,14 @@ def truth_of(
     asked = TruthSettings(**settings)
     config = truth_config(model, recipe, overrides)
     has_left = run_of(model) is not None
-    assigners = [parse_assigner(text, has_left=has_left) for text in credits]
+    can = {
+        "has_left": has_left,
+        "has_map": any(part.map is not None for part in config.reward.values()),
+    }
+    assigners = [parse_assigner(text, **can) for text in credits]
     left_out: dict[str, str] = {}
     if not credits:
-        assigners, left_out = default_assigners(has_left=has_left)
+        assigners, left_out = default_assigners(**can)
     _refuse_normalized(config)
     prompts = load_prompt_set(config)
     chosen = truth_prompts(prompts, asked.per_task, asked.seed)
@@ -89,10 +93,13 @@ def truth_of(
     if finder:
         finder.check(chosen)
     reward = build_reward(config)
+    maps = build_maps(config, reward)
     reward.check(prompts)
     make_folder(out)
     compared = any(one.entry.needs_reference for one in assigners)
     policy, reference = measured_policy(config, compared=compared)
+    if maps:
+        maps.check(policy)
     found = Measurement(
         config,
         Policy.of(config, policy, reference),
@@ -102,6 +109,7 @@ def truth_of(
         describe=finder.describe if finder else lambda rollout: [],
         assigners=assigners,
         settings=asked,
+        maps=maps,
         progress=progress,
     ).run()
     found |= {
