@@ -30,6 +30,7 @@ COLUMNS = (
     "credit",
     "token_advantages",
     "entropy",
+    "reward_map",
 )
 
 

@@ -44,8 +44,9 @@ SHOWN = (
     "credit",
     "token_advantages",
     "entropy",
+    "reward_map",
 )
-SIGNED = {"credit": False, "contrast": True, "advantage": True}
+SIGNED = {"credit": False, "contrast": True, "advantage": True, "map": True}
 
 
 def palettes() -> dict[str, dict[str, str]]:

@@ -26,6 +26,13 @@
       palette: "contrast",
       ends: ["fits the negative", "fits the prompt"],
     },
+    reward_map: {
+      title: "Reward map",
+      term: "reward map",
+      says: "where the judge looked, for or against",
+      palette: "map",
+      ends: ["lowered the reward", "raised it"],
+    },
   };
 
   // How a map and its picture are shown together.

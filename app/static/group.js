@@ -100,7 +100,7 @@
     const draw = () => {
       choices.replaceChildren();
       shown = [];
-      for (const name of t2i.MAP_NAMES) {
+      for (const name of t2i.mapNames(groups[0])) {
         const choose = () => {
           state.map = wished = name;
           draw();

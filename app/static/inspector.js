@@ -72,6 +72,7 @@
     ["contrast", "Evidence", "what the credit is ranked by", (v) => fine(v, t2i.number)],
     ["credit", "Credit", "1 = as much as the average token", (v) => fine(v, t2i.number)],
     ["token_advantages", "Token advantage", "the sample's advantage times the credit", (v) => fine(v, t2i.signed)],
+    ["reward_map", "Reward map", "what this token did to the reward", (v) => fine(v, t2i.signed)],
     ["entropy", "Entropy", "nats; how unsure the policy was", (v) => fine(v, t2i.number)],
   ]);
 

@@ -3,7 +3,10 @@
 (() => {
   const t2i = window.t2i;
   t2i.turn = 0; // counts what is asked of the maps: the server may answer an earlier question later
-  const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast"]);
+  const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast", "reward_map"]);
+
+  // Those to choose from: where the judge looked only if a part of the reward says so.
+  t2i.mapNames = ({ samples }) => NAMES.filter((name) => name !== "reward_map" || samples[0].arrays.reward_map);
 
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
@@ -73,7 +76,7 @@
     if (t2i.wanted && (t2i.wanted.run ?? value.run) === value.run) restore(state, t2i.wanted);
     t2i.wanted = null;
     const { scale, samples } = value.group;
-    const there = { token_advantages: scale.advantage, signed_contrast: samples[0].arrays.negative_logprobs, credit: true };
+    const there = { token_advantages: scale.advantage, signed_contrast: samples[0].arrays.negative_logprobs, reward_map: samples[0].arrays.reward_map, credit: true };
     state.map = there[state.wished] ? state.wished : "credit"; // nothing is pushed, or no prompts are compared
     build(root, state);
   };
@@ -157,10 +160,10 @@
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
 
-  // The three maps by themselves; a click lays one over the picture.
+  // The maps by themselves; a click lays one over the picture.
   const choice = (state) => {
     const box = t2i.el("div", { class: "choice", role: "group", "aria-label": "map over the picture" });
-    const entries = NAMES.map((name) => {
+    const entries = t2i.mapNames(state.value.group).map((name) => {
       const tile = t2i.tile("plain");
       const about = t2i.MAPS[name];
       const button = t2i.el(

@@ -155,7 +155,7 @@
   // The three ways to colour the tokens.
   const choice = (state, refresh) => {
     const says = t2i.el("p", {});
-    const buttons = t2i.MAP_NAMES.map((name) =>
+    const buttons = t2i.mapNames(state.value.group).map((name) =>
       t2i.el(
         "button",
         { type: "button", "data-map": name, onclick: () => ((state.map = state.wished = name), refresh()) },

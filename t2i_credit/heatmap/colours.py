@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     Array = np.ndarray | Tensor | Sequence[Any]
 
-CREDIT, CONTRAST, ADVANTAGE = "BuGn", "PuOr", "RdBu"  # matplotlib's names; 0 is nearly white
+# matplotlib's names; 0 is nearly white
+CREDIT, CONTRAST, ADVANTAGE, MAP = "BuGn", "PuOr", "RdBu", "PiYG"
 # those to choose from, the usual one first; colour-blind readers can tell their colours apart
 PALETTES = {
     "credit": (CREDIT, "viridis", "cividis", "magma"),
     "contrast": (CONTRAST, "BrBG", "RdBu", "dusk"),
     "advantage": (ADVANTAGE, "PuOr", "BrBG", "glow"),
+    "map": (MAP, "BrBG", "RdBu", "glow"),
 }
 USUAL = {kind: names[0] for kind, names in PALETTES.items()}
 # diverging palettes of our own, dark and without colour in the middle: colours at these shares of the way to the ends

@@ -35,6 +35,7 @@ def sample_view(record: StepRecord, place: int) -> SampleView:
     """What the pictures show of the sample at `place` (0..N-1) of a step."""
     sample, arrays = record.samples[place], record.arrays
     signed, contrast = record.signed_contrast(), arrays.get("contrast")
+    looked = arrays.get("reward_map")
     return SampleView(
         image=record.image(place),
         grid=record.grid,
@@ -48,6 +49,7 @@ def sample_view(record: StepRecord, place: int) -> SampleView:
         advantage=_number(sample["advantage"]),
         gold=sample["gold"],
         number=place,
+        reward_map=None if looked is None else looked[place],
     )
 
 

@@ -1,4 +1,4 @@
-"""One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, each
+"""One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, where the reward looked, each
 with its colour bar. Lays out nothing (see sheets.py)."""
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class SampleView:
         reward, advantage: of the sample.
         gold: a golden reference and not a sample.
         number: of the sample in its step; None = it has none.
+        reward_map: (H, W) or (T,), where the reward looked, or None if no part of it says so.
     """
 
     image: Image.Image
@@ -49,6 +50,7 @@ class SampleView:
     advantage: float
     gold: bool = False
     number: int | None = None
+    reward_map: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Scale:
     credit: float
     contrast: float
     advantage: float
+    map: float = 0.0
     clipped: frozenset[str] = frozenset()
     palettes: Mapping[str, str] = field(default_factory=lambda: dict(USUAL))
 
@@ -82,6 +85,7 @@ def common_scale(samples: Sequence[SampleView], palettes: Mapping[str, str] | No
         "credit": together("credit"),
         "contrast": together("signed_contrast"),
         "advantage": together("token_advantages"),
+        "map": together("reward_map"),
     }
     limits = {name: robust_limit(values) for name, values in maps.items()}
     limits["credit"] = max(limits["credit"], 2.0)  # the mean, 1, stands well inside
@@ -123,6 +127,18 @@ def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cel
     ends = ("fits the negative", "fits the prompt")
     bar = scale_bar(scale.contrast, palette, ends, beyond="contrast" in scale.clipped)
     return Cell(title, subtitle, token_map(colours, picture, sample.image), bar)
+
+
+def map_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell | None:
+    """Where the reward looked at the size of `picture`; None if no part of it says so."""
+    if sample.reward_map is None:
+        return None
+    palette = scale.palettes["map"]
+    colours = diverging(map_of(sample.reward_map, sample.grid), scale.map, palette)
+    ends = ("lowered the reward", "raised it")
+    bar = scale_bar(scale.map, palette, ends, beyond="map" in scale.clipped)
+    drawn = token_map(colours, picture, sample.image)
+    return Cell("Reward map", "where the judge looked", drawn, bar)
 
 
 def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:

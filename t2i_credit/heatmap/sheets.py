@@ -2,8 +2,8 @@
 out; reads and writes no run (see files.py) and never changes what it is given.
 
 Shapes: token maps (H, W) = (rows, columns), images (h, w). Our sizes are (height, width), PIL's
-(width, height). Maps stand under the lines of their picture. Zero is neutral, blue or purple is for, red or orange is
-against.
+(width, height). Maps stand under the lines of their picture. Zero is neutral, blue, purple or green is for, red, orange or
+pink is against.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ from .sample import (
     contrast_cell,
     credit_cell,
     credit_overlay,
+    map_cell,
 )
 
 GAP, MARGIN, THUMB = 28, 44, 144  # pixels
 
 
 def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
-    """One sample in one row: image, credit, signed contrast, token advantages.
+    """One sample in one row: image, credit, signed contrast, token advantages, and where the reward looked, if that is known.
 
     Args:
         sample: what to draw.
@@ -58,6 +59,8 @@ def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
         contrast_cell(sample, scale, picture),
         advantage_cell(sample, scale, picture),
     ]
+    if looked := map_cell(sample, scale, picture):
+        cells.append(looked)
     width = _row_width(cells)
     room = width - 2 * MARGIN - (330 if sample.gold else 250)  # of the texts, beside the numbers
     lines = wrap(sample.prompt, 26, True, room, 3)

@@ -20,7 +20,9 @@ def test_size_ranks_by_magnitude_whatever_the_image_got():
     assert found.argsort(1).tolist() == [[2, 0, 3, 1]] * 3
     assert torch.equal(found, power_rank(MAP.abs(), MASK))
     # in units of the reward or of anything else
-    assert torch.equal(CREDIT["reward_map"].assign({"reward_map": 9 * MAP}, MASK, ADVANTAGES), found)
+    assert torch.equal(
+        CREDIT["reward_map"].assign({"reward_map": 9 * MAP}, MASK, ADVANTAGES), found
+    )
 
 
 def test_signed_thanks_what_raised_a_good_image_and_blames_what_lowered_a_bad_one():

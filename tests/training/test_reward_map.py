@@ -28,9 +28,13 @@ def test_a_map_is_kept_and_changes_nothing_unless_the_credit_reads_it(tmp_path: 
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert "reward_map" not in plain.step(3).arrays
     found = shown.step(3)
-    assert found.arrays["reward_map"].shape == (8, 4) and found.arrays["reward_map"].any(1).sum() > 4
+    assert (
+        found.arrays["reward_map"].shape == (8, 4) and found.arrays["reward_map"].any(1).sum() > 4
+    )
     for key in ("time/map", "time/reward"):
-        assert (key in shown.metrics()[2]) and (key == "time/map") == (key not in shown.metrics()[1])
+        assert (key in shown.metrics()[2]) and (key == "time/map") == (
+            key not in shown.metrics()[1]
+        )
 
 
 def test_the_credit_ranks_tokens_by_the_map_in_micro_batches_refills_and_golden_groups(
@@ -38,7 +42,9 @@ def test_the_credit_ranks_tokens_by_the_map_in_micro_batches_refills_and_golden_
 ) -> None:
     settings = {"credit": {"name": "reward_map"}, "rollout": {"dynamic": True, "max_rounds": 2}}
     whole = trained(tmp_path, **OCCLUDED, **settings, train={"name": "whole"})
-    small = trained(tmp_path, **OCCLUDED, **settings, train={"name": "small", "micro_batch_size": 3})
+    small = trained(
+        tmp_path, **OCCLUDED, **settings, train={"name": "small", "micro_batch_size": 3}
+    )
     for step in (1, 3, 6):
         arrays = whole.step(step).arrays
         found = torch.from_numpy(arrays["reward_map"])
@@ -76,7 +82,10 @@ def test_the_occlusion_map_of_a_run_is_what_its_reward_says(tmp_path: Path) -> N
             "reward.geneval.map to gradient, objects, occlusion or redraw",
         ),
         (
-            {"credit": {"name": "reward_map", "refresh": True}, "reward": {"clip": {"map": "gradient"}}},
+            {
+                "credit": {"name": "reward_map", "refresh": True},
+                "reward": {"clip": {"map": "gradient"}},
+            },
             "credit.refresh: true is refused with credit.name 'reward_map'",
         ),
         ({"reward": {"clip": {"map": "saliency"}}}, "reward.clip.map: value 'saliency'"),
@@ -90,7 +99,10 @@ def test_the_occlusion_map_of_a_run_is_what_its_reward_says(tmp_path: Path) -> N
             {"reward": {"clip": {"map": "occlusion", "map_draws": 2}}},
             "reward.clip.map_draws: value 2 is refused with map 'occlusion': it belongs to redraw",
         ),
-        ({"reward": {"clip": {"map_batch": 4}}}, "reward.clip.map_batch: value 4 is refused with map"),
+        (
+            {"reward": {"clip": {"map_batch": 4}}},
+            "reward.clip.map_batch: value 4 is refused with map",
+        ),
         (
             {"reward": {"geneval": {}, "clip": {"heldout": True, "map": "gradient"}}},
             "reward.clip.map: value 'gradient' is refused with heldout",
