@@ -16,6 +16,8 @@ from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ConfigError, ModelError, TrainingError
 from t2i_credit.interfaces import Rollout
 from t2i_credit.rewards.maps import block_numbers
+from t2i_credit.rollout.ground import ground_codes
+from t2i_credit.rollout.redraw import fresh_draws
 from t2i_credit.rollout.sampling import sample_rollout
 from t2i_credit.training.metrics import object_tokens
 from t2i_credit.worlds.shapes.grammar import prompt_set
@@ -125,8 +127,6 @@ def test_the_objects_map_sits_on_the_objects_that_the_verdict_looked_at() -> Non
 
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_the_occlusion_map_adds_up_to_what_each_block_costs(block: int) -> None:
-    from t2i_credit.rollout.ground import ground_codes
-
     sampled = rollout()
     reward, _ = built(clip={})
     before, _ = reward(sampled.images, sampled.prompts)
@@ -144,8 +144,6 @@ def test_the_occlusion_map_adds_up_to_what_each_block_costs(block: int) -> None:
 
 
 def test_the_ground_stays_and_figures_become_the_ground_beside_them() -> None:
-    from t2i_credit.rollout.ground import ground_codes
-
     # 2 x 5 tokens: codes 0 and 1 look alike, 2 and 3 do not
     codebook = torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [0.0, 1.0]])
     tokens = torch.tensor([[0, 0, 2, 1, 1, 0, 0, 3, 1, 1]])
@@ -159,8 +157,6 @@ def test_the_ground_stays_and_figures_become_the_ground_beside_them() -> None:
 
 
 def test_redrawn_tokens_follow_the_policy_and_their_seed() -> None:
-    from t2i_credit.rollout.redraw import fresh_draws
-
     sampled = rollout()
     drawn = fresh_draws(model(), sampled, 64, seed=1, **SAMPLING)
     assert drawn.shape == (12, 36, 64)
@@ -219,16 +215,16 @@ def test_a_generator_or_a_grid_that_allows_no_map_is_refused() -> None:
     class Fixed:
         grid = (6, 4)
 
-    with pytest.raises(ModelError, match="reward.clip.map: 'gradient' is refused: Fixed has no"):
+    with pytest.raises(ModelError, match=r"reward\.clip\.map: 'gradient' is refused: Fixed has no"):
         built(clip={"map": "gradient"})[1].check(Fixed())
     too_large = built(clip={"map": "occlusion", "map_block": 3})[1]
     too_large.check(model())
-    with pytest.raises(ConfigError, match="map_block: 3 is not allowed: .* 6 x 4 tokens.* 1 to 2"):
+    with pytest.raises(ConfigError, match=r"map_block: 3 is not allowed: .* 6 x 4 tokens.* 1 to 2"):
         too_large.check(Fixed())
 
 
 def test_a_map_that_is_not_finite_is_one_line() -> None:
-    reward, maps = built(clip={"map": "occlusion"})
+    _, maps = built(clip={"map": "occlusion"})
     parts = {"clip": torch.full((12,), torch.nan)}
-    with pytest.raises(TrainingError, match="^map of reward clip: returned a value that is not"):
+    with pytest.raises(TrainingError, match=r"^map of reward clip: returned a value that is not"):
         maps(model(), rollout(), parts, seed=0)

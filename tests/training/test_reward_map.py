@@ -12,9 +12,11 @@ from toys import bright, recipe
 from training_runs import silent, timeless, trained
 
 from t2i_credit import api
+from t2i_credit.api.models import load_model
 from t2i_credit.config.schema import parse_config
 from t2i_credit.credit.weights import power_rank
 from t2i_credit.errors import ConfigError, UserError
+from t2i_credit.rollout.ground import ground_codes
 from t2i_credit.run_folder.checkpoint import load_checkpoint
 
 OCCLUDED: dict[str, Any] = {"reward": {"toys:bright": {"map": "occlusion", "map_block": 1}}}
@@ -58,9 +60,6 @@ def test_the_credit_ranks_tokens_by_the_map_in_micro_batches_refills_and_golden_
 
 
 def test_the_occlusion_map_of_a_run_is_what_its_reward_says(tmp_path: Path) -> None:
-    from t2i_credit.api.models import load_model
-    from t2i_credit.rollout.ground import ground_codes
-
     record = trained(tmp_path, **OCCLUDED, train={"steps": 1}).step(1)
     model = load_model(str(tmp_path / "model"))
     tokens = torch.from_numpy(record.arrays["tokens"]).long()
