@@ -31,6 +31,7 @@ COLUMNS = (
     "token_advantages",
     "entropy",
     "value_change",
+    "reward_map",
 )
 
 

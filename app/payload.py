@@ -45,8 +45,9 @@ SHOWN = (
     "token_advantages",
     "entropy",
     "value_change",
+    "reward_map",
 )
-SIGNED = {"credit": False, "contrast": True, "advantage": True, "value": True}
+SIGNED = {"credit": False, "contrast": True, "advantage": True, "value": True, "map": True}
 
 
 def palettes() -> dict[str, dict[str, str]]:

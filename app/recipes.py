@@ -84,23 +84,29 @@ def recipes() -> dict[str, str]:
 
 
 @cache
-def credits() -> dict[str, dict[str, Any]]:
-    """{method: its section `credit`} of every credit that a recipe of the embedded generator ships and that needs no critic;
-    the first recipe of the same section names it."""
+def credits(*, mapped: bool = False) -> dict[str, dict[str, Any]]:
+    """{method: its section `credit`} of every credit that a recipe of the embedded generator ships and that needs no critic; the
+    first recipe of the same section names it.
+
+    Args:
+        mapped: with those that read where the recipe's reward looked.
+    """
     found: dict[str, dict[str, Any]] = {}
     names = [name for name in list_recipes() if name.startswith("shapes/")]
     for name in sorted(names, key=lambda name: (len(name), name)):
-        section = {"name": "uniform", **read_tree(name, ())[0].get("credit", {})}
+        tree = read_tree(name, ())[0]
+        section = {"name": "uniform", **tree.get("credit", {})}
         if section["name"] == "value":  # its critic learns beside a training
             continue
-        if section not in found.values():
+        looks = any((part or {}).get("map") for part in tree.get("reward", {}).values())
+        if section not in found.values() and (mapped or not looks):
             found[name.removeprefix("shapes/")] = section
     return found
 
 
 def credit_names() -> list[str]:
     """The names of the credit table, without loading it: every one of them has a recipe."""
-    return sorted({section["name"] for section in credits().values()} | {"value"})
+    return sorted({section["name"] for section in credits(mapped=True).values()} | {"value"})
 
 
 def own_values(recipe: str) -> dict[str, str]:

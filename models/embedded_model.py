@@ -215,9 +215,15 @@ class EmbeddedModel(LlamaImageModel):
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        h, w = self.grid
-        shape = (len(tokens), h, w, self.config.code_dim)
-        latents = self.vq.quantize.get_codebook_entry(tokens.reshape(-1), shape)
+        return self.decode_vectors(self.vectors(tokens))
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to what the decoder takes, (B, T, C)."""
+        return self.codebook[tokens]
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable."""
+        latents = vectors.unflatten(1, self.grid).permute(0, 3, 1, 2).contiguous()
         patches = self.vq.decode(latents, force_not_quantize=True).sample
         return self.from_patches(patches).clamp(0, 1)
 

@@ -151,7 +151,19 @@ class Emu3ImageModel(LlamaImageModel):
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.scale.to_images(self.emu3.model.vqmodel.decode(tokens.unflatten(1, self.grid)))
+        return self.decode_vectors(self.vectors(tokens))
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to what the decoder takes, (B, T, C)."""
+        return self.codebook[tokens]
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable; what `Emu3VQVAE.decode` does after its look-up."""
+        vq = self.emu3.model.vqmodel
+        latents = vectors.unflatten(1, self.grid)[:, None].permute(0, 4, 1, 2, 3).contiguous()
+        planes = (latents.transpose(1, 2), vq.post_quant_conv(latents).transpose(1, 2))
+        pixels = vq.decoder(planes[1], planes[0])  # frames come one behind the other
+        return self.scale.to_images(pixels.reshape(len(vectors), -1, *pixels.shape[-3:])[:, 0])
 
     # Disk
 

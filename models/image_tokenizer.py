@@ -79,8 +79,7 @@ def encode(vq: JanusVQVAE, pixels: Tensor) -> Tensor:
     return torch.stack([(image @ codes.T).argmax(-1) for image in directions])
 
 
-@torch.no_grad()
-def decode(vq: JanusVQVAE, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Codes (B, T) to pixels (B, 3, h, w) in the tokenizer's own scale, not clamped."""
-    vectors = unit_codebook(vq)[tokens].unflatten(1, grid)  # (B, H, W, C)
-    return vq.decoder(vq.post_quant_conv(vectors.permute(0, 3, 1, 2).contiguous()))
+def decode_vectors(vq: JanusVQVAE, vectors: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Vectors (B, T, C) of `unit_codebook` to pixels (B, 3, h, w) in the tokenizer's own scale, not clamped."""
+    latents = vectors.unflatten(1, grid).permute(0, 3, 1, 2).contiguous()  # (B, C, H, W)
+    return vq.decoder(vq.post_quant_conv(latents))

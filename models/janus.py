@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
@@ -117,10 +118,19 @@ class JanusImageModel(LlamaImageModel):
         vq = self.janus.model.vqmodel
         return image_tokenizer.encode(vq, self.scale.to_pixels(images, self.image_size, vq.dtype))
 
+    @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
+        return self.decode_vectors(self.vectors(tokens))
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to what the decoder takes, unit vectors (B, T, C)."""
+        return image_tokenizer.unit_codebook(self.janus.model.vqmodel)[tokens]
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable."""
         return self.scale.to_images(
-            image_tokenizer.decode(self.janus.model.vqmodel, tokens, self.grid)
+            image_tokenizer.decode_vectors(self.janus.model.vqmodel, vectors, self.grid)
         )
 
     # Disk

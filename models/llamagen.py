@@ -213,9 +213,18 @@ class LlamaGenModel(LlamaImageModel):
             self.vq, self.scale.to_pixels(images, self.image_size, self.vq.dtype)
         )
 
+    @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.scale.to_images(image_tokenizer.decode(self.vq, tokens, self.grid))
+        return self.decode_vectors(self.vectors(tokens))
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to what the decoder takes, unit vectors (B, T, C)."""
+        return image_tokenizer.unit_codebook(self.vq)[tokens]
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable."""
+        return self.scale.to_images(image_tokenizer.decode_vectors(self.vq, vectors, self.grid))
 
     # Disk
 

@@ -63,15 +63,23 @@ class WeightedReward:
         values: dict[str, Tensor] = {}
         total = torch.zeros(len(prompts), device=images.device)
         for name, (weight, reward) in self.parts.items():
-            if ":" not in name:
-                scored: Any = reward(images, prompts)
-            else:  # package.module:function
-                with plugin_errors(f"reward {name}"):
-                    scored = reward(images.clone(), prompts)  # it may normalise in place
-            part, details = scored if isinstance(scored, tuple) else (scored, {})
-            named = {name: part, **{f"{name}/{key}": detail for key, detail in details.items()}}
-            for key, found in named.items():
-                found = plugin_values(found, (len(prompts),), f"reward {key}")
-                values[key] = found.to(images.device)
+            values |= judged(name, reward, images, prompts)
             total = total + weight * values[name]
         return total, values
+
+
+def judged(
+    name: str, reward: RewardFn, images: Tensor, prompts: Sequence[Prompt]
+) -> dict[str, Tensor]:
+    """What one part says, {name: (B,)} with the parts of its own that it answers with; see `WeightedReward`."""
+    if ":" not in name:
+        scored: Any = reward(images, prompts)
+    else:  # package.module:function
+        with plugin_errors(f"reward {name}"):
+            scored = reward(images.clone(), prompts)  # it may normalise in place
+    part, details = scored if isinstance(scored, tuple) else (scored, {})
+    named = {name: part, **{f"{name}/{key}": detail for key, detail in details.items()}}
+    return {
+        key: plugin_values(found, (len(prompts),), f"reward {key}").to(images.device)
+        for key, found in named.items()
+    }

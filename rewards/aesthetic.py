@@ -160,6 +160,10 @@ class AestheticReward:
         """(B, 3, h, w) in [0, 1] to (B,) float32, on the tower's device."""
         return self.head(self.tower.images(images, self.batch_size)).squeeze(-1)
 
+    def differentiable(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """The same with a gradient in the pixels; see `DifferentiableReward`."""
+        return self.head(self.tower.differentiable(images)).squeeze(-1)
+
 
 def aesthetic(
     *,

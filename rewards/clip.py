@@ -59,7 +59,14 @@ class ClipReward:
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(B, 3, h, w) in [0, 1] and B prompts to (B,) float32, on the tower's device."""
-        drawn = self.tower.images(images, self.batch_size)
+        return self._fit(self.tower.images(images, self.batch_size), prompts)
+
+    def differentiable(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """The same with a gradient in the pixels; see `DifferentiableReward`."""
+        return self._fit(self.tower.differentiable(images), prompts)
+
+    def _fit(self, drawn: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Unit vectors (B, E) of the images to (B,)."""
         written = self.tower.texts([p.text for p in prompts], self.batch_size)
         cosine = (drawn * written).sum(-1)
         if self.scale == "cosine":

@@ -48,13 +48,20 @@ class ClipInput:
             fill=preprocess.get("fill_color") or 0,
         )
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, *, rounded: bool = True) -> Tensor:
         """(B, 3, h, w) in [0, 1] to (B, 3, *size) float32, normalised.
 
-        Values are rounded to 255 levels first: the model sees what a PNG file of the image would show it.
+        Values are rounded to 255 levels first: the model sees what a PNG file of the image would show it. Without
+        `rounded` nothing is rounded, so that there is a gradient.
         """
-        levels = images.float().clamp(0, 1).mul(255).round()
-        levels = resize(levels, self._resized(*levels.shape[-2:]), self.interpolation)
+        levels = images.float().clamp(0, 1).mul(255)
+        size = self._resized(*levels.shape[-2:])
+        if rounded:
+            levels = resize(levels.round(), size, self.interpolation)
+        elif size != levels.shape[-2:]:
+            levels = F.interpolate(
+                levels, size, mode=self.interpolation, antialias=True, align_corners=False
+            ).clamp(0, 255)
         values = crop_or_pad(levels, self.size, self.fill) / 255
         shape = (1, 3, 1, 1)
         mean = torch.tensor(self.mean, device=values.device).view(shape)

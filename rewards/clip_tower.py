@@ -79,9 +79,13 @@ class ClipTower:
         self._last = (ref(images), images._version, found)
         return found
 
-    def _embed(self, images: Tensor, batch_size: int) -> Tensor:
+    def differentiable(self, images: Tensor) -> Tensor:
+        """`images` with a gradient: at once, and of pixels that are not rounded."""
+        return self._embed(images, len(images), rounded=False)
+
+    def _embed(self, images: Tensor, batch_size: int, *, rounded: bool = True) -> Tensor:
         parts = [
-            self._encode_image(self._prepare(part.to(self.device)).to(self.dtype))
+            self._encode_image(self._prepare(part.to(self.device), rounded=rounded).to(self.dtype))
             for part in images.split(batch_size)
         ]
         return F.normalize(torch.cat(parts).float(), dim=-1)

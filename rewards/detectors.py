@@ -30,7 +30,7 @@ class Shapes:
     def __call__(self, images: Tensor, wanted: Sequence[Sequence[str]]) -> list[Found]:
         from ..worlds.shapes.detector import detect
 
-        return detect(to_uint8(images))
+        return detect(to_uint8(images), masks=True)
 
 
 def shapes(*, model: str | None, device: torch.device, batch_size: int) -> Detector:

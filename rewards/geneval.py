@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..config.plugins import find_plugin
 from ..config.values import Place
 from ..errors import PromptError, UnknownClassError
-from ..geneval import Detection, judge, keep
+from ..geneval import Detection, judge, keep, pixels_of, rated
 from ..interfaces import Prompt
 from ..prompts.records import validate_spec
 from ..rollout.images import to_uint8
@@ -112,6 +113,22 @@ class GenevalReward:
         verdicts = [judge(d, s, **self.judging) for d, s in zip(found, specs, strict=True)]
         values = [v.score if self.partial else float(v.correct) for v in verdicts]
         return torch.tensor(values, dtype=torch.float32)
+
+    @torch.no_grad()
+    def locate(self, images: Tensor, prompts: Sequence[Prompt], grid: tuple[int, int]) -> Tensor:
+        """(B, T) in [-1, 1]: the share of a token's cell that right objects cover, minus that of wrong ones; see
+        `geneval.rated`."""
+        specs = [_record(prompt) for prompt in prompts]
+        height, width = images.shape[-2:]
+        pixels = torch.zeros(len(images), 1, height, width)
+        for image, (found, spec) in enumerate(zip(self.find(images, specs), specs, strict=True)):
+            marks = rated(found, spec, **self.judging)
+            for one, right in sorted(
+                marks, key=lambda mark: not mark[1]
+            ):  # wrong ones over right ones
+                covered = torch.from_numpy(pixels_of(one.box, one.mask, (height, width)))
+                pixels[image, 0][covered] = 1.0 if right else -1.0
+        return F.adaptive_avg_pool2d(pixels, grid).flatten(1)
 
     def _uncolored(self, found: Found, spec: Mapping[str, Any]) -> list[tuple[str, Detection]]:
         """The objects, with their class, whose colour the verdict will ask for and nobody has named."""

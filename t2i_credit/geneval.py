@@ -124,6 +124,67 @@ def judge(
     return Verdict(all(checks), sum(checks) / len(checks), "\n".join(reasons))
 
 
+def rated(
+    detections: Mapping[str, Sequence[Detection]],
+    spec: Mapping[str, Any],
+    *,
+    position_threshold: float = 0.1,
+    **keeping: Any,
+) -> list[tuple[Detection, bool]]:
+    """The objects that the verdict looks at, each with whether it is right.
+
+    An object is wrong if it has another colour than its clause asks for, if it lacks the clause's relation to an object of the
+    target's class that the verdict took, or if it is one too many for an exclude clause. One that no clause faults is right,
+    whatever the image lacks beside it; an object without a colour has none that is wrong.
+
+    Args:
+        detections, spec, position_threshold: see `judge`.
+        keeping: threshold and the others of `keep`.
+
+    Raises:
+        PromptError: `spec` is malformed.
+    """
+    validate_spec(spec)
+    kept = keep(detections, spec["tag"], **keeping)
+    looked = [kept.get(clause["class"], [])[: clause["count"]] for clause in spec["include"]]
+    right: dict[int, bool] = {}
+    objects: dict[int, Detection] = {}
+
+    def note(one: Detection, fine: bool) -> None:
+        objects[id(one)] = one
+        right[id(one)] = right.get(id(one), True) and fine
+
+    for clause, found in zip(spec["include"], looked, strict=True):
+        relation, index = clause.get("position", ("", 0))
+        targets = looked[index] if relation else []
+        for one in found:
+            asked = clause.get("color")
+            fine = asked is None or one.color in (None, asked)
+            related = (
+                relation
+                in relative_position(one.box, other.box, position_threshold=position_threshold)
+                for other in targets
+            )
+            note(one, fine and all(related))
+    for clause in spec.get("exclude", ()):
+        members = kept.get(clause["class"], [])
+        for one in members[clause["count"] - 1 :]:
+            note(one, False)
+    return [(objects[key], fine) for key, fine in right.items()]
+
+
+def pixels_of(
+    box: Sequence[float], mask: NDArray[np.bool_] | None, size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """The pixels (h, w) of an object: its mask, without one its whole box."""
+    if mask is not None:
+        return np.asarray(mask, dtype=bool)
+    pixels = np.zeros(size, dtype=bool)
+    x0, y0, x1, y1 = (max(0, round(float(side))) for side in box)
+    pixels[y0:y1, x0:x1] = True
+    return pixels
+
+
 def keep(
     detections: Mapping[str, Sequence[Detection]],
     tag: str,

@@ -187,6 +187,7 @@ class Rollout:
         alternative_logprobs: (B, T, K) theirs, before truncation.
         values: (B, T + 1) the critic's expectation of the reward before each token and after the last, if there is one.
         value_advantage: (B, T) its change at each token in units of the advantage, as far as the critic is believed.
+        reward_map: (B, T) where the reward looked, signed: above 0 where a token raised it; None if no part says so.
         gold: (B,) bool, True = a golden reference and not a sample of the model.
     """
 
@@ -208,6 +209,7 @@ class Rollout:
     alternative_logprobs: Tensor | None = None
     values: Tensor | None = None
     value_advantage: Tensor | None = None
+    reward_map: Tensor | None = None
     gold: Tensor = field(default=None)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -323,3 +325,35 @@ class RewardFn(Protocol):
     """`(images (B, 3, h, w) in [0, 1], prompts of length B) -> (B,)` float32, higher is better, no gradient."""
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor: ...
+
+
+@runtime_checkable
+class DifferentiableReward(Protocol):
+    """What a reward offers beside its call if it can be differentiated in the pixels, for `map: gradient`."""
+
+    def differentiable(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """(B, 3, h, w) and B prompts to (B,), each of its own image alone, with a gradient."""
+        ...
+
+
+@runtime_checkable
+class LocatingReward(Protocol):
+    """What a reward offers beside its call if it knows objects that it found right or wrong, for `map: objects`."""
+
+    def locate(self, images: Tensor, prompts: Sequence[Prompt], grid: tuple[int, int]) -> Tensor:
+        """(B, 3, h, w), B prompts and the grid (H, W) to (B, T), above 0 where a right object is, below 0 where a
+        wrong one is."""
+        ...
+
+
+@runtime_checkable
+class DifferentiableDecoder(Protocol):
+    """What a generator offers beside `ImageTokenModel` if its image tokenizer can be differentiated, for `map: gradient`."""
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """(B, T) codes to what the decoder takes, (B, T, C)."""
+        ...
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """(B, T, C) to images (B, 3, h, w) in [0, 1], each of its own vectors alone, with a gradient."""
+        ...

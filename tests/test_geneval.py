@@ -21,7 +21,7 @@ from geneval_clauses import (
     seen,
 )
 
-from t2i_credit.geneval import Detection, judge, relative_position
+from t2i_credit.geneval import Detection, judge, pixels_of, rated, relative_position
 from t2i_credit.prompts.records import RELATIONS
 
 DOG = record(clause("dog"))
@@ -252,3 +252,52 @@ def test_a_counting_record_wants_the_exact_number(found: int, correct: bool) -> 
 def test_unsure_objects_are_not_held_against_a_counting_image() -> None:
     spec = record(clause("dog", 2), exclude=[clause("dog", 3)], tag="counting")
     assert judge({"dog": [seen(confidence=0.91)] * 2 + [seen(confidence=0.9)]}, spec).correct
+
+
+# ---- which objects are right
+
+
+def marks(detections: Any, spec: Any, **keeping: Any) -> list[tuple[Any, bool]]:
+    """(box, right) of the objects that the verdict looks at, in the order of their boxes."""
+    return sorted((one.box, right) for one, right in rated(detections, spec, **keeping))
+
+
+def test_right_objects_stay_right_beside_wrong_and_missing_ones() -> None:
+    spec = record(clause("dog", color="red"), clause("cat"), clause("cup"))
+    found = {"dog": [seen(LEFT, color="blue")], "cat": [seen(CENTRE)], "owl": [seen(RIGHT)]}
+    assert marks(found, spec) == [(LEFT, False), (CENTRE, True)]  # no cup; nobody asked for an owl
+    assert marks({"dog": [seen(LEFT, color="red")]}, spec) == [(LEFT, True)]
+    assert marks({"dog": [seen(LEFT)]}, spec) == [(LEFT, True)]  # nobody named its colour
+    assert marks({}, spec) == []
+
+
+def test_the_misplaced_object_is_that_of_the_clause_that_fails() -> None:
+    for place, right in ((RIGHT, True), (LEFT, False), (ABOVE, False)):
+        found = {"cup": [seen(CENTRE)], "dog": [seen(place)]}
+        assert dict(marks(found, DOG_RIGHT_OF_CUP)) == {CENTRE: True, place: right}
+    # without a cup there is nothing to be right of
+    assert marks({"dog": [seen(LEFT)]}, DOG_RIGHT_OF_CUP) == [(LEFT, True)]
+
+
+def test_objects_beyond_those_asked_for_are_wrong_where_a_clause_excludes_them() -> None:
+    three = {"dog": [seen(LEFT, 0.99), seen(CENTRE, 0.97), seen(RIGHT, 0.95)]}
+    two = clause("dog", 2)
+    counted = record(two, exclude=[clause("dog", 3)], tag="counting")
+    assert marks(three, counted) == [(LEFT, True), (CENTRE, True), (RIGHT, False)]
+    assert marks(three, record(two)) == [(LEFT, True), (CENTRE, True)]  # the third is not looked at
+    assert marks(three, counted, counting_threshold=0.98) == [(LEFT, True)]
+
+
+def test_an_image_is_correct_only_if_no_object_is_wrong() -> None:
+    spec = record(clause("dog", 2, color="red"), exclude=[clause("dog", 3)], tag="counting")
+    for colors in (("red", "red"), ("red", "blue"), ("red", "red", "red"), ("red",)):
+        dogs = [seen((i * 20, 0, i * 20 + 9, 9), color=c) for i, c in enumerate(colors)]
+        right = [fine for _, fine in rated({"dog": dogs}, spec)]
+        assert judge({"dog": dogs}, spec).correct == (all(right) and len(right) == 2)
+
+
+def test_the_pixels_of_an_object_are_its_mask_or_its_box_within_the_picture() -> None:
+    mask = np.eye(4, 6, dtype=bool)
+    assert np.array_equal(pixels_of((0, 0, 6, 4), mask, (4, 6)), mask)
+    found = pixels_of((-2.0, 1.4, 1.6, 9.0), None, (4, 6))
+    assert found.sum() == 6 and found[1:, :2].all()

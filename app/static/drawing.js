@@ -33,6 +33,13 @@
       palette: "value",
       ends: ["here it went wrong", "here it went right"],
     },
+    reward_map: {
+      title: "Reward map",
+      term: "reward map",
+      says: "where the judge looked, for or against",
+      palette: "map",
+      ends: ["lowered the reward", "raised it"],
+    },
   };
 
   // How a map and its picture are shown together.

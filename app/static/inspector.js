@@ -73,6 +73,7 @@
     ["credit", "Credit", "1 = as much as the average token", (v) => fine(v, t2i.number)],
     ["token_advantages", "Token advantage", "the sample's advantage times the credit", (v) => fine(v, t2i.signed)],
     ["value_change", "Value change", "what this token did to the reward that the critic expects", (v) => fine(v, t2i.signed)],
+    ["reward_map", "Reward map", "what this token did to the reward", (v) => fine(v, t2i.signed)],
     ["entropy", "Entropy", "nats; how unsure the policy was", (v) => fine(v, t2i.number)],
   ]);
 

@@ -3,10 +3,11 @@
 (() => {
   const t2i = window.t2i;
   t2i.turn = 0; // counts what is asked of the maps: the server may answer an earlier question later
-  const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast", "value_change"]);
+  const NAMES = (t2i.MAP_NAMES = ["token_advantages", "credit", "signed_contrast", "value_change", "reward_map"]);
+  const SOMETIMES = ["value_change", "reward_map"];
 
-  // Those to choose from: the last one only where a critic said something.
-  t2i.mapNames = ({ samples }) => NAMES.filter((name) => name !== "value_change" || samples[0].arrays.value_change);
+  // Those to choose from: the last two only where a critic said something, or a part of the reward says where it looked.
+  t2i.mapNames = ({ samples }) => NAMES.filter((name) => !SOMETIMES.includes(name) || samples[0].arrays[name]);
 
   t2i.maps = (element, props, trigger, watch, events) => {
     const root = element.querySelector(".t2i-maps");
@@ -76,7 +77,8 @@
     if (t2i.wanted && (t2i.wanted.run ?? value.run) === value.run) restore(state, t2i.wanted);
     t2i.wanted = null;
     const { scale, samples } = value.group;
-    const there = { token_advantages: scale.advantage, signed_contrast: samples[0].arrays.negative_logprobs, value_change: samples[0].arrays.value_change, credit: true };
+    const { arrays } = samples[0];
+    const there = { token_advantages: scale.advantage, signed_contrast: arrays.negative_logprobs, value_change: arrays.value_change, reward_map: arrays.reward_map, credit: true };
     state.map = there[state.wished] ? state.wished : "credit"; // nothing is pushed, or no prompts are compared
     build(root, state);
   };

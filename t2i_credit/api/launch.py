@@ -265,6 +265,7 @@ def run_training(
             critic_file=parts.critic,
             reference_image=parts.references or References(None),
             describe=describe_as_rewarded(config, parts.reward),
+            maps=parts.maps,
             report=report,
             warn=warn,
             stop=stop,

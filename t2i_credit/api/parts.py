@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.plugins import check_params, find_plugin, require_call
 from ..config.schema import Config
+from ..config.sections import RewardConfig
 from ..errors import ConfigError, PromptError, T2ICreditWarning, UserError, one_line, ran_out
 from ..interfaces import Prompt
 from ..prompts.batches import with_negative
@@ -54,10 +55,26 @@ def build_reward(config: Config) -> Any:
     parts = {}
     for name, entry in config.reward.items():
         builder = find_plugin(name, REWARDS, "reward")
-        also = ("weight", "normalize", "heldout")
+        also = tuple(RewardConfig.model_fields)
         params = check_params(builder, entry.params, f"reward.{name}", also=also)
         parts[name] = (0.0 if entry.heldout else entry.weight, _built(builder, name, params))
     return WeightedReward(parts)
+
+
+def build_maps(config: Config, reward: Any) -> Any | None:
+    """Where the reward of a configuration looks, as a `RewardMaps`; None if no part says so.
+
+    Args:
+        config: of the run.
+        reward: its `WeightedReward`.
+
+    Raises:
+        ConfigError: a part has no such map.
+    """
+    from ..rewards.maps import reward_maps
+
+    how = config.rollout
+    return reward_maps(reward, config.reward, sampling=how.sampling, batch_size=how.batch_size)
 
 
 def _built(builder: Any, name: str, params: Mapping[str, Any]) -> Any:
@@ -109,6 +126,7 @@ class Parts:
     credit: Any
     references: References | None = None
     critic: CriticFile | None = None
+    maps: Any | None = None
 
 
 def _references(config: Config) -> References:
@@ -152,9 +170,12 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
     if config.rollout.gold:
         golden.check_files(prompts)
     reward = build_reward(config)
+    maps = build_maps(config, reward)
     warn_of(reward.check(prompts))
     held = config.loss.kl_coef > 0 or entry.needs_reference
     model, reference = trainable_model(config, model, compared=held)
+    if maps:
+        maps.check(model)
     warn_of(unread_by(model, prompts))
     if config.credit.has_critic:
         require_features(model)
@@ -162,7 +183,7 @@ def prepare(config: Config, *, model: Any = None) -> Parts:
         critic.require_model(fingerprint(model))
     if config.rollout.gold:
         golden.check_sizes(prompts, model)
-    return Parts(config, model, reference, reward, prompts, advantage, entry, golden, critic)
+    return Parts(config, model, reference, reward, prompts, advantage, entry, golden, critic, maps)
 
 
 def _require_trackers(config: Config) -> None:

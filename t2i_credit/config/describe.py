@@ -18,7 +18,7 @@ from .values import LARGEST_SEED
 PARAMETERS = {
     "eps": "added to the standard deviation of a group, in units of reward",
     "strength": "1 = the credit as it is, 0 = uniform, between them a mixture",
-    "kind": "guidance_contrast: how the contrast of both prompts is measured; visual: what of a token's look",
+    "kind": "guidance_contrast: how the contrast of both prompts is measured; visual: what of a token's look; reward_map: size or sign",
     "shape": "how contrasts become weights of mean 1",
     "top": "power_rank: this fraction of the tokens ...",
     "mass": "power_rank: ... holds this fraction of the credit",

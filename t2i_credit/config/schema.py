@@ -32,6 +32,13 @@ from .sections import (
 )
 from .values import Section
 
+# keys of a reward that say how its map is made, and of which maps
+MAP_KEYS = {
+    "map_block": ("occlusion", "redraw"),
+    "map_draws": ("redraw",),
+    "map_batch": ("gradient", "occlusion", "redraw"),
+}
+
 
 class Config(Section):
     """The whole configuration of a run; see each section's fields for the keys."""
@@ -155,6 +162,13 @@ def _of_the_credit(config: Config) -> Iterator[tuple[str, str]]:
             f"'credit' is refused with credit.name '{credit.name}': it would halve the KL term everywhere; "
             "use half the kl_coef",
         )
+    asks = "reward_map" in credit.entry.fields_needed(**credit.params)
+    if asks and not any(part.map for part in config.reward.values()):
+        yield (
+            "credit.name",
+            f"'{credit.name}' is refused: no part of the reward has a map; set reward.{next(iter(config.reward))}.map "
+            "to gradient, objects, occlusion or redraw",
+        )
     own_weights = credit.entry.has_own_kl_weights
     if loss.kl_weight == "credit" and credit.params.get("strength") == 0 and not own_weights:
         yield (
@@ -244,10 +258,27 @@ def _of_the_reward(config: Config) -> Iterator[tuple[str, str]]:
     if all(part.heldout for part in config.reward.values()):
         yield "reward", "holds only held-out parts; at least one must be trained on"
     for name, part in config.reward.items():
-        for key, default in (("weight", 1.0), ("normalize", "none")):
+        for key, default in (("weight", 1.0), ("normalize", "none"), ("map", None)):
             if part.heldout and getattr(part, key) != default:
                 yield (
                     f"reward.{name}.{key}",
                     f"value {getattr(part, key)!r} is refused with heldout: such a part is logged as "
                     "it is and never trained on",
                 )
+        for key, kinds in MAP_KEYS.items():
+            if (
+                getattr(part, key) != RewardConfig.model_fields[key].default
+                and part.map not in kinds
+            ):
+                yield (
+                    f"reward.{name}.{key}",
+                    f"value {getattr(part, key)} is refused with map {show(part.map)}: it belongs to {' and '.join(kinds)}",
+                )
+    mapped = [name for name, part in config.reward.items() if part.map]
+    for name in mapped:
+        if len(mapped) > 1 and config.reward[name].normalize != "none":
+            yield (
+                f"reward.{name}.normalize",
+                f"'{config.reward[name].normalize}' is refused with the maps of several parts: they are added up in "
+                "units of the reward; use normalize none, or the map of one part",
+            )

@@ -124,6 +124,18 @@ class RewardConfig(OpenSection):
         "none", "before weighing: as it is, z-score over all images so far, or within the group"
     )
     heldout: bool = knob(False, "logged and never trained on")
+    map: Literal["gradient", "objects", "occlusion", "redraw"] | None = knob(
+        None,
+        "how it is found out where this part looked: its gradient, a detector's right and wrong objects, blocks of tokens "
+        "that show the picture's ground or are drawn afresh; null = not at all",
+    )
+    map_block: Annotated[int, Field(ge=1, le=64)] = knob(
+        2, "occlusion, redraw: a block has so many tokens a side; at most half of the image's"
+    )
+    map_draws: Annotated[int, Field(ge=1, le=64)] = knob(
+        1, "redraw: fresh draws of every block, each of which is judged"
+    )
+    map_batch: Count = knob(16, "most images decoded, and differentiated, together for the map")
 
 
 class CriticConfig(Section):

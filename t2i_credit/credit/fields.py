@@ -27,6 +27,7 @@ ROLLOUT_FIELDS = frozenset(
         "code_spread",
         "code_shift",
         "value_advantage",  # of runs with a critic
+        "reward_map",
     }
 )
 GROUP_FIELDS = frozenset(

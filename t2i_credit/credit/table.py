@@ -20,6 +20,7 @@ from .dgpo import DISTRIBUTION_GUIDED
 from .entropy import ENTROPY_GUIDED, ENTROPY_RANK, TOP_ENTROPY
 from .entry import CreditEntry
 from .gcpo import GUIDANCE_CONTRAST
+from .reward_map import REWARD_MAP
 from .stage import SIMILARITY
 from .value import VALUE
 from .visual import VISUAL
@@ -51,4 +52,5 @@ CREDIT: dict[str, CreditEntry] = {
     "critical_tokens": CRITICAL_TOKENS,
     "similarity": SIMILARITY,
     "value": VALUE,
+    "reward_map": REWARD_MAP,
 }

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     Array = np.ndarray | Tensor | Sequence[Any]
 
 # matplotlib's names; 0 is nearly white
-CREDIT, CONTRAST, ADVANTAGE, VALUE = "BuGn", "PuOr", "RdBu", "PRGn"
+CREDIT, CONTRAST, ADVANTAGE, VALUE, MAP = "BuGn", "PuOr", "RdBu", "PRGn", "PiYG"
 # those to choose from, the usual one first; colour-blind readers can tell their colours apart
 PALETTES = {
     "credit": (CREDIT, "viridis", "cividis", "magma"),
     "contrast": (CONTRAST, "BrBG", "RdBu", "dusk"),
     "advantage": (ADVANTAGE, "PuOr", "BrBG", "glow"),
     "value": (VALUE, "PuOr", "RdBu", "dusk"),
+    "map": (MAP, "BrBG", "RdBu", "glow"),
 }
 USUAL = {kind: names[0] for kind, names in PALETTES.items()}
 # diverging palettes of our own, dark and without colour in the middle: colours at these shares of the way to the ends

@@ -36,6 +36,7 @@ def sample_view(record: StepRecord, place: int) -> SampleView:
     sample, arrays = record.samples[place], record.arrays
     signed, contrast = record.signed_contrast(), arrays.get("contrast")
     change = arrays.get("value_change")
+    looked = arrays.get("reward_map")
     return SampleView(
         image=record.image(place),
         grid=record.grid,
@@ -50,6 +51,7 @@ def sample_view(record: StepRecord, place: int) -> SampleView:
         gold=sample["gold"],
         number=place,
         value_change=None if change is None else change[place],
+        reward_map=None if looked is None else looked[place],
     )
 
 

@@ -1,5 +1,5 @@
-"""One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, a critic's values, each
-with its colour bar. Lays out nothing (see sheets.py)."""
+"""One sample in numbers and the pictures of its maps: credit, signed contrast, token advantages, a critic's values, where the
+reward looked, each with its colour bar. Lays out nothing (see sheets.py)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class SampleView:
         gold: a golden reference and not a sample.
         number: of the sample in its step; None = it has none.
         value_change: (H, W) or (T,), what each token did to the reward that a critic expects; None without a critic.
+        reward_map: (H, W) or (T,), where the reward looked, or None if no part of it says so.
     """
 
     image: Image.Image
@@ -51,6 +52,7 @@ class SampleView:
     gold: bool = False
     number: int | None = None
     value_change: Array | None = None
+    reward_map: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Scale:
     contrast: float
     advantage: float
     value: float = 0.0
+    map: float = 0.0
     clipped: frozenset[str] = frozenset()
     palettes: Mapping[str, str] = field(default_factory=lambda: dict(USUAL))
 
@@ -86,6 +89,7 @@ def common_scale(samples: Sequence[SampleView], palettes: Mapping[str, str] | No
         "contrast": together("signed_contrast"),
         "advantage": together("token_advantages"),
         "value": together("value_change"),
+        "map": together("reward_map"),
     }
     limits = {name: robust_limit(values) for name, values in maps.items()}
     limits["credit"] = max(limits["credit"], 2.0)  # the mean, 1, stands well inside
@@ -139,6 +143,18 @@ def value_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell |
     bar = scale_bar(scale.value, palette, ends, beyond="value" in scale.clipped)
     drawn = token_map(colours, picture, sample.image)
     return Cell("Value change", "of the reward that a critic expects", drawn, bar)
+
+
+def map_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell | None:
+    """Where the reward looked at the size of `picture`; None if no part of it says so."""
+    if sample.reward_map is None:
+        return None
+    palette = scale.palettes["map"]
+    colours = diverging(map_of(sample.reward_map, sample.grid), scale.map, palette)
+    ends = ("lowered the reward", "raised it")
+    bar = scale_bar(scale.map, palette, ends, beyond="map" in scale.clipped)
+    drawn = token_map(colours, picture, sample.image)
+    return Cell("Reward map", "where the judge looked", drawn, bar)
 
 
 def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:

@@ -2,8 +2,8 @@
 out; reads and writes no run (see files.py) and never changes what it is given.
 
 Shapes: token maps (H, W) = (rows, columns), images (h, w). Our sizes are (height, width), PIL's
-(width, height). Maps stand under the lines of their picture. Zero is neutral, blue or purple is for, red or orange is
-against; of a critic's values green is for and purple against.
+(width, height). Maps stand under the lines of their picture. Zero is neutral; blue, purple or green is for, red, orange or
+pink is against; of a critic's values green is for and purple against.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from .sample import (
     contrast_cell,
     credit_cell,
     credit_overlay,
+    map_cell,
     value_cell,
 )
 
@@ -45,7 +46,8 @@ GAP, MARGIN, THUMB = 28, 44, 144  # pixels
 
 
 def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
-    """One sample in one row: image, credit, signed contrast, token advantages, and what a critic saw, if there is one.
+    """One sample in one row: image, credit, signed contrast, token advantages, and as far as they are known what a critic saw and
+    where the reward looked.
 
     Args:
         sample: what to draw.
@@ -61,6 +63,8 @@ def panel(sample: SampleView, scale: Scale | None = None) -> Image.Image:
     ]
     if changed := value_cell(sample, scale, picture):
         cells.append(changed)
+    if looked := map_cell(sample, scale, picture):
+        cells.append(looked)
     width = _row_width(cells)
     room = width - 2 * MARGIN - (330 if sample.gold else 250)  # of the texts, beside the numbers
     lines = wrap(sample.prompt, 26, True, room, 3)

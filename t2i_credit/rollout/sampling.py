@@ -25,6 +25,7 @@ TRAINING, PROBE, GOLD = 1, 2, 3
 BENCH = 4
 TRUTH, REDRAW, TIES = 5, 6, 7
 ESTIMATE = 8
+MAP = 10
 CRITIC = 11
 EVALUATION_DOMAIN = 0x6576616C  # "eval"
 
@@ -137,7 +138,7 @@ def sample_rollout(
         "alternatives": alternatives,
     }
     parts = []
-    for index, samples in _batches(len(prompts), group_size, batch_size):
+    for index, samples in batches(len(prompts), group_size, batch_size):
         start = first_sample + index[0] * group_size + samples.start
         count = len(index) * len(samples)
         noise = sampling_noise(seed, start, count, model.grid[0] * model.grid[1])
@@ -160,9 +161,7 @@ def sample_rollout(
     )
 
 
-def _batches(
-    prompts: int, group_size: int, batch_size: int | None
-) -> list[tuple[list[int], range]]:
+def batches(prompts: int, group_size: int, batch_size: int | None) -> list[tuple[list[int], range]]:
     """Which prompts, and which samples of each, are decoded together: whole groups where they fit, else parts."""
     size = batch_size or prompts * group_size
     if size >= group_size:

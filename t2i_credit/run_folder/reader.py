@@ -43,7 +43,8 @@ class StepRecord:
         samples: N dicts: image, index, group, prompt, negative, spec, reward, reward_parts,
             reward_normalized, advantage, gold, objects.
         arrays: {name: (N, T)}: tokens int32; logprobs, guided_logprobs, credit, token_advantages,
-            entropy and, where known, negative_logprobs, contrast and value_change, float32.
+            entropy and, where known, negative_logprobs, contrast, value_change and reward_map,
+            float32.
         within: the folder that pictures must lie in, whatever names and links say; None = anywhere.
     """
 

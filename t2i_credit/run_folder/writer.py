@@ -211,6 +211,7 @@ class RunWriter:
             "token_advantages": token_advantages,
             "entropy": rollout.entropy,
             "value_change": None if rollout.values is None else rollout.values.diff(dim=1),
+            "reward_map": rollout.reward_map,
         }
         saved = {name: _array(value, kept) for name, value in arrays.items() if value is not None}
         for name, array in saved.items():

@@ -21,7 +21,7 @@ from ..config.schema import Config
 from ..errors import TrainingError
 from ..interfaces import Prompt, Rollout
 from ..prompts.batches import PromptBatches
-from ..rollout.sampling import GOLD, TRAINING, derive_seed, keeping, sample_rollout
+from ..rollout.sampling import GOLD, MAP, TRAINING, derive_seed, keeping, sample_rollout
 from .critic.critic import Critic
 from .gold import failed_groups
 from .metrics import StepClock
@@ -29,6 +29,7 @@ from .mixture import Mixture
 from .processes import gather_rollout, gather_rows, gathered, my_share
 
 Reward = Callable[[Tensor, Sequence[Prompt]], tuple[Tensor, dict[str, Tensor]]]
+MapReward = Callable[..., Tensor]
 
 
 def sample_together(
@@ -83,6 +84,45 @@ def judge_together(
             raise TrainingError(f"step {step}: {error}; no update was made") from error
         total = gather_rows(total, prompts, accelerator)
         return total, {name: gather_rows(p, prompts, accelerator) for name, p in parts.items()}
+
+
+def map_together(
+    step: int,
+    scored: Scored,
+    *key: int,
+    maps: MapReward | None,
+    sampler: Any,
+    accelerator: Accelerator,
+    clock: StepClock,
+) -> Scored:
+    """The samples with where the reward looked, each process finding out about its share; as they are if no part has a map,
+    or they have it.
+
+    Args:
+        key: of the seed of redrawn tokens.
+        maps: a model, a rollout, its parts' rewards and a seed to the map (B, T); None = no part has one.
+        sampler: the model without accelerate's wrapping.
+    """
+    rollout = scored.rollout
+    if maps is None or rollout.reward_map is not None:
+        return scored
+    size = rollout.group_size
+    prompts = len(rollout) // size
+    mine = my_share(prompts, accelerator)
+    rows = torch.arange(mine.start * size, mine.stop * size, device=rollout.tokens.device)
+    with clock("map"), gathered(sampler), accelerator.autocast():
+        try:
+            found = maps(
+                sampler,
+                rollout.select(rows),
+                {name: part[rows] for name, part in scored.parts.items()},
+                seed=derive_seed(MAP, *key),
+                first_sample=mine.start * size,
+            )
+        except TrainingError as error:
+            raise TrainingError(f"step {step}: {error}; no update was made") from error
+        found = gather_rows(found, prompts, accelerator)
+    return replace(scored, rollout=replace(rollout, reward_map=found))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..advantages import zero_spread_groups
+from ..geneval import pixels_of
 from ..interfaces import Rollout
 
 COVERAGE = 0.25  # a token lies on an object if the objects cover at least this share of its cell
@@ -69,6 +70,7 @@ METRICS = {
     "samples": "images sampled since the start",
     "time/rollout": "seconds of sampling",
     "time/reward": "seconds of scoring",
+    "time/map": "seconds of finding out where the reward looked",
     "time/update": "seconds of credit, loss, backward pass and optimizer",
     "time/critic": "seconds of what the critic learns in",
     "time/step": "seconds of the whole step",
@@ -203,17 +205,9 @@ def object_tokens(
     for b, found in enumerate(objects):
         for one in found:
             if keep(b, one):
-                pixels[b, 0][torch.from_numpy(_mask(one, image_size))] = 1.0
+                covered = pixels_of(one.get("box", ()), one.get("mask"), image_size)
+                pixels[b, 0][torch.from_numpy(covered)] = 1.0
     return (F.adaptive_avg_pool2d(pixels, grid) >= coverage).flatten(1)
-
-
-def _mask(one: Mapping[str, Any], image_size: tuple[int, int]) -> NDArray[np.bool_]:
-    if one.get("mask") is not None:
-        return np.asarray(one["mask"], dtype=bool)
-    mask = np.zeros(image_size, dtype=bool)
-    x0, y0, x1, y1 = (max(0, round(float(side))) for side in one["box"])
-    mask[y0:y1, x0:x1] = True
-    return mask
 
 
 @torch.no_grad()

@@ -46,6 +46,7 @@ class StepRecorder:
         run: where everything is written.
         accelerator: the trackers.
         sample: prompts, a seed and `alternatives` to a rollout.
+        locate: a step, samples and the numbers of a seed to the same with where the reward looked; see `map_together`.
         collect: what rewards a rollout.
         advantage: rewards (B,), group size to advantages (B,).
         update: what assigns credit.
@@ -61,6 +62,7 @@ class StepRecorder:
     run: RunWriter
     accelerator: Accelerator
     sample: Callable[..., Rollout]
+    locate: Callable[..., Scored]
     collect: GroupCollector
     advantage: Callable[[Tensor, int], Tensor]
     update: PolicyUpdate
@@ -88,12 +90,14 @@ class StepRecorder:
         Returns where their credit lies, if the step is kept and objects are known."""
         if not self._keeps(step):
             return {}
-        scored = self._chosen(step, trained)
+        seeded = self.config.train.seed
+        scored = self.locate(step, self._chosen(step, trained), seeded, step)
         if self.probes:
-            seed = derive_seed(PROBE, self.config.train.seed)
+            seed = derive_seed(PROBE, seeded)
             probes = self.sample(self.probes, seed, alternatives=self.alternatives(step))
             judged = self.collect.judge(step, probes)
-            scored = scored.joined(self.collect.scored(probes, *judged, learn=False))
+            shown = self.collect.scored(probes, *judged, learn=False)
+            scored = scored.joined(self.locate(step, shown, seeded))
         kept, sampler = scored.rollout, self.update.sampler
         advantages = self.advantage(scored.target, kept.group_size)
         credit, pushed = self.update.assigned(kept, advantages)

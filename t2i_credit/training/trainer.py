@@ -23,7 +23,16 @@ from ..prompts.batches import PromptBatches
 from ..prompts.records import record_key
 from ..run_folder.checkpoint import load_checkpoint, prune, save_checkpoint
 from ..run_folder.writer import RunWriter
-from .collect import GroupCollector, Reward, Scored, StepGroups, judge_together, sample_together
+from .collect import (
+    GroupCollector,
+    MapReward,
+    Reward,
+    Scored,
+    StepGroups,
+    judge_together,
+    map_together,
+    sample_together,
+)
 from .critic.critic import Critic
 from .critic.file import CriticFile
 from .gold import ReferenceImage, go_gold
@@ -57,6 +66,7 @@ class Trainer:
         critic_file: what a critic begins with, if the credit has one; None = it begins with nothing.
         reference_image: where golden references come from, if the configuration asks for them.
         describe: rollout to the known objects of each sample, for the run folder; None = unknown.
+        maps: where the reward looked, as `map_together` takes it; None = nobody asked.
         report: called after each step with its number (from 1) and metrics.
         warn: called with a line that the user should read.
         clock: takes the time of a step's parts; left out = Python's, which a device may lag behind.
@@ -81,6 +91,7 @@ class Trainer:
         critic_file: CriticFile | None = None,
         reference_image: ReferenceImage = lambda prompt, seed: None,
         describe: Describe | None = None,
+        maps: MapReward | None = None,
         report: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
         warn: Callable[[str], None] = print,
         clock: StepClock | None = None,
@@ -127,6 +138,13 @@ class Trainer:
             self.critic = Critic(
                 config, self.sampler, accelerator=accelerator, advantage=advantage, warn=warn
             )
+        self.map = partial(
+            map_together,
+            maps=maps,
+            sampler=self.sampler,
+            accelerator=accelerator,
+            clock=self.clock,
+        )
         order = config.prompts
         self.collect = GroupCollector(
             config,
@@ -141,6 +159,7 @@ class Trainer:
             run=run,
             accelerator=accelerator,
             sample=self.sample,
+            locate=self.map,
             collect=self.collect,
             advantage=advantage,
             update=self.update,
@@ -181,6 +200,8 @@ class Trainer:
                 rewards, parts = self.judge(step, rollout)
                 groups.add(rollout, rewards, parts)
             sampled, trained = groups.sampled, groups.trained
+            if "reward_map" in self.update.needs:
+                trained = self.map(step, trained, self.config.train.seed, step)
             advantages = self.advantage(trained.target, trained.rollout.group_size)
             with self.clock("update"):
                 credit = self.update.credit(trained.rollout, advantages)

@@ -78,7 +78,8 @@ def test_the_colour_in_the_middle_of_a_token_says_its_number(page, runs, run, da
     page.wait_for_function(
         "told => document.querySelector('.maps-head').innerText.includes(told)", arg=newest
     )
-    for name in MAPS:
+    assert page.locator('.choice [data-map="reward_map"]').count() == (run == "large")
+    for name in (*MAPS, "reward_map") if run == "large" else MAPS:
         page.locator(f'.choice [data-map="{name}"]').click()
         palettes = page.locator(".palette option").all_inner_texts()
         assert len(palettes) >= 3
@@ -97,13 +98,14 @@ def test_the_page_draws_what_the_files_show(page, runs):
     views = [sample_view(record, place) for place in range(len(record.samples))]
     scale = common_scale(views)
     place = int(page.locator('.strip button[aria-pressed="true"]').get_attribute("data-place"))
-    for name in MAPS:
+    for name in (*MAPS, "reward_map"):
         page.locator(f'.choice [data-map="{name}"]').click()
         values = chosen_values(page, record, name).reshape(record.grid)
         colours = {
             "token_advantages": lambda v: diverging(v, scale.advantage, "RdBu"),
             "credit": lambda v: sequential(v, scale.credit, "BuGn"),
             "signed_contrast": lambda v: diverging(v, scale.contrast, "PuOr"),
+            "reward_map": lambda v: diverging(v, scale.map, "PiYG"),
         }[name](values)
         address = page.evaluate("document.querySelector('.tile.stage canvas').toDataURL()")
         with Image.open(BytesIO(base64.b64decode(address.split(",")[1]))) as drawn:

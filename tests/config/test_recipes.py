@@ -32,7 +32,8 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         for section in ("credit", "advantage"):
             name = getattr(found, section).name
             if name != grpo[section]["name"]:
-                defaults = Config.model_validate({section: {"name": name}})
+                mapped = {"geneval": {"map": "objects"}}  # which some credit needs
+                defaults = Config.model_validate({section: {"name": name}, "reward": mapped})
                 plain[section] = getattr(defaults, section).model_dump() | {"name": None}
         changed[recipe.removeprefix("shapes/")] = {
             f"{section}.{key}"
@@ -67,6 +68,7 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         "grpo_conditional": paper,
         "gcpo_conditional": {*paper, "credit.name", "loss.kl_weight"},
         "visual_figure": {"credit.name", "credit.kind"},
+        "reward_map": {"credit.name", "reward.geneval"},
         "visual_dapo": {"credit.name", "rollout.dynamic", "loss.clip_high"},
     }
 

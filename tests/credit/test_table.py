@@ -29,6 +29,8 @@ CASES = [
     ("critical_tokens", {"fraction": 0.3}),
     ("similarity", {"strength": 0.5}),
     ("value", {"change": 1.0, "guided": True}),
+    ("reward_map", {"kind": "signed"}),
+    ("reward_map", {"strength": 0.5}),
 ]
 every_entry = pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
 
@@ -52,6 +54,7 @@ def fields_of(seed: int = 0) -> dict[str, torch.Tensor]:
         "entropy_gradient": torch.rand(shape, generator=draw),
         "figure_distance": torch.rand(shape, generator=draw),
         "value_advantage": torch.randn(shape, generator=draw),
+        "reward_map": torch.randn(shape, generator=draw),
         "policy_logprobs": torch.randn(shape, generator=draw) - 4,
         "ref_logprobs": torch.randn(shape, generator=draw) - 4,
     }

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageChops
 
 from t2i_credit.errors import RunError
-from t2i_credit.heatmap.colours import USUAL, table
+from t2i_credit.heatmap.colours import USUAL, diverging, table
 from t2i_credit.heatmap.draw import display
 from t2i_credit.heatmap.files import gif_bytes, sample_view, write_animation, write_heatmaps
 from t2i_credit.heatmap.sample import SampleView, common_scale, credit_overlay
@@ -311,3 +311,13 @@ def test_a_prompt_of_one_step_cannot_be_animated(tmp_path):
     run = recorded_run(tmp_path / "r")
     with pytest.raises(RunError, match=r"'prompt of step 2' was recorded at 1 step\(s\);"):
         write_animation(run, "prompt of step 2")
+
+
+def test_a_panel_shows_where_the_judge_looked_if_that_is_known():
+    plain, looked = view(), view(reward_map=np.full((H, W), -0.3, np.float32))
+    narrow, wide = panel(plain), panel(looked)
+    assert wide.width > narrow.width and wide.height == narrow.height
+    assert common_scale([plain]).map == 0 and common_scale([looked]).map == pytest.approx(0.3)
+    ends = diverging(np.float32([-0.3, 0.3]), 0.3, USUAL["map"]).tolist()
+    colours = {colour for _, colour in wide.crop((narrow.width, 0, *wide.size)).getcolors(1 << 20)}
+    assert tuple(ends[0]) in colours  # every token lowered the reward as much as any

@@ -130,6 +130,20 @@ def test_selecting_prompts_equals_conditioning_on_the_selected_ones(model: Any) 
     torch.testing.assert_close(chosen.inputs, direct.inputs, atol=1e-6, rtol=0)
 
 
+def test_pixels_can_be_differentiated_by_code_vectors(model: Any) -> None:
+    tokens = some_tokens(2, model)
+    vectors = model.vectors(tokens).detach().requires_grad_()
+    images = model.decode_vectors(vectors)
+    torch.testing.assert_close(images, model.decode(tokens), atol=1e-6, rtol=0)
+    weights = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    (found,) = torch.autograd.grad((images * weights).sum(), vectors)
+    assert found.shape == vectors.shape and found.isfinite().all()
+    # the second picture's pixels alone: the first one's codes do nothing
+    (second,) = torch.autograd.grad((model.decode_vectors(vectors) * weights)[1].sum(), vectors)
+    assert not second[0].any() and second[1].any()
+    torch.testing.assert_close(second[1], found[1], atol=1e-5, rtol=1e-3)
+
+
 def test_codes_become_images_and_images_codes(model: Any) -> None:
     images = model.decode(some_tokens(2, model))
     assert images.shape == (2, 3, *model.image_size) and images.dtype == torch.float32

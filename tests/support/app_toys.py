@@ -161,6 +161,7 @@ def write_large_run(path: Path, *, steps: Sequence[int] = (1, 2, 3)) -> Path:
             sampling_logprobs=logprobs,
             entropy=-logprobs,
             images=images.clamp(0, 1),
+            reward_map=drawn(many, side * side) * 0.1,
         )
         run.write_step(
             step,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -82,6 +83,9 @@ SECTIONS: dict[str, Any] = {
     "loss": {"kl_coef": 0.1},
     "optim": {"lr": 1.0, "eps": 1.0},
     "log": {"alternatives": 2},
+    # every process redraws and judges its own share
+    "reward": {"toys:bright": {"map": "redraw", "map_block": 1, "map_draws": 2}},
+    "credit": {"name": "reward_map", "strength": 0.5},
 }
 
 
@@ -139,6 +143,8 @@ def test_a_run_of_two_processes_is_that_of_one(runs: Path, request: pytest.Fixtu
                 assert two[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     first, second = (RunReader(run).step(1).arrays["tokens"] for run in (alone, both))
     assert (first == second).all()
+    first, second = (RunReader(run).step(1).arrays["reward_map"] for run in (alone, both))
+    assert first.any() and np.allclose(first, second, atol=1e-5)
     for place in range(8):  # a group, and that of a probe
         one, two = (read_alternatives(RunReader(run).step(1), place) for run in (alone, both))
         assert one is not None and two is not None and (one.codes == two.codes).all()

@@ -115,7 +115,8 @@ def test_every_metric_is_explained_and_every_explanation_used(tmp_path: Path) ->
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, references)))
     Image.new("RGB", (16, 16)).save(tmp_path / "gold.png")
     critic = {"credit": {"name": "value"}}
-    for i, sections in enumerate((EVERY_REWARD | refresh, gold, critic)):
+    mapped = {"reward": {"toys:bright": {"map": "occlusion", "map_block": 1}}}
+    for i, sections in enumerate((EVERY_REWARD | refresh, gold, critic, mapped)):
         other = trained(tmp_path, **sections, train={"steps": 1, "name": f"other{i}"})
         assert all(isinstance(value, float | int) for value in other.metrics()[-1].values())
         logged |= set(other.metrics()[-1]) - {"step"}

@@ -31,8 +31,12 @@ from t2i_credit.run_folder.reader import RunReader
         EVERYTHING,
         {"credit": {"name": "distribution_guided"}, "loss": {"policy": "conditional"}},
         EVERY_REWARD,
+        {
+            "reward": {"toys:bright": {"map": "redraw", "map_block": 1}},
+            "credit": {"name": "reward_map"},
+        },
     ],
-    ids=["contrast", "distribution", "rewards"],
+    ids=["contrast", "distribution", "rewards", "map"],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(
     tmp_path: Path, sections: dict[str, dict[str, Any]]

@@ -1,7 +1,7 @@
 """Speed and memory, each variant beside its rival in the same run, as medians with 95% intervals. Judges nothing.
 
 What keeping log-probs adds to sampling, and how fast transformers samples the same Janus; what chunked log-probs save;
-what GCPO's credit adds to a training step, and how many forward passes it takes; how many images a reward judges. Variants
+what GCPO's credit adds to a training step, and how many forward passes it takes; how many images a reward judges, and what its maps take. Variants
 take turns on the same seeds, so that whatever else the machine does meets both. B samples, T image tokens.
 """
 
@@ -21,6 +21,8 @@ from ...errors import UserError
 from ...rollout.captured import eager_reason
 from ...training.policy import mixed_precision
 from .janus import against_transformers, bench_config, is_janus, random_janus
+from .maps import map_rows
+from .maps import turns as map_turns
 from .memory import MemorySize, can_measure
 from .rewards import reward_rows
 from .rollout import sampling_rows
@@ -29,7 +31,7 @@ from .timing import Row, cpu_threads
 from .update import memory_rows, pass_row
 
 REWARDS = ("geneval", "clip", "aesthetic")  # those that need no download
-PARTS = ("rollout", "update", "step", "rewards")
+PARTS = ("rollout", "update", "step", "rewards", "maps")
 
 
 def run(
@@ -39,6 +41,7 @@ def run(
     parts: Sequence[str] = PARTS,
     repeats: int = 15,
     memory: MemorySize | None = None,
+    random_init: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
     """Measures the parts of a training step, with one CPU thread. The model is left as it was.
@@ -50,6 +53,7 @@ def run(
         parts: names out of PARTS.
         repeats: of every variant.
         memory: sizes of the memory measurement; None = the default ones.
+        random_init: whether the model has random weights.
         progress: called with (repeats done, of).
 
     Returns:
@@ -66,6 +70,7 @@ def run(
     turns = ("rollout" in parts) * (1 + janus + captured) + ("step" in parts)
     turns += ("update" in parts) * (1 + can_measure())
     turns += ("rewards" in parts) * len(rewards or {})
+    turns += ("maps" in parts) * map_turns()
     finished = 0
 
     def done() -> None:
@@ -92,6 +97,8 @@ def run(
             rows += steps
         if "rewards" in parts:
             rows += reward_rows(made, rewards or {}, repeats, done)
+        if "maps" in parts:
+            rows += map_rows(made, repeats, done, random_init=random_init)
     return {"settings": _settings(config, model), "rows": rows, "passes": passes}
 
 
@@ -162,6 +169,7 @@ def bench_of(
         parts=parts,
         repeats=repeats,
         memory=_memory_size(loaded, made.config) if janus else None,
+        random_init=random_init,
         progress=progress,
     )
 

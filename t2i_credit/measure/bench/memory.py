@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,18 @@ def peak(way: str, size: MemorySize, seed: int) -> dict[str, float]:
     Raises:
         UserError: that process failed; as a rule because memory ran out.
     """
-    task = json.dumps({"way": way, "size": asdict(size), "seed": seed})
+    task = {"way": way, "size": asdict(size), "seed": seed}
+    return in_process("t2i_credit.measure.bench.memory", task, f"{way} log-probs")
+
+
+def in_process(module: str, task: Mapping[str, Any], what: str) -> dict[str, float]:
+    """What a module prints of a task as JSON, in a process of its own.
+
+    Raises:
+        UserError: that process failed; as a rule because memory ran out.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "t2i_credit.measure.bench.memory", task],
+        [sys.executable, "-m", module, json.dumps(task)],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -132,7 +141,7 @@ def peak(way: str, size: MemorySize, seed: int) -> dict[str, float]:
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["killed; too little memory?"]
         raise UserError(
-            f"bench: measuring the memory of {way} log-probs ended with code {done.returncode}: {reason[0]}"
+            f"bench: measuring the memory of {what} ended with code {done.returncode}: {reason[0]}"
         )
     return dict(json.loads(done.stdout))
 

@@ -2,7 +2,7 @@
 
 Seconds come from slices of a step's work that are run on this device. A slice grows until it takes a while, or is the
 whole of what runs at once; its time is scaled. Left out: the optimizer's own step, talk between processes, further rounds
-of dynamic sampling, golden references.
+of dynamic sampling, golden references, where the reward looked.
 Shapes: P prompts, G samples each, T image tokens.
 """
 

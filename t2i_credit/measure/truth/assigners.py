@@ -63,12 +63,15 @@ class Assigner:
         return credit, self.entry.token_advantages(found, credit, *rows)
 
 
-def parse_assigner(text: str, *, has_left: bool = False, has_critic: bool = False) -> Assigner:
+def parse_assigner(
+    text: str, *, has_left: bool = False, has_critic: bool = False, has_map: bool = False
+) -> Assigner:
     """`NAME[,key=value...]`, NAME out of the credit table or package.module:function.
 
     Args:
         has_left: whether the policy has left its reference, as that of a run has.
         has_critic: whether there is one that says the values of prefixes.
+        has_map: whether a part of the reward says where it looked.
 
     Raises:
         ConfigError: an unknown name, key or value, or one that cannot be measured on such a policy.
@@ -81,15 +84,16 @@ def parse_assigner(text: str, *, has_left: bool = False, has_critic: bool = Fals
         if value is None:
             raise ConfigError(f"{where}: {part!r}: write key=value, such as kind=gain")
         section[key] = parse_yaml(value.encode(), where, lines=False)
-    credit = parse_config({"credit": section}, where=where).credit
+    mapped = {"geneval": {"map": "objects"}}  # whether it is so here, `has_map` says
+    credit = parse_config({"credit": section, "reward": mapped}, where=where).credit
     assigner = Assigner(text, credit.entry, credit.params)
-    if problem := _unmeasurable(assigner, has_left, has_critic):
+    if problem := _unmeasurable(assigner, has_left, has_critic, has_map):
         raise ConfigError(f"{where}: {problem}")
     return assigner
 
 
 def default_assigners(
-    *, has_left: bool = False, has_critic: bool = False
+    *, has_left: bool = False, has_critic: bool = False, has_map: bool = False
 ) -> tuple[list[Assigner], dict[str, str]]:
     """Every entry of the credit table but `uniform`, once for each choice of its `kind`; and those left out: why."""
     found, left_out = [], {}
@@ -101,16 +105,20 @@ def default_assigners(
         for kind in kinds or [usual]:
             label = name if kind == usual else f"{name},kind={kind}"
             assigner = Assigner(label, entry, {"kind": kind} if kinds else {})
-            if problem := _unmeasurable(assigner, has_left, has_critic):
+            if problem := _unmeasurable(assigner, has_left, has_critic, has_map):
                 left_out[label] = problem
             else:
                 found.append(assigner)
     return found, left_out
 
 
-def _unmeasurable(assigner: Assigner, has_left: bool, has_critic: bool) -> str | None:
+def _unmeasurable(
+    assigner: Assigner, has_left: bool, has_critic: bool, has_map: bool
+) -> str | None:
     if "value_advantage" in assigner.needs and not has_critic:
         return "reads a critic's values; give --like shapes/value critic.file=FILE"
+    if "reward_map" in assigner.needs and not has_map:
+        return "no part of the reward says where it looked; set reward.NAME.map"
     if "hellinger" in assigner.needs and not has_left:
         return "the policy still equals its reference, so this credit is uniform; measure a run (run@STEP)"
     if missing := sorted(assigner.needs - _KEPT - GROUP_FIELDS - UPDATE_FIELDS):

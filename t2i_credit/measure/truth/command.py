@@ -11,7 +11,7 @@ from typing import Any
 from ...api.critic import fitted_critic
 from ...api.models import measured_policy, run_of
 from ...api.objects import find_finder, require_objects
-from ...api.parts import build_reward, load_prompt_set
+from ...api.parts import build_maps, build_reward, load_prompt_set
 from ...config.schema import Config, load_config
 from ...config.values import with_section
 from ...errors import ConfigError, ModelError
@@ -76,11 +76,15 @@ def truth_of(
     config = truth_config(model, recipe, overrides)
     has_left = run_of(model) is not None
     critic_file = critic_file_of(config)
-    known = {"has_left": has_left, "has_critic": critic_file is not None}
-    assigners = [parse_assigner(text, **known) for text in credits]
+    can = {
+        "has_left": has_left,
+        "has_critic": critic_file is not None,
+        "has_map": any(part.map is not None for part in config.reward.values()),
+    }
+    assigners = [parse_assigner(text, **can) for text in credits]
     left_out: dict[str, str] = {}
     if not credits:
-        assigners, left_out = default_assigners(**known)
+        assigners, left_out = default_assigners(**can)
     _refuse_normalized(config)
     prompts = load_prompt_set(config)
     chosen = truth_prompts(prompts, asked.per_task, asked.seed)
@@ -93,11 +97,14 @@ def truth_of(
     if finder:
         finder.check(chosen)
     reward = build_reward(config)
+    maps = build_maps(config, reward)
     reward.check(prompts)
     make_folder(out)
     compared = any(one.entry.needs_reference for one in assigners)
     policy, reference = measured_policy(config, compared=compared)
     critic = fitted_critic(config, critic_file, policy) if critic_file else None
+    if maps:
+        maps.check(policy)
     found = Measurement(
         config,
         Policy.of(config, policy, reference),
@@ -107,6 +114,7 @@ def truth_of(
         describe=finder.describe if finder else lambda rollout: [],
         assigners=assigners,
         settings=asked,
+        maps=maps,
         progress=progress,
         valued=critic.valued if critic else lambda rollout, rewards: rollout,
     ).run()

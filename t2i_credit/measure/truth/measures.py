@@ -6,8 +6,8 @@ Model, reward and detector are passed in. Shapes: P prompts, G samples of each, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from ...errors import PromptError, UserError
 from ...interfaces import Prompt, Rollout
 from ...prompts.batches import PromptBatches
 from ...prompts.records import distinct
-from ...rollout.sampling import TRUTH, derive_seed, keeping, sample_rollout
+from ...rollout.sampling import MAP, TRUTH, derive_seed, keeping, sample_rollout
+from ...training.collect import MapReward
 from ...training.metrics import COVERAGE, Objects, object_tokens
 from ...training.policy import Policy
 from .assigners import BASELINES, Assigner, rollout_needs, scores_of
@@ -125,6 +126,7 @@ class Measurement:
         describe: rollout to the objects of each sample, as the run folder keeps them; for localisation and specificity.
         assigners: the credits to compare.
         settings: how much is measured.
+        maps: where the reward looked, as `map_together` takes it; None = no part says so.
         progress: called with (parts done, of).
         valued: a rollout and its rewards (B,) to the rollout with what a critic says of it, if there is one.
     """
@@ -137,6 +139,7 @@ class Measurement:
     describe: Describe
     assigners: Sequence[Assigner]
     settings: TruthSettings
+    maps: MapReward | None = None
     progress: Progress = lambda done, of: None
     valued: Callable[[Rollout, Tensor], Rollout] = lambda rollout, rewards: rollout
 
@@ -180,8 +183,9 @@ class Measurement:
         settings = self.settings
         seed = derive_seed(TRUTH, settings.seed)
         rollout = self._sample(prompts, settings.images, seed)
-        rewards, _ = self.reward(rollout.images, rollout.prompts)
+        rewards, parts = self.reward(rollout.images, rollout.prompts)
         rollout = self.valued(rollout, rewards)
+        rollout = self._located(rollout, parts, 0)
         advantages = self.advantage(rewards, rollout.group_size)
         objects = self.describe(rollout) if settings.takes_masks else []
         scores = scores_of(self.assigners, rollout, advantages, self.policy, seed=settings.seed)
@@ -241,8 +245,9 @@ class Measurement:
         for number in range(self.settings.batches):
             seed = derive_seed(TRUTH, self.settings.seed, 2, number)
             rollout = self._sample(batches.batch(number), self.config.rollout.group_size, seed)
-            rewards, _ = self.reward(rollout.images, rollout.prompts)
+            rewards, parts = self.reward(rollout.images, rollout.prompts)
             rollout = self.valued(rollout, rewards)
+            rollout = self._located(rollout, parts, 1, number)
             yield rollout, self.advantage(rewards, rollout.group_size)
 
     def _sample(self, prompts: Sequence[Prompt], group_size: int, seed: int) -> Rollout:
@@ -255,6 +260,13 @@ class Measurement:
             **keeping(rollout_needs(self.assigners)),
             **self.config.rollout.sampling,
         )
+
+    def _located(self, rollout: Rollout, parts: Mapping[str, Tensor], *use: int) -> Rollout:
+        """The rollout with where the reward looked, if a credit reads that."""
+        if self.maps is None or not any("reward_map" in one.needs for one in self.assigners):
+            return rollout
+        seed = derive_seed(MAP, TRUTH, self.settings.seed, *use)
+        return replace(rollout, reward_map=self.maps(self.policy.model, rollout, parts, seed=seed))
 
     @torch.no_grad()
     def _score(self, tokens: Tensor, prompts: Sequence[Prompt]) -> Tensor:

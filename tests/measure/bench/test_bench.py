@@ -43,7 +43,7 @@ def measured(model: EmbeddedModel, chosen: Config, **changed: Any) -> dict[str, 
     return command.run(
         Parts(chosen, model, None, brightness, PROMPTS, advantage, credit),
         {"brightness": brightness},
-        **{"repeats": 2, "memory": SMALL, **changed},
+        **{"repeats": 2, "memory": SMALL, "parts": command.PARTS[:-1], **changed},
     )
 
 
