@@ -129,7 +129,10 @@ def test_before_training_only_what_is_uniform_then_is_left_out(
     arguments |= {"detector": detectors["mask2former"], "measures": ("localisation",)}
     found = truth_of(str(tmp_path / "model"), **arguments)
     assert "critical_tokens" in found["localisation"]["assigners"]
-    assert set(found["left_out"]) == {"distribution_guided", "value"}
+    assert set(found["left_out"]) == {
+        *("distribution_guided", "value"),
+        *("reward_map", "reward_map,kind=signed"),
+    }
     assert "critic.file=FILE" in found["left_out"]["value"]
     with pytest.raises(ConfigError, match="distribution_guided: the policy still equals"):
         truth_of(str(tmp_path / "model"), credits=["distribution_guided"], **arguments)

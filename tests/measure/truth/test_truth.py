@@ -157,9 +157,10 @@ def test_every_kind_of_contrast_is_compared_and_what_is_uniform_before_training_
     for kind in ContrastKind.__args__:  # type: ignore[attr-defined]
         assert ("guidance_contrast" if kind == "k3" else f"guidance_contrast,kind={kind}") in names
     assert "uniform" not in names and {"top_entropy", "critical_tokens"} < set(names)
-    assert set(left_out) == {"distribution_guided", "value"}
+    mapped = {"reward_map", "reward_map,kind=signed"}
+    assert set(left_out) == {"distribution_guided", "value", *mapped}
     assert "equals its reference" in left_out["distribution_guided"]
-    of_run, nothing = default_assigners(has_left=True, has_critic=True)
+    of_run, nothing = default_assigners(has_left=True, has_critic=True, has_map=True)
     assert {one.name for one in of_run} == {*names, *left_out} and nothing == {}
 
 
