@@ -45,7 +45,7 @@ def prompts(
 
 @app.command()
 def pretrain(
-    world: Annotated[str, Argument(help="shapes or arithmetic")],
+    world: Annotated[str, Argument(help="shapes, things or arithmetic")],
     out: Annotated[Path, path_option("the folder to write the generator or text model to")] = Path(
         "pretrained"
     ),

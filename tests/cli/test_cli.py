@@ -17,6 +17,7 @@ from t2i_credit.config.files import list_recipes
 from t2i_credit.errors import T2ICreditWarning
 from t2i_credit.measure.cards.generator import CFG_SCALES, TEMPERATURES, reconstruction_scores
 from t2i_credit.run_folder.reader import RunReader, list_runs
+from t2i_credit.worlds.world import find_world
 
 
 def say(*words):
@@ -194,6 +195,8 @@ def test_the_card_tells_the_whole_table_and_its_best_cell():
 def test_the_shipped_image_tokenizer_keeps_what_the_detector_looks_for():
     from t2i_credit.api.models import load_model
 
-    for task, share in reconstruction_scores(load_model("shapes"), per_task=100, seed=5).items():
+    for task, share in reconstruction_scores(
+        load_model("shapes"), find_world("shapes"), per_task=100, seed=5
+    ).items():
         # at least 0.95 of 300 on the card; 100 here, so two standard deviations (0.022 each) less
         assert share >= 0.90, task

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2i_credit.geneval import Detection
-from t2i_credit.worlds.shapes import grammar
+from t2i_credit.prompts.records import caption
 from t2i_credit.worlds.shapes.scene import Object, Scene
 
 
@@ -21,7 +21,7 @@ def record(task: str, *include: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = {"tag": task, "include": list(include)}
     if task == "counting":
         spec["exclude"] = [clause(include[0]["class"], include[0]["count"] + 1)]
-    return {**spec, "prompt": grammar.caption(spec)}
+    return {**spec, "prompt": caption(spec)}
 
 
 def words(spec: dict[str, Any]) -> tuple[Any, ...]:

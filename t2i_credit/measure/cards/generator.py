@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,7 @@ from ...prompts.records import TASKS
 from ...rollout.images import from_uint8, to_uint8
 from ...run_folder.atomic import write_folder_atomic
 from ...worlds.pretrain.generator import PretrainPlan, pretrain, rng_for
-from ...worlds.shapes import grammar
-from ...worlds.shapes.detector import detect
-from ...worlds.shapes.scene import render
-from ..evaluation.command import evaluation_prompts
+from ...worlds.world import World, find_world
 from ..evaluation.evaluate import Detect, evaluate
 from ..evaluation.protocol import Protocol
 from ..intervals import markdown_table, with_interval
@@ -31,7 +29,32 @@ from .card import Progress, card, write_card
 from .rewards import make_rewards
 from .text import make_text_model
 
-WORLDS = ("shapes", "arithmetic")
+MADE = ("shapes", "things", "arithmetic")
+PLANS = {
+    "shapes": PretrainPlan(),
+    "things": PretrainPlan(
+        tokenizer_steps=4500,
+        tokenizer_batch=32,
+        corpus_scenes=150_000,
+        transformer_steps=12_000,
+        transformer_batch=64,
+        transformer_lr=1.5e-3,
+        mixed=True,
+        checkpoint_every=200,
+    ),
+}
+SIZES: dict[str, dict[str, Any]] = {
+    "shapes": {},
+    "things": {
+        "image_size": 96,
+        "patch": 8,
+        "vq_channels": (128,),
+        "codebook_size": 1024,
+        "hidden_size": 192,
+        "layers": 6,
+        "heads": 3,
+    },
+}
 CFG_SCALES = (1.0, 2.0, 3.0, 5.0, 8.0)
 TEMPERATURES = (0.1, 0.3, 0.7, 1.0)
 
@@ -50,7 +73,7 @@ def make_world(
     """Trains and measures a world's generator and its reward models; called again after a stop, it goes on.
 
     Args:
-        world: "shapes" or "arithmetic".
+        world: "shapes", "things" or "arithmetic".
         out: the folder to write the generator to, or the text model.
         rewards_out: the folder to write its CLIP and aesthetic head to; None = OUT-rewards. Arithmetic has none.
         only: "generator" or "rewards"; None = both, or the one whose folder does not exist yet. Not for arithmetic.
@@ -65,8 +88,8 @@ def make_world(
     Raises:
         ModelError: an unknown world or part, a scale that is not above 0, or nothing is left to write.
     """
-    if world not in WORLDS:
-        raise ModelError(f"world {world!r} is not known; known: {', '.join(WORLDS)}")
+    if world not in MADE:
+        raise ModelError(f"world {world!r} is not known; known: {', '.join(MADE)}")
     if only not in (None, "generator", "rewards"):
         raise ModelError(f"--only: {only!r} is not allowed; allowed: generator, rewards")
     if not scale > 0:
@@ -83,64 +106,68 @@ def make_world(
         found = " and ".join(str(folder) for folder in wanted.values())
         raise ModelError(f"{found}: exists; name another --out, or delete it")
     work = work or out.with_name(out.name + ".work")
-    makers = {"generator": make_generator, "rewards": make_rewards, "text": make_text_model}
+    makers: dict[str, Callable[..., None]] = {
+        "generator": partial(make_generator, world=world),
+        "rewards": make_rewards,
+        "text": make_text_model,
+    }
     for part, folder in missing.items():
         place = work / "rewards" if part == "rewards" else work
         makers[part](folder, place, scale=scale, seed=seed, progress=progress)
     return list(missing.values())
 
 
-def make_generator(out: Path, work: Path, *, scale: float, seed: int, progress: Progress) -> None:
-    """Trains and measures the embedded generator; see `make_world`."""
+def make_generator(
+    out: Path, work: Path, *, world: str, scale: float, seed: int, progress: Progress
+) -> None:
+    """Trains and measures the embedded generator of a world; see `make_world`."""
     from ...models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 
-    plan = PretrainPlan(seed=seed)
+    plan, of = PLANS[world], find_world(world)
     plan = replace(
         plan,
+        seed=seed,
         tokenizer_steps=max(50, round(plan.tokenizer_steps * scale)),
         corpus_scenes=max(500, round(plan.corpus_scenes * scale / 500) * 500),
         transformer_steps=max(50, round(plan.transformer_steps * scale)),
     )
     torch.manual_seed(seed)
-    model = EmbeddedModel(EmbeddedConfig(), build_text_tokenizer(_words()))
+    config = EmbeddedConfig(**SIZES[world])
+    model = EmbeddedModel(config, build_text_tokenizer(of.grammar.words()))
     began = time.perf_counter()
-    pretrain(model, work, plan, progress)
+    pretrain(model, of, work, plan, progress)
     minutes = (time.perf_counter() - began) / 60
     with write_folder_atomic(out, replace=False) as draft:
         model.half().save_pretrained(draft)
         written = EmbeddedModel.from_pretrained(draft)
-        scores = measure(written, progress)
-        write_card(draft, scores, card_text(scores, _story(plan, minutes), written))
+        scores = measure(written, of, progress)
+        write_card(draft, scores, card_text(scores, of, _story(plan, of, minutes), written))
 
 
-def _words() -> list[str]:
-    splits = ("train", "heldout")
-    found = [r["prompt"] for s in splits for t in TASKS for r in grammar.records(t, s)]
-    return sorted({word for text in found for word in text.split()})
-
-
-def reconstruction_scores(model: Any, *, per_task: int = 300, seed: int = 12) -> dict[str, float]:
+def reconstruction_scores(
+    model: Any, world: World, *, per_task: int = 300, seed: int = 12
+) -> dict[str, float]:
     """Share of rendered scenes per task that the detector still judges correct after encode and decode."""
     found = {}
     for n, task in enumerate(TASKS):
         rng = rng_for(seed, n)
-        records = [grammar.sample_record(rng, [task]) for _ in range(per_task)]
-        images = [render(grammar.draw(record, rng))[0] for record in records]
+        records = [world.grammar.sample_record(rng, [task]) for _ in range(per_task)]
+        images = [world.render(world.draw(record, rng))[0] for record in records]
         drawn = to_uint8(model.decode(model.encode(from_uint8(images))))
-        verdicts = [judge(d, r).correct for d, r in zip(detect(drawn), records, strict=True)]
+        verdicts = [judge(d, r).correct for d, r in zip(world.detect(drawn), records, strict=True)]
         found[task] = float(np.mean(verdicts))
     return found
 
 
-def measure(model: Any, progress: Progress) -> dict[str, Any]:
+def measure(model: Any, world: World, progress: Progress) -> dict[str, Any]:
     """Every figure of the card: reconstruction, scores by task and split, pass@8, table over guidance and temperature."""
 
     def bar(stage: str) -> Callable[[int, int], None]:
         return lambda done, of: progress(stage, done, of, {})
 
     def summary(stage: str, split: str, per_task: int, protocol: Protocol) -> dict[str, Any]:
-        prompts = evaluation_prompts(split, per_task)
-        return evaluate(model, prompts, detect, protocol, progress=bar(stage)).summary()
+        prompts = world.evaluation_prompts(split, per_task)
+        return evaluate(model, prompts, world.detect, protocol, progress=bar(stage)).summary()
 
     base = Protocol(images_per_prompt=4, cfg_scale=CFG_SCALE)
     eight = replace(base, images_per_prompt=8, seed=1)
@@ -148,15 +175,15 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     heldout = summary("held-out", "heldout", 50, base)
     table = grid_table(
         model,
-        evaluation_prompts("train", 50),
-        detect,
+        world.evaluation_prompts("train", 50),
+        world.detect,
         cfg_scales=CFG_SCALES,
         temperatures=TEMPERATURES,
         protocol=base,
         progress=bar("table"),
     )
     return {
-        "reconstruction": reconstruction_scores(model),
+        "reconstruction": reconstruction_scores(model, world),
         "cfg_scale": CFG_SCALE,
         "heldin": heldin,
         "heldout": heldout,
@@ -165,7 +192,7 @@ def measure(model: Any, progress: Progress) -> dict[str, Any]:
     }
 
 
-def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
+def card_text(scores: Mapping[str, Any], world: World, story: str, model: Any) -> str:
     """The model card in Markdown."""
     tokenizer = sum(p.numel() for p in model.vq.parameters())
     transformer = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -183,7 +210,7 @@ def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
     best = scores["best_cell"]
     return card(
         {"library_name": "t2i-credit", "pipeline_tag": "text-to-image"},
-        "The embedded generator: coloured shapes",
+        f"The embedded generator: {world.about}",
         about=f"A `diffusers.VQModel` ({tokenizer:,} parameters) and a `transformers.LlamaModel` over its codes "
         f"({transformer:,} parameters with embeddings and head). Images of {model.config.image_size} x "
         f"{model.config.image_size} pixels as {h} x {w} tokens out of {model.codebook_size} codes. It exists to be "
@@ -214,20 +241,17 @@ def card_text(scores: Mapping[str, Any], story: str, model: Any) -> str:
     )
 
 
-def _story(plan: PretrainPlan, minutes: float) -> str:
+def _story(plan: PretrainPlan, world: World, minutes: float) -> str:
     """How the command made the model."""
     return (
-        f"```\nt2i-credit pretrain shapes --only generator --seed {plan.seed}\n```\n\n"
+        f"```\nt2i-credit pretrain {world.name} --only generator --seed {plan.seed}\n```\n\n"
         f"Image tokenizer: {plan.tokenizer_steps:,} steps of {plan.tokenizer_batch} rendered scenes. Transformer: "
         f"{plan.transformer_steps:,} steps of {plan.transformer_batch} out of {plan.corpus_scenes:,} scenes, "
-        f"the first {plan.curated_share:.0%} of them with true captions, the rest with noisy ones. The last start of the command took {minutes:.0f} minutes. {DATA}"
+        f"the first {plan.curated_share:.0%} of them with true captions, the rest with noisy ones. The last start of the "
+        f"command took {minutes:.0f} minutes. Each word of a caption is wrong with its own probability, for some words more "
+        f"often than not (`CONFUSIONS` in t2i_credit/worlds/{world.name}/mistakes.py). Held-out compositions occur in no "
+        "scene and in no caption."
     )
-
-
-DATA = (
-    "Each word of a caption is wrong with its own probability, for some words more often than not (`CONFUSIONS` in "
-    "t2i_credit/worlds/shapes/mistakes.py). Held-out compositions occur in no scene and in no caption."
-)
 
 
 def grid_table(

@@ -19,20 +19,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import RunError, one_line
-from ...prompts.records import TASKS
+from ...prompts.records import TASKS, caption
 from ...rollout.images import from_uint8
 from ...run_folder.atomic import write_folder_atomic
 from ...run_folder.checkpoint import latest_checkpoint, load_checkpoint, prune, save_checkpoint
-from ..shapes import grammar
-from ..shapes.mistakes import shown_record
-from ..shapes.scene import render
+from ..world import World
 
 Progress = Callable[[str, int, int, dict[str, float]], None]  # stage, steps done, of, latest values
 
 
 @dataclass(frozen=True)
 class PretrainPlan:
-    """How long each stage takes. Scenes and captions are those of shapes/grammar.py.
+    """How long each stage takes.
 
     Attributes:
         tokenizer_steps, tokenizer_batch, tokenizer_lr: of the image tokenizer.
@@ -44,6 +42,7 @@ class PretrainPlan:
         bare_share: captions that lose their template ("a red circle").
         curated_share: of the transformer's steps, the first that see what a scene really shows; the rest see the noisy
             captions. Binding words to objects is learned on the former, the base model's mistakes on the latter.
+        mixed: whether passes run in bfloat16 where the library holds it safe; weights and optimizer stay in float32.
         seed: of everything.
     """
 
@@ -59,6 +58,7 @@ class PretrainPlan:
     null_share: float = 0.10
     empty_share: float = 0.02
     bare_share: float = 0.10
+    mixed: bool = False
     seed: int = 0
     checkpoint_every: int = 500
 
@@ -68,16 +68,15 @@ def rng_for(*key: int) -> np.random.Generator:
     return np.random.default_rng(list(key))
 
 
-def fresh_scenes(count: int, rng: np.random.Generator) -> Tensor:
+def fresh_scenes(world: World, count: int, rng: np.random.Generator) -> Tensor:
     """Rendered held-in scenes, (count, 3, h, w) in [0, 1]."""
-    images = [render(grammar.draw(grammar.sample_record(rng), rng))[0] for _ in range(count)]
-    return from_uint8(images)
+    return from_uint8([world.sample(rng) for _ in range(count)])
 
 
-def pretrain(model: Any, work: Path, plan: PretrainPlan, progress: Progress) -> None:
+def pretrain(model: Any, world: World, work: Path, plan: PretrainPlan, progress: Progress) -> None:
     """Trains `model` (an EmbeddedModel) in place; checkpoints and the corpus are kept in `work`."""
-    train_tokenizer(model, work / "tokenizer", plan, progress)
-    corpus = build_corpus(model, work / "corpus", plan, progress)
+    train_tokenizer(model, world, work / "tokenizer", plan, progress)
+    corpus = build_corpus(model, world, work / "corpus", plan, progress)
     train_transformer(model, work / "transformer", corpus, plan, progress)
 
 
@@ -152,24 +151,29 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, step: i
 # Image tokenizer --------------------------------------------------------------------------------------------------
 
 
-def train_tokenizer(model: Any, folder: Path, plan: PretrainPlan, progress: Progress) -> None:
+def train_tokenizer(
+    model: Any, world: World, folder: Path, plan: PretrainPlan, progress: Progress
+) -> None:
     """Reconstruction of fresh scenes. Codes are kept at unit length, and codes that nothing uses are moved onto
     latents of the current batch, because the library's quantizer does neither."""
     vq = model.vq.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(vq.parameters(), plan.tokenizer_lr, (0.9, 0.99), weight_decay=0.0)
     codes = vq.quantize.embedding.weight
     if not latest_checkpoint(folder):
-        first = model.to_patches(fresh_scenes(256, rng_for(plan.seed, 0)))
+        first = model.to_patches(fresh_scenes(world, 256, rng_for(plan.seed, 0)))
         with torch.no_grad():
             _revive(codes, vq.encode(first).latents, torch.ones(len(codes), dtype=torch.bool), 0)
     used = torch.zeros(len(codes))
     for step in resumable(vq, optimizer, folder, plan.tokenizer_steps, plan, used):
-        images = fresh_scenes(plan.tokenizer_batch, rng_for(plan.seed, 1, step))
+        images = fresh_scenes(world, plan.tokenizer_batch, rng_for(plan.seed, 1, step))
         patches = model.to_patches(images)
-        latents = vq.encode(patches).latents
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.mixed):
+            latents = vq.encode(patches).latents
+        latents = latents.float()
         quantized, commit, (_, _, index) = vq.quantize(latents)
-        drawn = vq.decode(quantized, force_not_quantize=True).sample
-        error = drawn - patches
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.mixed):
+            drawn = vq.decode(quantized, force_not_quantize=True).sample
+        error = drawn.float() - patches
         loss = error.abs().mean() + error.square().mean() + 0.5 * commit
         lr = schedule(step, plan.tokenizer_steps, plan.tokenizer_lr)
         take_step(optimizer, loss, lr, step)
@@ -209,7 +213,9 @@ class Corpus:
     tokens: np.ndarray
 
 
-def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progress) -> Corpus:
+def build_corpus(
+    model: Any, world: World, folder: Path, plan: PretrainPlan, progress: Progress
+) -> Corpus:
     """Scenes as image tokens, each with a noisy and a true caption. Complete or absent on disk."""
     if not folder.is_dir():
         captions, truths, tokens = [], [], []
@@ -219,11 +225,11 @@ def build_corpus(model: Any, folder: Path, plan: PretrainPlan, progress: Progres
             rng = rng_for(plan.seed, 2, start)
             images = []
             for task in rng.choice(TASKS, size=block, p=share):
-                record = grammar.sample_record(rng, [task])
-                shown = shown_record(record, rng)
-                images.append(render(grammar.draw(shown, rng))[0])
+                record = world.grammar.sample_record(rng, [task])
+                shown = world.mistakes.shown_record(record, rng)
+                images.append(world.render(world.draw(shown, rng))[0])
                 captions.append(record["prompt"])
-                truths.append(grammar.caption(shown, grammar.template_of(record)))
+                truths.append(caption(shown, world.grammar.template_of(record)))
             tokens.append(model.encode(from_uint8(images)).numpy().astype(np.int16))
             progress("corpus", start + block, plan.corpus_scenes, {})
         with write_folder_atomic(folder) as place:
@@ -260,6 +266,9 @@ def train_transformer(
         trained.parameters(), plan.transformer_lr, (0.9, 0.98), weight_decay=0.05
     )
     steps = plan.transformer_steps
+    usual = model.language_model.config._attn_implementation
+    if plan.mixed:  # whose library kernel takes three times as long to differentiate on a CPU
+        model.language_model.set_attn_implementation("eager")
     curated = round(plan.curated_share * steps)
     for step in resumable(trained, optimizer, folder, steps, plan):
         rng = rng_for(plan.seed, 3, step)
@@ -272,9 +281,11 @@ def train_transformer(
             encoded.inputs[len(texts) :], encoded.attention_mask[len(texts) :], len(texts)
         )
         tokens = torch.from_numpy(corpus.tokens[rows].astype(np.int64))
-        logprobs = model(condition, tokens, want=["logprobs"])["logprobs"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.mixed):
+            logprobs = model(condition, tokens, want=["logprobs"])["logprobs"]
         loss = -logprobs.mean()
         take_step(optimizer, loss, schedule(step, steps, plan.transformer_lr), step)
         if (step + 1) % 50 == 0:
             progress("transformer", step + 1, steps, {"loss": loss.item()})
+    model.language_model.set_attn_implementation(usual)
     trained.requires_grad_(True).eval()

@@ -60,6 +60,16 @@ class Object:
     radius: float
 
     @property
+    def name(self) -> str:
+        """Its class."""
+        return self.shape
+
+    @property
+    def shown(self) -> str:
+        """The colour that it is seen in."""
+        return self.color
+
+    @property
     def box(self) -> tuple[float, float, float, float]:
         """The square of half-size `radius` about the centre: (x0, y0, x1, y1) in pixels."""
         r = self.radius

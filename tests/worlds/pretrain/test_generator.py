@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from t2i_credit.errors import ModelError, RunError
-from t2i_credit.measure.cards.generator import _words, make_world
+from t2i_credit.measure.cards.generator import make_world
 from t2i_credit.models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
 from t2i_credit.prompts.records import TASKS
 from t2i_credit.worlds.pretrain.generator import (
@@ -20,7 +20,9 @@ from t2i_credit.worlds.pretrain.generator import (
     rng_for,
 )
 from t2i_credit.worlds.shapes import grammar
+from t2i_credit.worlds.world import find_world
 
+WORLD = find_world("shapes")
 PLAN = PretrainPlan(
     tokenizer_steps=90,
     tokenizer_batch=4,
@@ -34,7 +36,7 @@ CONFIG = EmbeddedConfig(vq_channels=(8, 16), codebook_size=32, hidden_size=16, l
 
 def small_model():
     torch.manual_seed(0)
-    return EmbeddedModel(CONFIG, build_text_tokenizer(_words()))
+    return EmbeddedModel(CONFIG, build_text_tokenizer(WORLD.grammar.words()))
 
 
 class Killed(Exception):
@@ -50,7 +52,7 @@ def train(work, kill_at=None):
         if kill_at == (stage, done):
             raise Killed
 
-    pretrain(model, work, PLAN, progress)
+    pretrain(model, WORLD, work, PLAN, progress)
     return model, seen
 
 
@@ -70,14 +72,14 @@ def test_the_image_tokenizer_learns_and_keeps_its_codes_at_unit_length(tmp_path)
     model, _ = train(tmp_path)
     norms = model.codebook.norm(dim=1)
     assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
-    images = fresh_scenes(8, rng_for(5))
+    images = fresh_scenes(WORLD, 8, rng_for(5))
     before = (untrained.decode(untrained.encode(images)) - images).abs().mean()
     after = (model.decode(model.encode(images)) - images).abs().mean()
     assert after < 0.8 * before
 
 
 def test_the_corpus_tells_noisy_captions_from_what_is_shown(tmp_path):
-    corpus = build_corpus(small_model(), tmp_path / "corpus", PLAN, lambda *_: None)
+    corpus = build_corpus(small_model(), WORLD, tmp_path / "corpus", PLAN, lambda *_: None)
     tags = {r["prompt"]: task for task in TASKS for r in grammar.records(task)}
     assert len(corpus.truths) == len(corpus.captions) == len(corpus.tokens) == PLAN.corpus_scenes
     for truth in corpus.truths:

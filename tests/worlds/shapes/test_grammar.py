@@ -13,7 +13,7 @@ from drawn_shapes import Drawn, clause, record, words
 
 from t2i_credit.errors import PromptError
 from t2i_credit.geneval import Detection, relative_position
-from t2i_credit.prompts.records import RELATIONS, TASKS, validate_spec
+from t2i_credit.prompts.records import RELATIONS, TASKS, caption, validate_spec
 from t2i_credit.worlds.shapes import grammar
 from t2i_credit.worlds.shapes.mistakes import shown_record
 from t2i_credit.worlds.shapes.scene import COLORS, SHAPES
@@ -107,7 +107,7 @@ def test_a_text_has_the_wording_of_geneval(text: str, task: str, include: list[A
 
 def test_a_template_replaces_only_the_opening_words() -> None:
     spec = record("colors", clause("cross", color="orange"))
-    assert grammar.caption(spec, "a card with") == "a card with an orange cross"
+    assert caption(spec, "a card with") == "a card with an orange cross"
 
 
 def test_prompts_are_drawn_from_the_seed_and_carry_their_record() -> None:

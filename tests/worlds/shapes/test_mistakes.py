@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from drawn_shapes import clause, record, words
 
-from t2i_credit.prompts.records import RELATIONS, validate_spec
+from t2i_credit.prompts.records import NUMBERS, RELATIONS, validate_spec
 from t2i_credit.worlds.shapes import grammar
 from t2i_credit.worlds.shapes.mistakes import CONFUSIONS, shown_record
 from t2i_credit.worlds.shapes.scene import COLORS, SHAPES
@@ -111,7 +111,7 @@ def test_a_noisy_caption_is_wrong_in_exactly_one_word() -> None:
 
 
 def test_every_word_has_a_usual_confusion_of_its_own_kind() -> None:
-    kinds = [set(SHAPES), set(COLORS), set(RELATIONS), set(grammar.NUMBERS)]
+    kinds = [set(SHAPES), set(COLORS), set(RELATIONS), set(NUMBERS)]
     assert set(CONFUSIONS) == set.union(*kinds)
     for word, (usual, share) in CONFUSIONS.items():
         assert usual != word and 0 < share < 1
