@@ -9,6 +9,7 @@ from pathlib import Path
 from ..api.models import CFG_SCALE, run_of, usual_cfg_scale
 from ..config.plugins import PLUGIN
 from ..errors import RunError, UserError
+from ..models import embedded_names
 from ..run_folder.layout import require_within
 from ..run_folder.reader import RunReader
 from .runs import RunShelf
@@ -17,9 +18,14 @@ from .texts import is_text
 EMBEDDED = "shapes"
 
 
+def embedded_choices() -> list[tuple[str, str]]:
+    """(label, name) of the generators that come with the package."""
+    return [(f"the embedded generator ({name})", name) for name in embedded_names()]
+
+
 def choices(shelf: RunShelf) -> list[tuple[str, str]]:
     """(label, name) of what can be loaded: the embedded generator, and the newest checkpoints of every run on images."""
-    found = [("the embedded generator (shapes)", EMBEDDED)]
+    found = embedded_choices()
     for status in shelf.statuses():
         with suppress(UserError, OSError):
             reader = shelf.open(status.path.name)
@@ -39,7 +45,7 @@ def address(shelf: RunShelf, name: str) -> str:
     Raises:
         RunError: it is none of them, or a part of it lies outside of the runs folder.
     """
-    if name == EMBEDDED:
+    if name in embedded_names():
         return name
     run, _, step = name.rpartition("@")
     reader = shelf.open(run)
@@ -78,7 +84,7 @@ def beginning(shelf: RunShelf, name: str) -> str:
     Raises:
         RunError: see `address`.
     """
-    if name == EMBEDDED:
+    if name in embedded_names():
         return name
     address(shelf, name)  # refuses what is none of them
     return require_known_start(shelf.open(name.rpartition("@")[0]), shelf.root)
@@ -93,8 +99,6 @@ def require_known_start(reader: RunReader, root: Path) -> str:
     Raises:
         RunError: model.name is missing, calls a function, or is a folder or a run elsewhere.
     """
-    from ..models import embedded_names
-
     where = f"{reader.path / 'config.yaml'}: model.name"
     try:
         start = reader.config()["model"]["name"]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..heatmap.sample import common_scale
+from ..prompts.records import WORLDS
 from ..run_folder.layout import encode_mask
 from ..run_folder.reader import StepRecord
 from .payload import group_payload, scale_payload, view_of
@@ -114,13 +115,16 @@ class Method:
         return scores
 
 
-def known_prompt(text: str, negative: str | None) -> Prompt:
-    """A prompt, with its record where it is one of the embedded world's."""
+def known_prompt(text: str, negative: str | None) -> tuple[Prompt, str | None]:
+    """A prompt, with its record where it is one of an embedded world's, and the name of that world."""
     from ..interfaces import Prompt
-    from ..worlds.shapes.grammar import known_prompts
+    from ..worlds.world import known_prompt as found_in
 
-    found = known_prompts().get(text.strip())
-    return Prompt(text, negative, spec=found.spec if found else None)
+    found = found_in(text.strip())
+    if found is None:
+        return Prompt(text, negative), None
+    world, prompt = found
+    return Prompt(text, negative, spec=prompt.spec), world.name
 
 
 def prepare() -> None:
@@ -128,7 +132,8 @@ def prepare() -> None:
     from ..rewards import REWARDS
 
     known_prompt("", None)
-    REWARDS["geneval"]()
+    for world in WORLDS:
+        REWARDS["geneval"](detector=world)
     _ = Method.of(USUAL, 2.0, 1.0, 2).keeps
 
 
@@ -219,17 +224,23 @@ def _rewards(rollout: Rollout) -> Any:
     """(G,) verdicts of the embedded judge."""
     from ..rewards import REWARDS
 
-    return REWARDS["geneval"]()(rollout.images, rollout.prompts).to(rollout.tokens.device)
+    judge = REWARDS["geneval"](detector=_judge(rollout))
+    return judge(rollout.images, rollout.prompts).to(rollout.tokens.device)
 
 
 def _objects(rollout: Rollout) -> list[Any]:
     """What the judge sees, as the run folder keeps it."""
-    from ..api.objects import describe_shapes
+    from ..api.objects import describe_world
 
     return [
         [{**one, "mask": encode_mask(one["mask"])} for one in objects]
-        for objects in describe_shapes(rollout)
+        for objects in describe_world(_judge(rollout))(rollout)
     ]
+
+
+def _judge(rollout: Rollout) -> str:
+    """The world of the prompts, whose detector judges."""
+    return known_prompt(rollout.prompts[0].text, None)[1] or WORLDS[0]
 
 
 def _says(

@@ -14,7 +14,7 @@ import gradio as gr
 from ..api.models import CFG_SCALE
 from ..errors import RunError, UserError
 from . import components, links, words
-from .checkpoints import EMBEDDED, guidance, newest
+from .checkpoints import EMBEDDED, embedded_choices, guidance, newest
 from .credit_maps import slug
 from .downloads import chosen_palettes, csv_file, png_file
 from .fresh import USUAL, FreshStep
@@ -82,7 +82,7 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
     """
     shelf = studio.shelf
     stops: dict[str, threading.Event] = {}  # of each session that waits or samples
-    known = [("the embedded generator (shapes)", EMBEDDED)]
+    known = embedded_choices()
     with gr.Row(elem_id="playground", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_id="play-form"):
             model = gr.Dropdown(

@@ -19,6 +19,7 @@ from ..config.text import TextConfig, load_text_config
 from ..config.values import Count, Positive
 from ..errors import ConfigError, PromptError, RunError
 from ..models import TEXT_MODELS, embedded_names
+from ..prompts.records import WORLDS
 from ..run_folder.layout import contained, require_within
 from ..run_folder.reader import RunReader
 from ..run_folder.start import check_new, check_resumable
@@ -244,12 +245,16 @@ def _prompts_of(config: Config | TextConfig, lines: list[str]) -> tuple[Prompt, 
         return ()
     from ..api.parts import load_prompt_set
     from ..interfaces import Prompt
-    from ..worlds.shapes.grammar import known_prompts
+    from ..worlds.world import find_world
 
     judge = config.reward.get("geneval")
-    judged = judge is not None and judge.params.get("detector", "shapes") == "shapes"
-    known = known_prompts() if judged and lines else {}
-    found = [known.get(line, Prompt(line)) for line in lines] or load_prompt_set(config)
+    detector = judge.params.get("detector", WORLDS[0]) if judge is not None else None
+    judged = detector in WORLDS
+    if judged and lines:
+        known = find_world(str(detector)).grammar.known
+        found = [known(line) or Prompt(line) for line in lines]
+    else:
+        found = [Prompt(line) for line in lines] or load_prompt_set(config)
     if judged and (unknown := [prompt.text for prompt in found if prompt.spec is None]):
         raise PromptError(
             f"prompts: {unknown[0]!r:.120} is none of the embedded world's, so nobody can judge its images; write such "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..errors import UserError
+from ..models import embedded_names
 from .checkpoints import EMBEDDED, address, beginning, choices
 from .fresh import USUAL, FreshStep, Method, fresh_step, known_prompt, prepare, shown
 from .payload import picture_url, plain
@@ -134,7 +135,7 @@ class Studio:
                 while len(self._models) >= KEPT_MODELS:  # before there is one more in memory
                     self._models.popitem(last=False)
                 # the embedded one, and what was trained from it, is small, and a GPU may be that of a training
-                small = beginning(self.shelf, name) == EMBEDDED
+                small = beginning(self.shelf, name) in embedded_names()
                 self._models[name] = load_model(found, device="cpu" if small else None)
             self._models.move_to_end(name)
             return self._models[name]
@@ -147,13 +148,13 @@ class Studio:
         """
         from ..api.models import run_of
 
-        if name == EMBEDDED:
+        if name in embedded_names():
             return self.model(name)
         start = str(self.shelf.open(name.rpartition("@")[0]).config()["model"]["name"])
         if run := run_of(start):
             step = run[1] or max(self.shelf.open(run[0].name).checkpoints(), default=0)
             return self.model(f"{run[0].name}@{step}")
-        if start != EMBEDDED:
+        if start not in embedded_names():
             raise UserError(f"{name} is compared with {start}, and no second such model is loaded")
         return self.model(start)
 
@@ -193,8 +194,8 @@ class Studio:
                 if stop.is_set():
                     raise Cancelled
                 tell(Progress(number / len(takes), f"loading {take.model} …"))
-                prompt = known_prompt(take.prompt, take.negative)
-                judged = beginning(self.shelf, take.model) == EMBEDDED
+                prompt, world = known_prompt(take.prompt, take.negative)
+                judged = beginning(self.shelf, take.model) == world
                 scores = method.require_reward(prompt, judged)
                 model = self.model(take.model)
                 remarks += unread_by(model, [prompt])

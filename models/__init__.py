@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..files import read_json
+from ..prompts.records import WORLDS
 
 EMBEDDED = Path(__file__).parent / "embedded"
 TEXT_MODELS = ("arithmetic",)
@@ -90,6 +91,16 @@ def check_pretrained(name_or_path: str) -> str:
         known = ", ".join(embedded_names()) or "none"
         raise ModelError(f"model {name_or_path!r}: no such folder; embedded models: {known}")
     return _architecture(snapshot(name_or_path, ["config.json", "adapter_config.json"]))
+
+
+def world_of(name: str) -> str | None:
+    """The embedded world that a generator was made for; None if its folder names none or is not there."""
+    try:
+        config = read_json(_folder(name) / "config.json")
+    except (OSError, ValueError):
+        return None
+    world = config.get("world") if isinstance(config, dict) else None
+    return world if world in WORLDS else None
 
 
 def _folder(name: str) -> Path:

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 from ..errors import ModelError, one_line
 from ..prompts.limits import shortened, words_unknown
+from ..prompts.records import WORLDS
 from .decoding import PromptCondition, left_padded
 from .files import load_tensors, read_object, require_files, require_values
 from .llama_image import LlamaImageModel
@@ -52,6 +53,7 @@ class EmbeddedConfig:
         code_dim: C, width of a code vector.
         codebook_size: V.
         hidden_size, layers, heads: of the transformer.
+        world: whose prompts it was made for.
     """
 
     image_size: int = 48
@@ -63,6 +65,7 @@ class EmbeddedConfig:
     hidden_size: int = 128
     layers: int = 5
     heads: int = 4
+    world: str = WORLDS[0]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -269,7 +272,11 @@ def _read_config(path: Path) -> EmbeddedConfig:
     raw = read_object(path)
     if raw.pop("model_type", None) != MODEL_TYPE:
         raise ModelError(f"{path}: model_type: not {MODEL_TYPE!r}")
+    world = raw.pop("world", WORLDS[0])  # of the first one, nobody asked which
+    if world not in WORLDS:
+        raise ModelError(f"{path}: world: {world!r} is not allowed; allowed: {', '.join(WORLDS)}")
     known = asdict(EmbeddedConfig())
+    del known["world"]
     for key in (*raw, *known):
         if key not in raw:
             raise ModelError(f"{path}: {key}: missing")
@@ -279,7 +286,7 @@ def _read_config(path: Path) -> EmbeddedConfig:
         fine = isinstance(values, list) and values
         if not fine or not all(type(value) is int and value > 0 for value in values):
             raise ModelError(f"{path}: {key}: {raw[key]!r} is not allowed; whole numbers above 0")
-    config = EmbeddedConfig(**{**raw, "vq_channels": tuple(raw["vq_channels"])})
+    config = EmbeddedConfig(**{**raw, "vq_channels": tuple(raw["vq_channels"])}, world=world)
     token = config.patch * 2 ** (len(config.vq_channels) - 1)
     if config.image_size % token or config.hidden_size % (2 * config.heads):
         raise ModelError(

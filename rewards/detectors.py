@@ -17,29 +17,36 @@ from ..rollout.images import to_uint8
 from .detection import Detector, Found
 
 
-class Shapes:
-    """The classical detector of the embedded world, which sees classes and colours at once."""
+class OfWorld:
+    """The detector of an embedded world, which sees classes and colours at once. It runs on the CPU."""
 
-    def __init__(self) -> None:
-        from ..worlds.shapes.detector import classes
-        from ..worlds.shapes.scene import COLORS
+    def __init__(self, name: str) -> None:
+        from ..worlds.world import find_world
 
-        self.classes: Collection[str] | None = classes()
-        self.colors: Collection[str] | None = tuple(COLORS)
+        self.world = find_world(name)
+        self.classes: Collection[str] | None = self.world.grammar.names
+        self.colors: Collection[str] | None = self.world.grammar.colors
 
     def __call__(self, images: Tensor, wanted: Sequence[Sequence[str]]) -> list[Found]:
-        from ..worlds.shapes.detector import detect
-
-        return detect(to_uint8(images), masks=True)
+        return self.world.detect(to_uint8(images), masks=True)
 
 
 def shapes(*, model: str | None, device: torch.device, batch_size: int) -> Detector:
-    """Builds `Shapes`; it has no weights, runs on the CPU and takes all images at once."""
+    """Builds the classical detector of coloured shapes."""
+    return _of_world("shapes", model)
+
+
+def things(*, model: str | None, device: torch.device, batch_size: int) -> Detector:
+    """Builds the small network that finds the things of that world."""
+    return _of_world("things", model)
+
+
+def _of_world(name: str, model: str | None) -> Detector:
     if model is not None:
         raise ConfigError(
-            f"geneval.model: {model!r}: the shapes detector has no weights; leave out"
+            f"geneval.model: {model!r}: the {name} detector takes no weights; leave out"
         )
-    return Shapes()
+    return OfWorld(name)
 
 
 def mask2former(*, model: str | None, device: torch.device, batch_size: int) -> Detector:
@@ -65,6 +72,7 @@ def grounding_dino(*, model: str | None, device: torch.device, batch_size: int) 
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shapes": shapes,
+    "things": things,
     "mask2former": mask2former,
     "owlv2": owlv2,
     "grounding_dino": grounding_dino,

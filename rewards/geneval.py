@@ -20,7 +20,7 @@ from ..prompts.records import validate_spec
 from ..rollout.images import to_uint8
 from .colors import COLORS, ColorClassifier, load_color_classifier, masked_crop
 from .detection import Detector, Found, answered
-from .detectors import DETECTORS, Shapes
+from .detectors import DETECTORS, OfWorld
 from .loading import to_device
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -69,11 +69,11 @@ class GenevalReward:
 
     def _other_detector(self) -> str:
         """What to do where a class is unknown."""
-        if not isinstance(self.detector, Shapes):
+        if not isinstance(self.detector, OfWorld):
             return ""
         return (
-            "; the detector shapes sees the embedded world alone, for other images take mask2former (reward.geneval.detector "
-            "of a recipe, --detector of a command)"
+            f"; the detector {self.detector.world.name} sees the embedded world alone, for other images take mask2former "
+            "(reward.geneval.detector of a recipe, --detector of a command)"
         )
 
     @torch.no_grad()
@@ -179,7 +179,7 @@ def geneval(
     """Builds the reward.
 
     Args:
-        detector: shapes, mask2former, owlv2, grounding_dino, or package.module:function (see `detectors`).
+        detector: shapes, things, mask2former, owlv2, grounding_dino, or package.module:function (see `detectors`).
         model: its hub id or folder; null = its usual checkpoint.
         partial: the share of passed checks in [0, 1] instead of 0 or 1.
         threshold: an object counts above this confidence.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .launch import run_training, train
     from .models import load_model
-    from .objects import describe_shapes, load_detector
+    from .objects import describe_world, load_detector
     from .parts import build_reward, load_prompt_set, prepare
 
 __all__ = [
     "build_reward",
-    "describe_shapes",
+    "describe_world",
     "load_detector",
     "load_model",
     "load_prompt_set",
@@ -29,7 +29,7 @@ _FILES = {
     "build_reward": "parts",
     "load_prompt_set": "parts",
     "prepare": "parts",
-    "describe_shapes": "objects",
+    "describe_world": "objects",
     "load_detector": "objects",
 }
 

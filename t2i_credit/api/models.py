@@ -10,7 +10,9 @@ from ..config.plugins import PLUGIN, call, find_plugin
 from ..config.schema import Config, parse_config
 from ..errors import ModelError, RunError
 from ..interfaces import require_model
+from ..prompts.records import WORLDS
 
+_MOST_RUNS = 100  # that began from each other
 CFG_SCALE = 2.0  # guidance of models that say nothing else, as in the embedded world's recipes
 
 
@@ -140,6 +142,22 @@ def usual_cfg_scale(name: str) -> float:
         RunError: the run's configuration cannot be read.
     """
     return float(_trained_with(name).get("cfg_scale", CFG_SCALE))
+
+
+def usual_world(name: str) -> str:
+    """The embedded world that a generator was made for, whose prompts and detector evaluate it unless somebody says
+    otherwise: that of the model which a run began with; the first one of any other model.
+
+    Raises:
+        RunError: the run's configuration cannot be read.
+    """
+    from ..models import world_of
+
+    for _ in range(_MOST_RUNS):
+        if run_of(name) is None:
+            break
+        name = str(_trained_with(name, "model").get("name", ""))
+    return world_of(name) or WORLDS[0]
 
 
 def usual_negative(name: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..config.plugins import check_params
@@ -15,10 +16,11 @@ from ..config.schema import Config
 from ..errors import ConfigError, PromptError
 from ..geneval import Detection, keep
 from ..interfaces import Prompt, Rollout
+from ..prompts.records import WORLDS
 from ..rollout.images import from_uint8, to_uint8
 from ..training.metrics import Objects
 
-SHAPES = "shapes"
+SHAPES = WORLDS[0]  # who finds objects where nobody else is named
 KEPT_BY = ("threshold", "counting_threshold", "max_objects", "nms_threshold")
 RUN_BY = ("device", "batch_size")
 
@@ -57,10 +59,10 @@ def find_finder(
     params = dict(reward.params) if reward else {}
     if detector is None:
         detector = "@".join(filter(None, (params.get("detector", SHAPES), params.get("model"))))
-    if detector == SHAPES:
+    if detector in WORLDS:
         if threshold is not None:
-            raise ConfigError("--threshold: the shapes detector has none; name a --detector")
-        return Finder(SHAPES, describe_shapes, _check_shapes)
+            raise ConfigError(f"--threshold: the {detector} detector has none; name a --detector")
+        return Finder(detector, describe_world(detector), partial(_check_world, detector))
     kept_by = {name: params[name] for name in KEPT_BY if name in params}
     if threshold is not None:
         kept_by |= {"threshold": threshold, "counting_threshold": threshold}
@@ -103,8 +105,9 @@ def describe_as_rewarded(config: Config, reward: Any) -> Callable[[Rollout], Obj
     """
     _, judge = reward.parts.get("geneval", (0.0, None))
     detector = config.reward["geneval"].params.get("detector", SHAPES) if judge else None
-    if detector == SHAPES or config.prompts.source == SHAPES:
-        return describe_shapes
+    for world in (detector, config.prompts.source):
+        if world in WORLDS:
+            return describe_world(world)
     if judge is None:
         return None
     return describe_by(lambda r, specs: judge.find(r.images, specs), judge.judging)
@@ -127,15 +130,16 @@ def _colorless(prompt: Prompt) -> Prompt:
     return replace(prompt, spec={**spec, "include": clauses})
 
 
-def _check_shapes(prompts: Sequence[Prompt]) -> None:
-    from ..worlds.shapes.detector import classes
+def _check_world(world: str, prompts: Sequence[Prompt]) -> None:
+    from ..worlds.world import find_world
 
+    names = find_world(world).grammar.names
     for prompt in prompts:
         for clause in (prompt.spec or {})["include"]:
-            if clause["class"] not in classes():
+            if clause["class"] not in names:
                 raise PromptError(
-                    f"prompt {prompt.text!r} asks for {clause['class']!r}, which the shapes detector does not know "
-                    f"({', '.join(classes())}); name another with --detector, such as mask2former"
+                    f"prompt {prompt.text!r} asks for {clause['class']!r}, which the {world} detector does not know "
+                    f"({', '.join(names)}); name another with --detector, such as mask2former"
                 )
 
 
@@ -145,7 +149,7 @@ def load_detector(
     """The detector of an evaluation: whatever the geneval reward can be built with.
 
     Args:
-        name: shapes, mask2former, owlv2, grounding_dino, or package.module:function (a builder); "mask2former@FOLDER"
+        name: shapes, things, mask2former, owlv2, grounding_dino, or package.module:function (a builder); "mask2former@FOLDER"
             takes the weights of a folder or hub id.
         params: other parameters of that reward, such as threshold or color_model.
 
@@ -165,11 +169,16 @@ def load_detector(
     return lambda images, specs: reward.find(from_uint8(images), specs), reward.check
 
 
-def describe_shapes(rollout: Rollout) -> list[list[dict[str, Any]]]:
-    """What the detector sees on each sample, with masks, and whether the prompt names it."""
-    from ..worlds.shapes.detector import detect
+def describe_world(world: str) -> Callable[[Rollout], Objects]:
+    """What the detector of a world sees on each sample, with masks, and whether the prompt names it."""
 
-    return described(rollout.prompts, detect(to_uint8(rollout.images), masks=True))
+    def describe(rollout: Rollout) -> Objects:
+        from ..worlds.world import find_world
+
+        found = find_world(world).detect(to_uint8(rollout.images), masks=True)
+        return described(rollout.prompts, found)
+
+    return describe
 
 
 def described(

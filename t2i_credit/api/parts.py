@@ -14,14 +14,13 @@ from ..errors import ConfigError, PromptError, T2ICreditWarning, UserError, one_
 from ..interfaces import Prompt
 from ..prompts.batches import with_negative
 from ..prompts.files import load_prompts
+from ..prompts.records import WORLDS
 from .memory import out_of_memory
 from .models import trainable_model
 
 if TYPE_CHECKING:
     from ..training.critic.file import CriticFile
     from ..training.gold import References
-
-WORLDS = ("shapes",)
 
 
 def load_prompt_set(config: Config) -> list[Prompt]:
@@ -32,9 +31,9 @@ def load_prompt_set(config: Config) -> list[Prompt]:
     """
     settings = config.prompts
     if settings.source in WORLDS:
-        from ..worlds.shapes.grammar import prompt_set
+        from ..worlds.world import find_world
 
-        found = prompt_set(settings.split, settings.tasks)
+        found = find_world(settings.source).grammar.prompt_set(settings.split, settings.tasks)
     else:
         found = load_prompts(settings.source, column=settings.column)
         if settings.tasks is not None:
@@ -134,9 +133,9 @@ def _references(config: Config) -> References:
     from ..training.gold import References
 
     if config.prompts.source in WORLDS:
-        from ..worlds.shapes.examples import reference
+        from ..worlds.world import find_world
 
-        return References(reference)
+        return References(find_world(config.prompts.source).reference)
     return References(None)
 
 

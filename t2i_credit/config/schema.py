@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..errors import ConfigError
+from ..prompts.records import WORLDS
 from ..run_folder.yaml_text import write_yaml
 from .files import read_tree
 from .messages import KeyProblem, parse, show
@@ -239,7 +240,7 @@ def _of_gold(config: Config) -> Iterator[tuple[str, str]]:
             f"true is refused with loss.kl_coef {loss.kl_coef}: the KL term pulls the policy away "
             "from the golden reference; use kl_coef 0",
         )
-    if config.prompts.source == "shapes" and config.prompts.split == "heldout":
+    if config.prompts.source in WORLDS and config.prompts.split == "heldout":
         yield (
             "rollout.gold",
             "true is refused with prompts.split 'heldout': held-out compositions are never drawn, so "

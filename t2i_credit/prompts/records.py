@@ -29,6 +29,8 @@ COCO_NAMES = (
     *("scissors", "teddy bear", "hair drier", "toothbrush"),
 )
 
+WORLDS = ("shapes", "things")  # embedded: their prompts, judge and generator come with the package
+
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 RELATIONS = ("left of", "right of", "above", "below")
@@ -48,9 +50,9 @@ def caption(record: Mapping[str, Any], template: str = "a photo of") -> str:
         plural = f"{name}es" if name.endswith("s") else f"{name}s"
         content = f"{NUMBERS[count - 1]} {name if count == 1 else plural}"
     elif record["tag"] == "position":
-        content = f"{_noun(clauses[1])} {clauses[1]['position'][0]} {_noun(clauses[0])}"
+        content = f"{noun(clauses[1])} {clauses[1]['position'][0]} {noun(clauses[0])}"
     else:
-        content = " and ".join(map(_noun, clauses))
+        content = " and ".join(map(noun, clauses))
     return f"{template} {content}"
 
 
@@ -73,7 +75,8 @@ def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
     return list(found.values())
 
 
-def _noun(clause: Mapping[str, Any]) -> str:
+def noun(clause: Mapping[str, Any]) -> str:
+    """A clause with its article: "an orange bench"."""
     noun = f"{clause['color']} {clause['class']}" if "color" in clause else clause["class"]
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 

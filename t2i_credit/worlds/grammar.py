@@ -19,7 +19,7 @@ from ..errors import PromptError
 from ..geneval import relative_position
 from ..interfaces import Prompt
 from ..prompts import generate
-from ..prompts.records import NUMBERS, TASKS, caption
+from ..prompts.records import NUMBERS, TASKS, caption, noun
 
 Record = dict[str, Any]
 Box = tuple[float, float, float, float]
@@ -141,6 +141,46 @@ class Grammar:
             for record in self.records(task, split)[:: len(self.templates)]:
                 found.update(record["prompt"].split())
         return sorted(found)
+
+    @cached_property
+    def _nouns(self) -> dict[str, tuple[str, str | None]]:
+        """{"a red circle": (class, colour or None)} of all that can be asked for."""
+        clauses = [{"class": n} for n in self.names]
+        clauses += [{"class": n, "color": c} for n in self.names for c in self.colors]
+        return {noun(clause): (clause["class"], clause.get("color")) for clause in clauses}
+
+    @cached_property
+    def _counted(self) -> dict[str, tuple[str, int]]:
+        """{"two circles": (class, count)}."""
+        every = [(n, k) for n in self.names for k in range(1, len(NUMBERS) + 1)]
+        return {caption(generate.counting(*one), "").strip(): one for one in every}
+
+    def known(self, text: str) -> Prompt | None:
+        """The prompt of a text with its record, held-out ones too; None if it is none of this world's."""
+        for template in self.templates:
+            record = self._read(text.removeprefix(template + " "))
+            if record is not None and caption(record, template) == text:
+                return Prompt(text, spec={**record, "prompt": text})
+        return None
+
+    def _read(self, content: str) -> Record | None:
+        """The record that a prompt without its template asks for."""
+        if content in self._counted:
+            return generate.counting(*self._counted[content])
+        if content in self._nouns:
+            name, color = self._nouns[content]
+            return generate.colors(color, name) if color else generate.single_object(name)
+        for link in ("and", *INVERSE):
+            first, _, second = content.partition(f" {link} ")
+            if first in self._nouns and second in self._nouns:
+                (a, hue), (b, other) = self._nouns[first], self._nouns[second]
+                if a == b or (hue is None) != (other is None):
+                    return None
+                if hue and other:
+                    fits = link == "and" and hue != other
+                    return generate.color_attr(hue, a, other, b) if fits else None
+                return generate.two_object(a, b) if link == "and" else generate.position(a, link, b)
+        return None
 
     def prompt_set(
         self,

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from ..errors import PromptError
 from ..geneval import Detection
 from ..interfaces import Prompt
-from ..prompts.records import TASKS
+from ..prompts.records import TASKS, WORLDS
 from .grammar import Grammar, Record
 from .mistakes import Mistakes
-
-WORLDS = ("shapes", "things")
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,15 @@ class World:
         detector = import_module(f".{self.name}.detector", __package__)
         found: list[dict[str, list[Detection]]] = detector.detect(images, specs, masks=masks)
         return found
+
+    def reference(self, prompt: Prompt, seed: int) -> NDArray[np.uint8] | None:
+        """An image (h, w, 3) uint8 that fulfils the prompt's record and shows nothing else.
+
+        None for a prompt without a record, and for held-out compositions, which are never drawn.
+        """
+        if prompt.spec is None or self.grammar.is_held_out(dict(prompt.spec)):
+            return None
+        return self.render(self.draw(dict(prompt.spec), np.random.default_rng(seed)))[0]
 
     def evaluation_prompts(self, split: str, per_task: int) -> list[Prompt]:
         """`per_task` prompts of each task that the split has, always the same ones."""
@@ -90,3 +97,12 @@ def find_world(name: str) -> World:
             things.crowd,
         )
     raise PromptError(f"world {name!r} is not known; known: {', '.join(WORLDS)}")
+
+
+def known_prompt(text: str) -> tuple[World, Prompt] | None:
+    """The world whose prompt a text is, and the prompt with its record; None if it is none's."""
+    for name in WORLDS:
+        world = find_world(name)
+        if prompt := world.grammar.known(text):
+            return world, prompt
+    return None

@@ -20,7 +20,7 @@ from t2i_credit.app.recipes import credits
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.rewards import REWARDS
 from t2i_credit.rollout.images import from_uint8
-from t2i_credit.worlds.shapes.grammar import known_prompts
+from t2i_credit.worlds.shapes.grammar import GRAMMAR
 
 PROMPT = "a photo of a red circle"
 SETTINGS = {"cfg_scale": 2.0, "temperature": 1.0, "seed": 0, "count": 6}
@@ -53,7 +53,7 @@ def test_every_credit_is_that_of_the_samples_and_moves_them_by_their_rewards(her
     assert even == (method in ("dapo", "dgpo"))  # uniform; and a model that is its own reference
     assert ("has not left" in step.says) == (method == "dgpo")
     images = from_uint8([np.asarray(step.image(place)) for place in range(6)])
-    judged = REWARDS["geneval"]()(images, [known_prompts()[PROMPT]] * 6)
+    judged = REWARDS["geneval"]()(images, [GRAMMAR.known(PROMPT)] * 6)
     assert [sample["reward"] for sample in step.samples] == judged.tolist()
     assert 0 < judged.mean() < 1  # of this seed, so that something is pushed
     advantages = np.array([sample["advantage"] for sample in step.samples], np.float32)

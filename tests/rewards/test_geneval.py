@@ -172,7 +172,7 @@ def test_a_missing_clip_is_told_before_training_and_only_if_colours_are_asked_fo
     [
         ({"detector": "mask2fromer"}, r"geneval\.detector.*did you mean mask2former"),
         ({"detector": "no_module:fn"}, r"geneval\.detector.*cannot be imported"),
-        ({"detector": "shapes", "model": "x"}, "the shapes detector has no weights"),
+        ({"detector": "shapes", "model": "x"}, "the shapes detector takes no weights"),
         ({"threshold": 1.5}, r"reward\.geneval\.threshold.*less than or equal to 1"),
         ({"batch_size": 0}, r"reward\.geneval\.batch_size"),
         ({"colors": "x"}, r"reward\.geneval\.colors.*unknown key"),

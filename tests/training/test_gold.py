@@ -27,8 +27,10 @@ from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.training.gold import References, failed_groups, go_gold
 from t2i_credit.training.policy import Policy
 from t2i_credit.worlds.shapes.detector import detect
-from t2i_credit.worlds.shapes.examples import reference
 from t2i_credit.worlds.shapes.grammar import prompt_set
+from t2i_credit.worlds.world import find_world
+
+reference = find_world("shapes").reference
 
 SIZE = 3
 GOLD = {"rollout": {"gold": True, "group_size": 4}, "loss": {"ratio": "sequence"}}

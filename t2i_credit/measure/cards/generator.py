@@ -132,7 +132,7 @@ def make_generator(
         transformer_steps=max(50, round(plan.transformer_steps * scale)),
     )
     torch.manual_seed(seed)
-    config = EmbeddedConfig(**SIZES[world])
+    config = EmbeddedConfig(**SIZES[world], world=world)
     model = EmbeddedModel(config, build_text_tokenizer(of.grammar.words()))
     began = time.perf_counter()
     pretrain(model, of, work, plan, progress)

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ...api.launch import run_training
-from ...api.models import check_model
+from ...api.models import check_model, usual_world
 from ...api.parts import build_reward, load_prompt_set, prepare
 from ...config.schema import Config
 from ...config.values import with_section
 from ...errors import ConfigError, UserError
 from ...interfaces import Prompt
 from ...prompts.files import load_prompts
-from ...prompts.records import distinct
+from ...prompts.records import WORLDS, distinct
 from ...run_folder.reader import RunReader
 from ...training.policy import passes_needed
-from ..evaluation.command import evaluate_model, evaluation_prompts, find_judges, split_name
+from ...worlds.world import find_world
+from ..evaluation.command import evaluate_model, find_judges, judged_prompts, split_name
 from ..evaluation.evaluate import check_prompts
 from ..evaluation.protocol import Protocol
 from ..evaluation.scores import usual_size
@@ -38,6 +39,7 @@ class ImagePlan:
         seed: of the noise.
         source: a prompt file with GenEval records, the whole of which is evaluated; None = the embedded world.
         detector: who finds the objects, as in `api.load_detector`.
+        world: the embedded one.
     """
 
     prompts: int = 50
@@ -45,7 +47,8 @@ class ImagePlan:
     cfg_scale: float
     seed: int = 0
     source: str | None = None
-    detector: str = "shapes"
+    detector: str = WORLDS[0]
+    world: str = WORLDS[0]
 
     @property
     def splits(self) -> Sequence[str]:
@@ -55,14 +58,14 @@ class ImagePlan:
     def prompts_of(self, split: str) -> list[Prompt]:
         """What is evaluated."""
         if self.source is not None:
-            return load_prompts(self.source)
-        return evaluation_prompts(split, self.prompts)
+            return judged_prompts(load_prompts(self.source), self.detector)[0]
+        return find_world(self.world).evaluation_prompts(split, self.prompts)
 
     def found(self, run: Path, split: str) -> dict[str, Any] | None:
         """See `kind.EvaluationPlan`."""
         reader, settings = RunReader(run), self.protocol().to_dict()
         steps = reader.config()["train"]["steps"]
-        source = self.source or split_name(split)
+        source = self.source or split_name(self.world, split)
         lines = self.prompts_of(split)
         settings["images_per_prompt"] = usual_size(lines, [self.images] * len(lines))
         prompts = [(prompt.text, prompt.negative) for prompt in distinct(lines)]
@@ -100,6 +103,8 @@ class Images:
 
     def plan(self, config: Config, **given: Any) -> ImagePlan:
         given.setdefault("cfg_scale", config.rollout.cfg_scale)
+        given["world"] = usual_world(config.model.name)
+        given.setdefault("detector", given["world"])
         if "samples" in given:
             given["images"] = given.pop("samples")
         return ImagePlan(**given)

@@ -9,15 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...api.models import check_model, run_of, usual_batch_size, usual_cfg_scale, usual_negative
+from ...api.models import (
+    check_model,
+    run_of,
+    usual_batch_size,
+    usual_cfg_scale,
+    usual_negative,
+    usual_world,
+)
 from ...api.objects import load_detector
 from ...errors import UserError
 from ...interfaces import Prompt
 from ...prompts.batches import with_negative
 from ...prompts.files import load_prompts
-from ...prompts.records import TASKS
+from ...prompts.records import WORLDS
 from ...run_folder.layout import evaluation_path
-from ...worlds.shapes.grammar import prompt_set, records
+from ...worlds.world import find_world
 from .evaluate import Progress, check_prompts
 from .find_images import read_folder
 from .image_folder import is_image_folder
@@ -39,15 +46,26 @@ from .store import (
 )
 
 
-def evaluation_prompts(split: str, per_task: int) -> list[Prompt]:
-    """Prompts of the embedded world, `per_task` of each task that the split has, always the same ones."""
-    tasks = [task for task in TASKS if records(task, split)]
-    return prompt_set(split, tasks, per_task=per_task, seed=1)
+def split_name(world: str, split: str) -> str:
+    """What an evaluation says that its prompts are, if they are those of a world."""
+    return f"{world}, split {split}"
 
 
-def split_name(split: str) -> str:
-    """What an evaluation says that its prompts are, if they are those of `evaluation_prompts`."""
-    return f"shapes, split {split}"
+def judged_prompts(prompts: list[Prompt], detector: str | None) -> tuple[list[Prompt], str]:
+    """The prompts whose classes a world's detector knows, and a line about the others; all prompts of any other detector,
+    or where it knows none, which is refused later."""
+    if detector not in WORLDS:
+        return prompts, ""
+    known = set(find_world(str(detector)).grammar.names)
+    asked = [{c["class"] for c in (p.spec or {}).get("include", ())} for p in prompts]
+    kept = [prompt for prompt, names in zip(prompts, asked, strict=True) if names <= known]
+    if not kept or len(kept) == len(prompts):
+        return prompts, ""
+    others = ", ".join(sorted(set.union(*asked) - known))
+    return kept, (
+        f"{len(kept)} of {len(prompts)} prompts are evaluated; the others ask for what the detector {detector} does not "
+        f"know: {others}"
+    )
 
 
 def evaluate_model(
@@ -85,12 +103,17 @@ def evaluate_model(
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    usual = {"cfg_scale": usual_cfg_scale(model)}
+    usual: dict[str, Any] = {"cfg_scale": usual_cfg_scale(model)}
     usual |= {"batch_size": usual_batch_size(model, Protocol.batch_size)}
+    world = usual_world(model)
+    usual |= {} if rewards else {"detector": world}
     protocol = Protocol(**{**usual, **judged_by(rewards, settings)})
     judges = find_judges(protocol)
-    given = load_prompts(source, column=column) if source else None
-    prompts = with_negative(given or evaluation_prompts(split, per_task), negative)
+    if source:
+        given, left_out = judged_prompts(load_prompts(source, column=column), protocol.detector)
+    else:
+        given, left_out = find_world(world).evaluation_prompts(split, per_task), ""
+    prompts = with_negative(given, negative)
     check_prompts(prompts, records=not rewards)
     unread = judges.check(prompts)
     name = evaluation_name(Path(source).stem if source else split, model, protocol)
@@ -99,7 +122,7 @@ def evaluate_model(
     if out is None:
         run, beside = run_of(model), Path("evaluations")
         out = run[0] / beside if run else beside / (Path(model).name or "model")
-    about = {"model": model, "prompts": source or split_name(split)}
+    about = {"model": model, "prompts": source or split_name(world, split)}
     require_free(evaluation_path(out, name), about)
     check_model(model)  # before the other model is sampled
     group = protocol.images_per_prompt
@@ -108,7 +131,7 @@ def evaluate_model(
     )
     each = usual_size(prompts, [group] * len(prompts))
     work = Work(prompts, judges, protocol, evaluation_path(out, name), progress, warn, look, each)
-    for line in unread or ():
+    for line in (*([left_out] if left_out else []), *(unread or ())):
         work.tell(line)
     trained_under = usual_negative(model)
     if trained_under is not None and all(prompt.negative != trained_under for prompt in prompts):

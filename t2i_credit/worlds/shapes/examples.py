@@ -1,4 +1,4 @@
-"""Pictures with true captions, with ratings, spoiled, and golden: what reward models learn from and failed groups get.
+"""Pictures with true captions, with ratings, and spoiled: what reward models learn from.
 
 A spoiled picture is blurred, noisy, tinted or cluttered to a known degree. Judges none.
 """
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ...geneval import Detection, judge
-from ...interfaces import Prompt
-from .grammar import Record, draw, is_held_out, sample_record
+from .grammar import Record, draw, sample_record
 from .mistakes import neighbour
 from .scene import Scene, render
 
@@ -107,16 +106,6 @@ def rated_scenes(
 def rating(strength: NDArray[np.float64]) -> NDArray[np.float64]:
     """On the scale of the ratings that LAION's heads were trained on: 10 for a clean picture, 1 for a ruined one."""
     return 10.0 - 9.0 * strength
-
-
-def reference(prompt: Prompt, seed: int) -> NDArray[np.uint8] | None:
-    """An image (SIZE, SIZE, 3) that fulfils the prompt's record and shows nothing else.
-
-    None for a prompt without a record, and for held-out compositions, which are never drawn.
-    """
-    if prompt.spec is None or is_held_out(dict(prompt.spec)):
-        return None
-    return render(draw(dict(prompt.spec), np.random.default_rng(seed)))[0]
 
 
 def soften(image: Image, sigma: float) -> Image:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
-from ...interfaces import Prompt
 from ..grammar import INVERSE as INVERSE
 from ..grammar import Grammar, arrange
 from ..grammar import Record as Record
@@ -49,12 +47,6 @@ template_of = GRAMMAR.template_of
 def records(task: str, split: str = "train") -> list[Record]:
     """Every record of a task; see `Grammar.records`."""
     return list(GRAMMAR.records(task, split))
-
-
-@cache
-def known_prompts() -> dict[str, Prompt]:
-    """{text: prompt with its record} of every prompt of the world, held-out ones too."""
-    return {prompt.text: prompt for s in ("train", "heldout") for prompt in prompt_set(s)}
 
 
 _RADII = {1: (7.0, 11.0), 2: (6.5, 9.0), 3: (6.2, 7.6), 4: (6.2, 7.3)}

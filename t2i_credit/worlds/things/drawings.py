@@ -147,7 +147,7 @@ def _tinted(
     light = rgb @ np.asarray([0.30, 0.59, 0.11], dtype=np.float32)
     seen = light[alpha > 0.5]
     low, middle, high = np.quantile(seen, [0.02, 0.5, 0.98])
-    middle = float(np.clip(middle, low + 0.25 * (high - low), low + 0.8 * (high - low)))
+    middle = float(np.clip(middle, low + 0.1 * (high - low), low + 0.95 * (high - low)))
     dark = np.clip((middle - light) / max(middle - low, 0.25), 0, 1)[..., None]
     bright = np.clip((light - middle) / max(high - middle, 0.25), 0, 1)[..., None]
     pure = np.asarray(COLORS[color], dtype=np.float32) / np.float32(255)

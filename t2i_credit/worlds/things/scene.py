@@ -26,7 +26,7 @@ _FALL = 24  # levels by which the foot of a shaded ground is darker than its hea
 @dataclass(frozen=True)
 class Object:
     """One object: a place in DRAWINGS, a name out of COLORS or None (as it is drawn), its left and top edge in pixels,
-    its size (the longer side of the upright drawing, pixels), its turn (a value of ANGLES), and whether it is mirrored."""
+    its size (the longer side of the upright drawing, pixels), its turn (a value of ANGLES), and whether it is mirrored after that."""
 
     drawing: int
     color: str | None
@@ -82,10 +82,8 @@ def extent(drawing: int, size: int, angle: int) -> tuple[int, int]:
 
 def _drawn(obj: Object) -> NDArray[np.float32]:
     """(h, w, 4) in 0..255, colours multiplied by the coverage."""
-    # a mirrored object is the mirror image of one that is turned the other way
-    angle = -obj.angle if obj.mirrored else obj.angle
     x0, y0, x1, y1 = obj.box
-    image = _turned(obj.drawing, obj.color, angle).resize(
+    image = _turned(obj.drawing, obj.color, obj.angle).resize(
         (x1 - x0, y1 - y0), Image.Resampling.HAMMING
     )
     levels = np.asarray(image, dtype=np.float32)

@@ -20,6 +20,7 @@ from t2i_credit.prompts.records import TASKS
 from t2i_credit.run_folder.reader import RunReader
 from t2i_credit.run_folder.writer import RunWriter
 from t2i_credit.worlds.shapes.detector import detect
+from t2i_credit.worlds.world import find_world
 
 CHECK_MODEL = judging.check_model
 
@@ -150,7 +151,7 @@ def test_anybodys_images_are_judged_and_gaps_named_and_counted(tmp_path: Path) -
     )
     assert report.warnings == told == json.loads(report.path.read_text())["warnings"]
     shutil.rmtree(folder / "00003")
-    prompts = judging.evaluation_prompts("train", 1)
+    prompts = find_world("shapes").evaluation_prompts("train", 1)
     save_prompts(prompts, "set.jsonl")
     # three of twelve are missing now
     report = evaluate(images=folder, source="set.jsonl")
@@ -223,7 +224,7 @@ def test_evaluating_a_run_writes_into_it_and_warns_of_prompts_that_it_was_traine
     )
     assert told[0] in report.page.read_text(encoding="utf-8").replace("&#39;", "'")
     assert RunReader(run).evaluations() == [f"train-cfg{CFG_SCALE:g}-t1-seed4"]
-    assert trained_on("runs/try@5", judging.evaluation_prompts("heldout", 1)) == ""
+    assert trained_on("runs/try@5", find_world("shapes").evaluation_prompts("heldout", 1)) == ""
 
 
 def test_a_run_is_evaluated_at_the_guidance_of_its_training() -> None:
@@ -233,7 +234,7 @@ def test_a_run_is_evaluated_at_the_guidance_of_its_training() -> None:
 
 
 def test_the_overlap_is_counted_on_prompt_files_too() -> None:
-    prompts = judging.evaluation_prompts("train", 1)
+    prompts = find_world("shapes").evaluation_prompts("train", 1)
     save_prompts(prompts[:2], "mine.jsonl")
     run = make_run(Path("runs/mine"), "prompts.source=mine.jsonl", "prompts.per_step=2")
     assert trained_on(str(run), prompts).startswith("2 of 6 prompts are among those")
@@ -246,7 +247,7 @@ def test_the_overlap_is_counted_on_prompt_files_too() -> None:
 
 
 def test_a_prompt_file_is_evaluated_under_its_own_name() -> None:
-    save_prompts(judging.evaluation_prompts("heldout", 1), "mine.jsonl")
+    save_prompts(find_world("shapes").evaluation_prompts("heldout", 1), "mine.jsonl")
     report = evaluate(source="mine.jsonl", out=Path("out"))
     assert report.path.name == f"mine-cfg{CFG_SCALE:g}-t1-seed4.json"
     assert [r["prompt"] for r in report.evaluation.records[::2]] == [
