@@ -53,7 +53,9 @@ def pretrain(
         Path | None,
         path_option("the folder for its CLIP and aesthetic head; left out = OUT-rewards"),
     ] = None,
-    only: Annotated[str | None, Option(help="generator or rewards; left out = both")] = None,
+    only: Annotated[
+        str | None, Option(help="generator, rewards (shapes) or judge (things); left out = all")
+    ] = None,
     work: Annotated[
         Path | None, path_option("checkpoints, to resume from; left out = OUT.work")
     ] = None,

@@ -20,7 +20,7 @@ from ...interfaces import ImageTokenModel, Prompt
 from ...prompts.records import TASKS
 from ...rollout.images import from_uint8, to_uint8
 from ...run_folder.atomic import write_folder_atomic
-from ...worlds.pretrain.generator import PretrainPlan, pretrain, rng_for
+from ...worlds.pretrain.generator import PretrainPlan, pretrain, rng_for, train_tokenizer
 from ...worlds.world import World, find_world
 from ..evaluation.evaluate import Detect, evaluate
 from ..evaluation.protocol import Protocol
@@ -29,7 +29,11 @@ from .card import Progress, card, write_card
 from .rewards import make_rewards
 from .text import make_text_model
 
-MADE = ("shapes", "things", "arithmetic")
+PARTS = {  # of a world, in the order in which they are made
+    "shapes": ("generator", "rewards"),
+    "things": ("judge", "generator"),
+    "arithmetic": ("text",),
+}
 PLANS = {
     "shapes": PretrainPlan(),
     "things": PretrainPlan(
@@ -70,13 +74,13 @@ def make_world(
     seed: int = 0,
     progress: Progress,
 ) -> list[Path]:
-    """Trains and measures a world's generator and its reward models; called again after a stop, it goes on.
+    """Trains and measures what a world has in PARTS; called again after a stop, it goes on.
 
     Args:
         world: "shapes", "things" or "arithmetic".
         out: the folder to write the generator to, or the text model.
-        rewards_out: the folder to write its CLIP and aesthetic head to; None = OUT-rewards. Arithmetic has none.
-        only: "generator" or "rewards"; None = both, or the one whose folder does not exist yet. Not for arithmetic.
+        rewards_out: the folder to write a CLIP and an aesthetic head to; None = OUT-rewards. The judge goes to OUT-judge.
+        only: one of its parts; None = all, or those whose folder does not exist yet. Not for arithmetic.
         work: checkpoints and corpus; None = beside `out`.
         scale: above 0; multiplies the steps of every stage.
         seed: of weights, scenes and captions.
@@ -88,19 +92,20 @@ def make_world(
     Raises:
         ModelError: an unknown world or part, a scale that is not above 0, or nothing is left to write.
     """
-    if world not in MADE:
-        raise ModelError(f"world {world!r} is not known; known: {', '.join(MADE)}")
-    if only not in (None, "generator", "rewards"):
-        raise ModelError(f"--only: {only!r} is not allowed; allowed: generator, rewards")
+    if world not in PARTS:
+        raise ModelError(f"world {world!r} is not known; known: {', '.join(PARTS)}")
+    parts = PARTS[world]
+    if world == "arithmetic" and (only or rewards_out):
+        raise ModelError("--only, --rewards-out: the arithmetic world has a text model alone")
+    if only is not None and only not in parts:
+        raise ModelError(f"--only: {only!r} is not allowed; allowed: {', '.join(parts)}")
+    if rewards_out and "rewards" not in parts:
+        raise ModelError(f"--rewards-out: the world {world} has no reward models")
     if not scale > 0:
         raise ModelError(f"--scale: {scale} is not allowed; above 0")
-    wanted = {"generator": out, "rewards": rewards_out or out.with_name(out.name + "-rewards")}
-    if world == "arithmetic":
-        if only or rewards_out:
-            raise ModelError("--only, --rewards-out: the arithmetic world has a text model alone")
-        wanted = {"text": out}
-    elif only:
-        wanted = {only: wanted[only]}
+    beside = {name: out.with_name(f"{out.name}-{name}") for name in ("rewards", "judge")}
+    beside |= {"rewards": rewards_out} if rewards_out else {}
+    wanted = {part: beside.get(part, out) for part in ([only] if only else parts)}
     missing = {part: folder for part, folder in wanted.items() if not folder.exists()}
     if not missing:
         found = " and ".join(str(folder) for folder in wanted.values())
@@ -108,6 +113,7 @@ def make_world(
     work = work or out.with_name(out.name + ".work")
     makers: dict[str, Callable[..., None]] = {
         "generator": partial(make_generator, world=world),
+        "judge": make_judge,
         "rewards": make_rewards,
         "text": make_text_model,
     }
@@ -121,19 +127,10 @@ def make_generator(
     out: Path, work: Path, *, world: str, scale: float, seed: int, progress: Progress
 ) -> None:
     """Trains and measures the embedded generator of a world; see `make_world`."""
-    from ...models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+    from ...models.embedded_model import EmbeddedModel
 
-    plan, of = PLANS[world], find_world(world)
-    plan = replace(
-        plan,
-        seed=seed,
-        tokenizer_steps=max(50, round(plan.tokenizer_steps * scale)),
-        corpus_scenes=max(500, round(plan.corpus_scenes * scale / 500) * 500),
-        transformer_steps=max(50, round(plan.transformer_steps * scale)),
-    )
-    torch.manual_seed(seed)
-    config = EmbeddedConfig(**SIZES[world], world=world)
-    model = EmbeddedModel(config, build_text_tokenizer(of.grammar.words()))
+    of = find_world(world)
+    plan, model = _untrained(of, scale=scale, seed=seed)
     began = time.perf_counter()
     pretrain(model, of, work, plan, progress)
     minutes = (time.perf_counter() - began) / 60
@@ -142,6 +139,38 @@ def make_generator(
         written = EmbeddedModel.from_pretrained(draft)
         scores = measure(written, of, progress)
         write_card(draft, scores, card_text(scores, of, _story(plan, of, minutes), written))
+
+
+def _untrained(world: World, *, scale: float, seed: int) -> tuple[PretrainPlan, Any]:
+    """The plan of a world's generator, and the generator."""
+    from ...models.embedded_model import EmbeddedConfig, EmbeddedModel, build_text_tokenizer
+
+    plan = PLANS[world.name]
+    plan = replace(
+        plan,
+        seed=seed,
+        tokenizer_steps=max(50, round(plan.tokenizer_steps * scale)),
+        corpus_scenes=max(500, round(plan.corpus_scenes * scale / 500) * 500),
+        transformer_steps=max(50, round(plan.transformer_steps * scale)),
+    )
+    torch.manual_seed(seed)
+    config = EmbeddedConfig(**SIZES[world.name], world=world.name)
+    return plan, EmbeddedModel(config, build_text_tokenizer(world.grammar.words()))
+
+
+def make_judge(out: Path, work: Path, *, scale: float, seed: int, progress: Progress) -> None:
+    """Trains and measures the detector of the things, on scenes that the generator's image tokenizer draws again, which is
+    trained first unless it was; see `make_world`."""
+    from ...worlds.pretrain.judge import JudgePlan, train_judge
+    from .judge import write_judge
+
+    world = find_world("things")
+    plan, model = _untrained(world, scale=scale, seed=seed)
+    train_tokenizer(model, world, work / "tokenizer", plan, progress)
+    steps = max(50, round(JudgePlan.steps * scale))
+    network = train_judge(model, work / "judge", JudgePlan(steps=steps, seed=seed), progress)
+    with write_folder_atomic(out, replace=False) as draft:
+        write_judge(draft, network, model, world, progress)
 
 
 def reconstruction_scores(
