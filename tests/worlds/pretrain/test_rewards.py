@@ -239,7 +239,7 @@ def test_one_command_makes_what_is_missing_of_generator_and_rewards(tmp_path, mo
     made = []
 
     def stub(part):
-        def write(folder, work, *, scale, seed, progress):
+        def write(folder, work, *, scale, seed, progress, **world):
             made.append((part, folder.name, work.name))
             folder.mkdir(parents=True)
 
