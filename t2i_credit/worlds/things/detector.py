@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...errors import ModelError
 from ...geneval import Detection
+from ...models.files import load_tensors
 from .drawings import CLASSES, COLORS
 from .scene import SIZE
 
@@ -75,8 +76,10 @@ class Network(nn.Module):
 
 @cache
 def _network() -> Network:
+    if not WEIGHTS.is_file():
+        raise ModelError(f"{WEIGHTS}: missing; t2i-credit pretrain things --only judge makes it")
     network = Network()
-    network.load_state_dict({name: t.float() for name, t in load_file(WEIGHTS).items()})
+    load_tensors(network, WEIGHTS)
     return network.eval()
 
 
@@ -92,6 +95,9 @@ def detect(
 
     Returns:
         for each image {class: detections}, boxes in pixels, colours out of COLORS or None.
+
+    Raises:
+        ModelError: its weights are missing or damaged.
     """
     return detect_with(_network(), images, masks=masks)
 

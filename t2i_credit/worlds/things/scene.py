@@ -16,8 +16,8 @@ from .drawings import DRAWINGS, SIDE, sprite
 
 SIZE = 96
 GROUNDS = (
-    *((206, 211, 206), (184, 207, 224), (222, 208, 180), (188, 214, 196)),
-    *((206, 199, 222), (226, 203, 200)),
+    *((181, 187, 181), (156, 184, 206), (200, 184, 150), (162, 192, 172)),
+    *((180, 172, 202), (206, 176, 173)),
 )
 ANGLES = (-6, 0, 6)  # degrees
 _FALL = 24  # levels by which the foot of a shaded ground is darker than its head

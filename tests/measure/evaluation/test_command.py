@@ -12,6 +12,7 @@ import pytest
 from t2i_credit.api.models import CFG_SCALE
 from t2i_credit.config.schema import load_config, to_yaml
 from t2i_credit.errors import UserError
+from t2i_credit.interfaces import Prompt
 from t2i_credit.measure.evaluation import command as judging
 from t2i_credit.measure.evaluation.scores import load_evaluation
 from t2i_credit.measure.evaluation.store import Judges, trained_on
@@ -302,3 +303,19 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_sampled(
         with pytest.raises(UserError, match=named):
             evaluate(model=name, against="shapes", out=Path("new"))
     assert not Path("new").exists()
+
+
+def test_of_a_list_those_prompts_are_evaluated_whose_classes_the_world_knows(
+    geneval_records: list[dict[str, Any]],
+) -> None:
+    official = [Prompt(record["prompt"], spec=record) for record in geneval_records]
+    kept, line = judging.judged_prompts(official, "things")
+    names = set(find_world("things").grammar.names)
+    fit = [p for p in official if {c["class"] for c in (p.spec or {})["include"]} <= names]
+    assert kept == fit and 250 < len(kept) < len(official) == 553
+    assert line.startswith(f"{len(kept)} of 553 prompts are evaluated; the others ask for what")
+    assert "baseball bat, baseball glove, bench, bottle" in line and "dog" not in line
+    assert all(find_world("things").grammar.known(prompt.text) for prompt in kept)
+    # none of them is of coloured shapes, which is refused with the first prompt, and others know all or say so
+    for detector in ("shapes", "mask2former", None):
+        assert judging.judged_prompts(official, detector) == (official, "")

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from t2i_credit.errors import ModelError
 from t2i_credit.geneval import judge
 from t2i_credit.prompts.records import TASKS
 from t2i_credit.worlds.pretrain.judge import JudgePlan, _break, _example, train_judge
-from t2i_credit.worlds.things import grammar
+from t2i_credit.worlds.things import detector, grammar
 from t2i_credit.worlds.things.detector import CELL, NAMES, Network, classes, detect, detect_with
 from t2i_credit.worlds.things.drawings import CLASSES
 from t2i_credit.worlds.things.scene import SIZE, Object, Scene, render
+
+WEIGHTS = pytest.mark.weights("t2i_credit/worlds/things/judge")
 
 
 def scenes(task: str, count: int, seed: int) -> list[tuple[dict[str, Any], Scene]]:
@@ -133,6 +136,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(tmp_path)
         assert torch.equal(tensor, again[name]), name
 
 
+@WEIGHTS
 @pytest.mark.parametrize("task", TASKS)
 def test_rendered_scenes_are_judged_right(task: str) -> None:
     drawn = scenes(task, 60, seed=5)
@@ -144,6 +148,7 @@ def test_rendered_scenes_are_judged_right(task: str) -> None:
     ]
 
 
+@WEIGHTS
 def test_masks_lie_on_the_things() -> None:
     overlaps = []
     for _, scene in scenes("two_object", 20, seed=6):
@@ -156,6 +161,7 @@ def test_masks_lie_on_the_things() -> None:
     assert len(overlaps) > 30 and np.mean(overlaps) > 0.8
 
 
+@WEIGHTS
 def test_ground_alone_and_noise_hold_no_thing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3)).astype(np.uint8)
     grounds = np.stack(
@@ -163,6 +169,13 @@ def test_ground_alone_and_noise_hold_no_thing() -> None:
     )
     for found in detect(np.concatenate([grounds, noise])):
         assert not [d for ones in found.values() for d in ones if d.confidence > 0.3]
+
+
+def test_missing_weights_are_one_line_with_the_command(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(detector, "WEIGHTS", tmp_path / "detector.safetensors")
+    detector._network.cache_clear()
+    with pytest.raises(ModelError, match="missing; t2i-credit pretrain things --only judge"):
+        detect(np.zeros((1, SIZE, SIZE, 3)))
 
 
 def test_the_detector_knows_the_classes_of_the_world() -> None:
