@@ -134,12 +134,13 @@ def _check_world(world: str, prompts: Sequence[Prompt]) -> None:
     from ..worlds.world import find_world
 
     names = find_world(world).grammar.names
+    known = ", ".join(names) if len(names) < 12 else f"it knows {len(names)} classes"
     for prompt in prompts:
         for clause in (prompt.spec or {})["include"]:
             if clause["class"] not in names:
                 raise PromptError(
                     f"prompt {prompt.text!r} asks for {clause['class']!r}, which the {world} detector does not know "
-                    f"({', '.join(names)}); name another with --detector, such as mask2former"
+                    f"({known}); name another with --detector, such as mask2former"
                 )
 
 
