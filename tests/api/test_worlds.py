@@ -32,7 +32,7 @@ def test_a_folder_a_run_of_it_and_a_run_of_that_run_are_of_one_world(tmp_path: P
     for name in ("first", "second"):
         run = tmp_path / name
         run.mkdir()
-        (run / "environment.json").write_text("{}")
+        (run / "environment.json").write_text('{"format": 1}')
         (run / "config.yaml").write_text(f"model: {{name: {start}}}\n")
         assert usual_world(str(run)) == "things"
         start = run
