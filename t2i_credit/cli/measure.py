@@ -59,7 +59,9 @@ def evaluate(
     ] = None,
     temperature: Annotated[float | None, Option(help="above 0; 1")] = None,
     seed: Annotated[int | None, Option(help="never a seed of training; 0", min=0)] = None,
-    detector: Annotated[str | None, Option(help="who finds the objects; left out = shapes")] = None,
+    detector: Annotated[
+        str | None, Option(help="who finds the objects; left out = that of the model's world")
+    ] = None,
     protocol: Annotated[
         list[str] | None, Option(help="any other setting, such as threshold=0.5")
     ] = None,

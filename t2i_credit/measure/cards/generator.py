@@ -37,9 +37,11 @@ PARTS = {  # of a world, in the order in which they are made
 PLANS = {
     "shapes": PretrainPlan(),
     "things": PretrainPlan(
-        tokenizer_steps=4500,
+        tokenizer_steps=9000,
         tokenizer_batch=32,
+        edges=1.0,
         corpus_scenes=150_000,
+        task_weights=(1.0, 1.5, 1.5, 1.5, 2.5, 2.5),
         transformer_steps=12_000,
         transformer_batch=64,
         transformer_lr=1.5e-3,

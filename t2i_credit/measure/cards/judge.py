@@ -150,7 +150,7 @@ def card_text(scores: dict[str, Any]) -> str:
             markdown_table(["task", "rendered", "redrawn"], rows),
             f"What it takes for what in redrawn scenes, the {WORST} most frequent (nothing: not found, or not there):",
             markdown_table(["drawn", "seen", "times", "of"], _worst(scores["classes"]["redrawn"])),
-            "The same of colours (None: the drawing's own, which is none of the ten):",
+            "The same of the colours of things whose class it got right (None: the drawing's own, which is none of the ten):",
             markdown_table(["drawn", "seen", "times", "of"], _worst(scores["colors"]["redrawn"])),
         ],
     )

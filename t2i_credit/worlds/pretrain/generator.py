@@ -34,6 +34,7 @@ class PretrainPlan:
 
     Attributes:
         tokenizer_steps, tokenizer_batch, tokenizer_lr: of the image tokenizer.
+        edges: weight in its loss of the differences between neighbouring pixels.
         corpus_scenes: scenes that the transformer sees, again and again with other captions dropped.
         task_weights: how often a scene of each task is drawn, in the order of TASKS; tasks with more to bind need more.
         transformer_steps, transformer_batch, transformer_lr: of the transformer.
@@ -49,6 +50,7 @@ class PretrainPlan:
     tokenizer_steps: int = 4000
     tokenizer_batch: int = 64
     tokenizer_lr: float = 2e-3
+    edges: float = 0.0
     corpus_scenes: int = 240_000
     task_weights: tuple[float, ...] = (0.5, 1.0, 1.5, 1.0, 2.5, 3.0)
     transformer_steps: int = 9000
@@ -175,6 +177,9 @@ def train_tokenizer(
             drawn = vq.decode(quantized, force_not_quantize=True).sample
         error = drawn.float() - patches
         loss = error.abs().mean() + error.square().mean() + 0.5 * commit
+        if plan.edges:
+            pixels = 2 * model.from_patches(error)
+            loss = loss + plan.edges * sum(pixels.diff(dim=d).abs().mean() for d in (2, 3))
         lr = schedule(step, plan.tokenizer_steps, plan.tokenizer_lr)
         take_step(optimizer, loss, lr, step)
         with torch.no_grad():

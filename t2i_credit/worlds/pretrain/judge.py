@@ -39,7 +39,7 @@ class JudgePlan:
         seed: of everything.
     """
 
-    steps: int = 1600
+    steps: int = 2600
     batch: int = 48
     lr: float = 2e-3
     redrawn_share: float = 0.6

@@ -40,18 +40,12 @@ GRAMMAR = Grammar(CLASSES, tuple(COLORS), TEMPLATES, _held_out_pairs(), _held_ou
 _OF_CLASS = {
     name: tuple(i for i, one in enumerate(DRAWINGS) if one.name == name) for name in CLASSES
 }
-_SIZES = {1: (44, 66), 2: (34, 46), 3: (30, 38), 4: (28, 36)}  # even pixels
-_STEP = (
-    2  # pixels; places are multiples, which spares the image tokenizer three quarters of all edges
-)
+_SIZES = {1: (44, 64), 2: (36, 44), 3: (32, 36), 4: (28, 36)}  # pixels
+_STEP = 4  # pixels; places and sizes are multiples, which spares the image tokenizer most edges
 _GAP = 3  # pixels between boxes, so that objects stay apart after the image tokenizer
 _OVERLAP = 5  # pixels by which boxes may overlap where they may
 _OVERLAPPING = 0.1  # share of the scenes of two objects whose boxes may
-_TURNED, _SHADED, _PAINTED = (
-    0.3,
-    0.3,
-    0.25,
-)  # shares of the objects, scenes, objects of no given colour
+_TURNED, _SHADED, _PAINTED = 0.2, 0.3, 0.25  # shares of objects, scenes, objects without a colour
 
 
 def draw(record: Record, rng: np.random.Generator) -> Scene:
@@ -73,11 +67,11 @@ def draw(record: Record, rng: np.random.Generator) -> Scene:
         views = _OF_CLASS[name]
         drawing = views[rng.integers(len(views))]
         low, high = _SIZES[count]
-        size = int(rng.integers(low // 2, high // 2 + 1)) * 2
+        size = int(rng.integers(low // _STEP, high // _STEP + 1)) * _STEP
         angle = int(ANGLES[rng.integers(len(ANGLES))]) if rng.random() < _TURNED else 0
         mirrored = bool(DRAWINGS[drawing].faces and rng.random() < 0.5)
         w, h = extent(drawing, size, angle)
-        x, y = (int(rng.integers(1, (SIZE - side) // _STEP)) * _STEP for side in (w, h))
+        x, y = (int(rng.integers((SIZE - side) // _STEP + 1)) * _STEP for side in (w, h))
         return Object(drawing, color, x, y, size, angle, mirrored)
 
     def apart(a: Object, b: Object) -> bool:
@@ -96,8 +90,10 @@ def crowd(rng: np.random.Generator) -> Scene:
             drawing = int(rng.integers(len(DRAWINGS)))
             name = DRAWINGS[drawing].name
             color = GRAMMAR.any_color(name, rng) if rng.random() < 0.5 else None
-            size = int(rng.integers(12, 16)) * 2
-            x, y = (int(rng.integers((side - size) // 2 + 1)) * 2 for side in (across, down))
+            size = 28
+            x, y = (
+                int(rng.integers((side - size) // _STEP + 1)) * _STEP for side in (across, down)
+            )
             x, y = x + cell % 3 * across, y + cell // 3 * down
             mirrored = bool(DRAWINGS[drawing].faces and rng.random() < 0.5)
             placed.append(Object(drawing, color, x, y, size, 0, mirrored))
