@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from t2i_credit.api.models import load_model
-from t2i_credit.api.objects import describe_shapes
+from t2i_credit.api.objects import describe_world
 from t2i_credit.api.parts import build_maps, build_reward
 from t2i_credit.config.schema import parse_config
 from t2i_credit.errors import ConfigError, ModelError, TrainingError
@@ -112,7 +112,7 @@ def test_maps_of_several_parts_are_added_up_by_weight() -> None:
 def test_the_objects_map_sits_on_the_objects_that_the_verdict_looked_at() -> None:
     sampled = rollout()
     found = mapped(geneval={"map": "objects"})
-    objects = describe_shapes(sampled)
+    objects = describe_world("shapes")(sampled)
     covered = object_tokens(objects, model().grid, (48, 48), coverage=1e-6)
     assert not found[~covered].any()
     assert (found.abs() <= 1).all() and (found > 0).any() and (found < 0).any()
