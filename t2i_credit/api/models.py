@@ -9,7 +9,7 @@ from typing import Any
 from ..config.plugins import PLUGIN, call, find_plugin
 from ..config.schema import Config, parse_config
 from ..errors import ModelError, RunError
-from ..interfaces import require_model
+from ..interfaces import plugin_errors, require_model
 
 CFG_SCALE = 2.0  # guidance of models that say nothing else, as in the embedded world's recipes
 
@@ -38,7 +38,9 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         model = _load_run(*run)
     elif PLUGIN.fullmatch(name):
         build = find_plugin(name, {}, "model.name")
-        model = require_model(call(build, "model.name", name), f"model {name}")
+        with plugin_errors(f"model {name}"):
+            model = call(build, "model.name", name)
+        model = require_model(model, f"model {name}")
     else:
         model = load_pretrained(name)
         require_finite(model.named_parameters(), name)
