@@ -147,6 +147,7 @@ TEMPLATES = {
     "{{ messages }} {{ messages }}": "writes a prompt 2 times; once is right",
     "hello": "writes a prompt 0 times; once is right",
     "{{ ''.__class__.__mro__ }}": "__class__",
+    "{{ '\\ud800' }}{{ messages[0].content[0].text }}": "writes half a letter",
     "{% for": "unexpected 'end of template'",
     "{{ raise_exception('no\nway') }}": "no way",
 }
