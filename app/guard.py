@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from . import components
 from .asgi import App, Receive, Scope, Send
 from .handed_out import HandedOut
+from .logins import MOST_BYTES as MOST_LOGIN_BYTES
 from .logins import Logins
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Doorman:
         report: (run, evaluation) to the page of that evaluation, by their names; raises UserError or OSError where there is
             none. None = no page is served.
         export: (kind, what was asked for) to a file of a run (exports.py); raises as `report` does. None = none is.
+        ended: whether the server is being closed.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class Doorman:
         say: Callable[[str], None] = print,
         report: Callable[[str, str], bytes] | None = None,
         export: Callable[[str, dict[str, str]], Export] | None = None,
+        ended: Callable[[], bool] = lambda: False,
     ) -> None:
         self.app, self.our_name, self.known, self.events = app, our_name, known, events
         self.handed = HandedOut(report, export, _answer)
-        self.logins = Logins(say)
+        self.logins = Logins(say, _answer, ended)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves, refuses, or passes on."""
@@ -107,13 +110,14 @@ class Doorman:
         if self.known is not None and MEMBERS.fullmatch(path) and not self.known(scope):
             return await _answer(send, 401, b"Log in first.\n")
         if scope["method"] not in WITHOUT_BODY:
-            if (refusal := _refused_head(scope)) is not None:
+            most = MOST_LOGIN_BYTES if path.startswith("/login") else MOST_BYTES
+            if (refusal := _refused_head(scope, most)) is not None:
                 return await _answer(send, *refusal)
             try:
-                body = await asyncio.wait_for(_body(receive), BODY_SECONDS)
+                body = await asyncio.wait_for(_body(receive, most), BODY_SECONDS)
             except TimeoutError:
                 return await _answer(send, 408, b"This request takes too long.\n")
-            if len(body) > MOST_BYTES:
+            if len(body) > most:
                 return await _answer(send, 413, b"This request is too long.\n")
             refusal = None
             if not path.startswith("/login"):
@@ -121,9 +125,10 @@ class Doorman:
                 refusal = _refused_body(body, events)
             if refusal is not None:
                 return await _answer(send, *refusal)
-            receive = _again(body, receive)
+            read, receive = receive, _again(body, receive)
             if path.rstrip("/") == "/login" and self.known is not None:
-                return await self.logins.tried(self.app, scope, receive, send)
+                login = partial(self.app, scope, receive)
+                return await self.logins.tried(login, scope, read, send)
         try:
             await self.app(scope, receive, send)
         except RuntimeError as error:
@@ -171,10 +176,10 @@ def _unshared(send: Send) -> Send:
     return sent
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, most: int) -> bytes:
     """The body of a request: what comes, whatever it said; a little more than is taken at most."""
     parts, size, more = [], 0, True
-    while more and size <= MOST_BYTES:
+    while more and size <= most:
         message = await receive()
         parts.append(message.get("body", b""))
         size += len(parts[-1])
@@ -226,13 +231,13 @@ def _refused_body(body: bytes, events: Mapping[int, int] | None) -> tuple[int, b
     return None
 
 
-def _refused_head(scope: Scope) -> tuple[int, bytes] | None:
+def _refused_head(scope: Scope, most: int) -> tuple[int, bytes] | None:
     """Why the body of a request is not even read, if so."""
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"0")
     if b"transfer-encoding" in headers or not length.isdigit():
         return 411, b"Say how long the request is.\n"
-    if int(length) > MOST_BYTES:
+    if int(length) > most:
         return 413, b"This request is too long.\n"
     if headers.get(b"content-type", b"").startswith(b"multipart/") and not scope["path"].startswith(
         "/login"

@@ -103,6 +103,7 @@ def start(
         return read_report(shelf.open(run), evaluation)
 
     handing: dict[str, Any] = {"report": report, "export": partial(export, shelf)}
+    handing["ended"] = lambda: page.app.stop_event.is_set()  # which `close` sets first
 
     door = {"our_name": None, "known": known} if account else {"our_name": is_loopback}
     try:

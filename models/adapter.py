@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..errors import ModelError, one_line
-from .files import load_part, read_object, require_whole
+from .bounds import read_object
+from .files import load_part, require_whole
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TRAINED_BEFORE = "_trained_before_adapter"

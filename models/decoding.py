@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from .bounds import require_ids
+
 
 @dataclass(frozen=True)
 class PromptCondition:
@@ -60,11 +62,25 @@ class PromptCondition:
 
 
 def left_padded(
-    rows: Sequence[Sequence[int]], pad: int, prompts: int, device: torch.device
+    rows: Sequence[Sequence[int]],
+    pad: int,
+    prompts: int,
+    device: torch.device,
+    *,
+    words: int | None = None,
 ) -> PromptCondition:
-    """Token ids of different lengths to a condition of `prompts` positives (and as many negatives)."""
+    """Token ids of different lengths to a condition of `prompts` positives (and as many negatives).
+
+    Args:
+        words: of the embedding, which ids and `pad` must lie in; None = whatever comes is taken.
+
+    Raises:
+        ModelError: the tokenizer gave an id that is none.
+    """
     longest = max(map(len, rows))
     ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in rows])
+    if words is not None:
+        require_ids(ids, words, "tokenizer.json")
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(longest) >= (longest - lengths)[:, None]
     return PromptCondition(ids.to(device), mask.to(device), prompts)

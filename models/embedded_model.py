@@ -23,8 +23,9 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 from ..errors import ModelError, one_line
 from ..prompts.limits import shortened, words_unknown
 from ..prompts.records import WORLDS
+from .bounds import named_errors, read_object, require_sizes, require_tokenizer
 from .decoding import PromptCondition, left_padded
-from .files import load_tensors, read_object, require_files, require_values
+from .files import load_tensors, require_files, require_tensors, require_values
 from .llama_image import LlamaImageModel
 
 MODEL_TYPE = "t2i_credit_embedded"
@@ -40,6 +41,15 @@ _FILES = (
     "text_tokenizer/tokenizer_config.json",
     "image_layers.safetensors",
 )
+
+
+# of vq/config.json: what follows from config.json
+SIZES = (
+    *("in_channels", "out_channels", "latent_channels", "layers_per_block", "num_vq_embeddings"),
+    *("vq_embed_dim", "norm_num_groups", "norm_type", "act_fn", "lookup_from_codebook"),
+    "mid_block_add_attention",
+)
+LISTS = ("block_out_channels", "down_block_types", "up_block_types")
 
 
 @dataclass(frozen=True)
@@ -159,7 +169,9 @@ class EmbeddedModel(LlamaImageModel):
                 self._null_ids(rows[i]) if text is None else self._ids(text)
                 for i, text in enumerate(negatives)
             ]
-        return left_padded(rows, self.text_tokenizer.pad_token_id, len(prompts), self.device)
+        return left_padded(
+            rows, self.text_tokenizer.pad_token_id, len(prompts), self.device, words=self.words
+        )
 
     def _ids(self, text: str) -> list[int]:
         words = self.text_tokenizer(text.lower(), add_special_tokens=False)["input_ids"]
@@ -239,13 +251,11 @@ class EmbeddedModel(LlamaImageModel):
         self.vq.save_pretrained(root / "vq")
         self.language_model.save_pretrained(root / "transformer")
         self.text_tokenizer.save_pretrained(root / "text_tokenizer")
-        save_file(self._image_layers(), root / "image_layers.safetensors", {"format": "pt"})
+        layers = {k: v for k, v in self.state_dict().items() if k.startswith("image_")}
+        layers = {name: tensor.contiguous() for name, tensor in layers.items()}
+        save_file(layers, root / "image_layers.safetensors", {"format": "pt"})
         config = {"model_type": MODEL_TYPE, **asdict(self.config)}
         (root / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-    def _image_layers(self) -> dict[str, Tensor]:
-        state = self.state_dict()
-        return {k: v.contiguous() for k, v in state.items() if k.startswith("image_")}
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> EmbeddedModel:
@@ -258,17 +268,34 @@ class EmbeddedModel(LlamaImageModel):
         require_files(root, _FILES)
         config = _read_config(root / "config.json")
         tokenizer = _read_text_tokenizer(root / "text_tokenizer")
-        model = cls(config, tokenizer)
-        model.language_model = _read_transformer(root, model.language_model.config)
-        load_tensors(model.language_model, root / "transformer" / WEIGHTS)
-        model.vq = _read_vq(root, model.vq.config)
-        load_tensors(model.vq, root / "vq" / VQ_WEIGHTS)
+
+        def build() -> EmbeddedModel:
+            with named_errors(root / "config.json", "model"):
+                model = cls(config, tokenizer)
+            model.language_model = _read_transformer(root, model.language_model.config)
+            model.vq = _read_vq(root, model.vq.config)
+            return model
+
+        parts = (
+            (f"transformer/{WEIGHTS}", "language_model", ""),
+            (f"vq/{VQ_WEIGHTS}", "vq", ""),
+            ("image_layers.safetensors", "", "image_"),
+        )
+        with torch.device(
+            "meta"
+        ):  # which allocates nothing: the files tell the sizes that are true
+            outline = build()
+        for file, part, prefix in parts:
+            require_tensors(outline.get_submodule(part), root / file, prefix)
+        model = build()
+        for file, part, prefix in parts:
+            load_tensors(model.get_submodule(part), root / file, prefix)
         model.vq.requires_grad_(False)
-        load_tensors(model, root / "image_layers.safetensors", prefix="image_")
         return model.float().eval()
 
 
 def _read_config(path: Path) -> EmbeddedConfig:
+    require_sizes(path)
     raw = read_object(path)
     if raw.pop("model_type", None) != MODEL_TYPE:
         raise ModelError(f"{path}: model_type: not {MODEL_TYPE!r}")
@@ -297,16 +324,18 @@ def _read_config(path: Path) -> EmbeddedConfig:
 
 def _read_text_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     path = folder / "tokenizer.json"
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        read_object(folder / name)
+    read_object(folder / "tokenizer_config.json")
+    if require_tokenizer(path).get("pre_tokenizer") is None:
+        raise ModelError(f"{path}: pre_tokenizer: missing")
     try:
         words = Tokenizer.from_file(str(path))
+        wrapped = _wrapped(words)
     except Exception as error:  # tokenizers raises bare Exceptions
         raise ModelError(f"{path}: damaged: {one_line(error)}") from None
     missing = [name for name in (PAD, BOS, IMAGE, UNKNOWN) if words.token_to_id(name) is None]
     if missing:
         raise ModelError(f"{path}: {missing[0]} is not in its vocabulary")
-    return _wrapped(words)
+    return wrapped
 
 
 def _read_transformer(root: Path, ours: LlamaConfig) -> LlamaModel:
@@ -320,14 +349,16 @@ def _read_transformer(root: Path, ours: LlamaConfig) -> LlamaModel:
     ]
     wanted = {"model_type": "llama"} | {name: getattr(ours, name) for name in names}
     path = root / "transformer" / "config.json"
-    return LlamaModel(
-        LlamaConfig.from_dict(require_values(path, wanted, "the model's config.json"))
-    )
+    require_sizes(path)
+    found = require_values(path, wanted, "the model's config.json")
+    with named_errors(path, "transformer"):
+        return LlamaModel(LlamaConfig.from_dict(found))
 
 
 def _read_vq(root: Path, ours: Any) -> VQModel:
-    names = ("in_channels", "latent_channels", "layers_per_block", "num_vq_embeddings")
-    wanted = {name: ours[name] for name in names}
-    wanted |= {"block_out_channels": list(ours["block_out_channels"])}
+    wanted = {name: list(ours[name]) if name in LISTS else ours[name] for name in (*SIZES, *LISTS)}
     path = root / "vq" / "config.json"
-    return VQModel.from_config(require_values(path, wanted, "the model's config.json"))
+    require_sizes(path)
+    found = require_values(path, wanted, "the model's config.json")
+    with named_errors(path, "image tokenizer"):
+        return VQModel.from_config(found)

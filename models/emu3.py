@@ -20,8 +20,9 @@ from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from ..errors import ModelError
 from ..prompts.limits import shortened
+from .bounds import read_object
 from .decoding import PromptCondition, left_padded
-from .files import load_processor, load_weights, read_object
+from .files import load_processor, load_weights
 from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
 
@@ -87,7 +88,7 @@ class Emu3ImageModel(LlamaImageModel):
         assert negatives is None or len(texts) == 2 * len(prompts), (len(texts), len(prompts))
         rows = [self._ids(text) for text in texts]
         pad = self.language_model.config.pad_token_id
-        return left_padded(rows, pad, len(prompts), self.device)
+        return left_padded(rows, pad, len(prompts), self.device, words=self.words)
 
     def _ids(self, text: str) -> list[int]:
         ids = self.processor(text=text, return_for_image_generation=True)["input_ids"][0]

@@ -20,18 +20,27 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..errors import ModelError, one_line
-from ..files import MOST_GIVEN, read_json
+from ..files import MOST_GIVEN
+from .bounds import (
+    named_errors,
+    read_object,
+    require_described,
+    require_floats,
+    require_shapes,
+    require_sizes,
+    require_tokenizer,
+)
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 SHARDS, WHOLE = "model.safetensors.index.json", "model.safetensors"
 # one of each row is there; without a tokenizer's file transformers may make one of an empty vocabulary
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json")
+TOKENIZES = ("tokenizer", "processor")  # parts that have a tokenizer
 PROCESSOR = (("processor_config.json", "preprocessor_config.json"), ("tokenizer_config.json",))
 # weights of other formats stay on the hub; .model is sentencepiece's, .pt LlamaGen's
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.pt")
 SETTINGS = (".json", ".jinja", ".txt", ".model")
 LFS_POINTER = b"version https://git-lfs"
-MOST_LAYERS, MOST_WIDE, MOST_SIZE = 1000, 1 << 20, 1 << 24  # of a model's configuration
 TORCH = (b"PK", b"\x80")  # how a file of torch.save begins, a zip or a pickle
 Part = TypeVar("Part")
 
@@ -78,36 +87,12 @@ def inside(folder: Path, name: object, key: str) -> Path:
     return folder / path
 
 
-def require_sizes(path: Path) -> None:
-    """Raises ModelError for a configuration whose numbers no model has: building it would take for ever, or all memory; and
-    for one whose attention is code from the hub, which is not run."""
-
-    def most_of(at: str) -> int:
-        return MOST_LAYERS if "layers" in at else MOST_WIDE if at.endswith("_size") else MOST_SIZE
-
-    def walk(value: Any, at: str) -> None:
-        if isinstance(value, dict):
-            for key, entry in value.items():
-                walk(entry, f"{at}.{key}" if at else str(key))
-        elif isinstance(value, list):
-            if len(value) > MOST_LAYERS:
-                raise ModelError(f"{path}: {at}: {len(value)} entries; at most {MOST_LAYERS:,}")
-            for entry in value:
-                walk(entry, at)
-        elif isinstance(value, str) and "attn_implementation" in at and "/" in value:
-            raise ModelError(f"{path}: {at}: {value!r:.80} is code from the hub, which is not run")
-        elif isinstance(value, int) and abs(value) > most_of(at):
-            most = most_of(at)
-            raise ModelError(f"{path}: {at}: {value:.6g} is not allowed; at most {most:,}")
-
-    walk(read_object(path), "")
-
-
-def require_weights(folder: Path) -> None:
-    """Raises ModelError unless model.safetensors, or every shard that its index names, is there and whole."""
+def require_weights(folder: Path) -> list[Path]:
+    """The files of a model's weights. Raises ModelError unless model.safetensors, or every shard that its index names, is
+    there and whole."""
     if (folder / WHOLE).is_file():
         require_whole(folder / WHOLE)
-        return
+        return [folder / WHOLE]
     if not (folder / SHARDS).is_file():
         pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
         found = (
@@ -124,6 +109,7 @@ def require_weights(folder: Path) -> None:
         if not (folder / shard).is_file():
             raise ModelError(f"{folder / shard}: missing; {SHARDS} names it")
         require_whole(folder / shard)
+    return [folder / shard for shard in sorted({str(shard) for shard in shards.values()})]
 
 
 def require_whole(path: Path) -> None:
@@ -179,16 +165,13 @@ def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any
     """
     if load.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
-    try:
+    with named_errors(folder, what):
         for file in folder.iterdir():
             if file.suffix in SETTINGS and file.is_file() and file.stat().st_size > MOST_GIVEN:
                 raise OSError(f"{file.name} has more than {MOST_GIVEN:,} bytes")
+        if what in TOKENIZES and (folder / TOKENIZER[0]).is_file():
+            require_tokenizer(folder / TOKENIZER[0])
         return load(folder, **options)
-    except MemoryError:  # says nothing against the files
-        raise
-    except Exception as error:  # transformers, tokenizers and safetensors raise all kinds
-        reason = one_line(error)[:300]
-        raise ModelError(f"{folder}: the {what} cannot be read: {reason}") from error
 
 
 def require_one(folder: Path, names: Sequence[str], what: str) -> None:
@@ -197,14 +180,24 @@ def require_one(folder: Path, names: Sequence[str], what: str) -> None:
         raise ModelError(f"{folder / names[0]}: missing; {what} has one")
 
 
+def read_config(config_class: Any, folder: Path) -> Any:
+    """A transformers configuration, by its class or AutoConfig; ModelError names the file."""
+    require_sizes(folder / "config.json")
+    with named_errors(folder / "config.json", "model"):
+        return config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
 def load_processor(processor_class: Any, folder: Path) -> Any:
     """A transformers processor of text and images.
 
     Raises:
         ModelError: a file is missing or damaged, or the tokenizer names no image tokens.
     """
+    from transformers import AutoConfig
+
     for names in (TOKENIZER, *PROCESSOR):
         require_one(folder, names, "a processor")
+    read_config(AutoConfig, folder)  # which a processor asks too, and blames itself
     try:
         return load_part("processor", folder, processor_class.from_pretrained)
     except ModelError as error:
@@ -221,8 +214,12 @@ def load_weights(model_class: Any, folder: Path) -> Any:
     Raises:
         ModelError: a shard is missing or damaged, or a tensor is missing or has another shape.
     """
-    require_weights(folder)
-    require_sizes(folder / "config.json")
+    path = folder / "config.json"
+    files = require_weights(folder)
+    config = read_config(model_class.config_class, folder)
+    require_described(path, lambda: model_class(config), files)
+    for file in files:
+        require_floats(file)
     model, report = load_part(
         "model",
         folder,
@@ -230,7 +227,13 @@ def load_weights(model_class: Any, folder: Path) -> Any:
         dtype="auto",
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # which is a report without a name otherwise
     )
+    if report["mismatched_keys"]:
+        name, found, needed = sorted(report["mismatched_keys"])[0]
+        raise ModelError(
+            f"{folder}: {name} has shape {tuple(found)}; config.json describes {tuple(needed)}"
+        )
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{folder}: the tensor {missing[0]} is missing ({len(missing)} in all)")
     return model.eval()
@@ -252,23 +255,6 @@ def require_files(folder: Path, names: Sequence[str]) -> None:
             raise ModelError(f"{folder / name}: missing; a model folder holds {', '.join(names)}")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
-
-    Raises:
-        ModelError: it cannot be read, or holds something else.
-    """
-    try:
-        found = read_json(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: damaged, not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{path}: holds a {type(found).__name__}, not an object")
-    return found
-
-
 def require_values(path: Path, wanted: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The object in a JSON file whose values at some keys are known.
 
@@ -288,6 +274,12 @@ def require_values(path: Path, wanted: Mapping[str, Any], source: str) -> dict[s
     return found
 
 
+def require_tensors(module: nn.Module, path: Path, prefix: str = "") -> None:
+    """Raises ModelError unless a safetensors file is whole, and has the tensors of a module, which may lie on the meta device."""
+    require_whole(path)
+    require_shapes(path, module, prefix)
+
+
 def load_tensors(module: nn.Module, path: Path, prefix: str = "") -> None:
     """Puts the tensors of a safetensors file into a module; every one that it has is in the file, and fits.
 
@@ -299,14 +291,7 @@ def load_tensors(module: nn.Module, path: Path, prefix: str = "") -> None:
     Raises:
         ModelError: the file cannot be read, or a tensor is missing or has another shape.
     """
-    require_whole(path)
+    require_tensors(module, path, prefix)
     tensors = load_file(path)
-    wanted: dict[str, Tensor] = module.state_dict()
-    wanted = {name: tensor for name, tensor in wanted.items() if name.startswith(prefix)}
-    for name, tensor in wanted.items():
-        if name not in tensors:
-            raise ModelError(f"{path}: the tensor {name} is missing")
-        if tensors[name].shape != tensor.shape:
-            found, needed = tuple(tensors[name].shape), tuple(tensor.shape)
-            raise ModelError(f"{path}: {name} has shape {found}; the model needs {needed}")
+    wanted = [name for name in module.state_dict() if name.startswith(prefix)]
     module.load_state_dict({name: tensors[name] for name in wanted}, strict=False)

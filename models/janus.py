@@ -81,7 +81,7 @@ class JanusImageModel(LlamaImageModel):
                 self._null_ids(rows[i]) if text is None else self._ids(text)
                 for i, text in enumerate(negatives)
             ]
-        return left_padded(rows, self.pad, len(prompts), self.device)
+        return left_padded(rows, self.pad, len(prompts), self.device, words=self.words)
 
     def _ids(self, text: str) -> list[int]:
         before, after = self._frame
@@ -172,8 +172,12 @@ def _frame(processor: Any) -> tuple[str, str]:
 def _special_ids(janus: Any, processor: Any | None) -> tuple[int, int, int]:
     """<bos>, padding and image start, as the model's own generation has them; else the tokenizer's."""
     settings = janus.generation_config
-    start = (getattr(settings, "generation_kwargs", None) or {}).get("boi_token_id")
+    start = getattr(settings, "generation_kwargs", None) or {}
+    if not isinstance(start, dict):
+        raise ModelError(f"generation_config.json: generation_kwargs: {start!r:.80} is no object")
+    start = start.get("boi_token_id")
     found = {"bos": settings.bos_token_id, "pad": settings.pad_token_id, "image start": start}
+    own: dict[str, Any] = {}
     if processor is not None:
         tokenizer = processor.tokenizer
         image = tokenizer.convert_tokens_to_ids(processor.image_start_token)
@@ -187,10 +191,11 @@ def _special_ids(janus: Any, processor: Any | None) -> tuple[int, int, int]:
             )
     words = janus.get_input_embeddings().num_embeddings
     for name, value in found.items():
-        if value is not None and value >= words:  # transformers adds what a vocabulary lacks
-            raise ModelError(
-                f"tokenizer.json: the {name} token is {value}; the model's vocabulary has {words}"
-            )
         if value is None:
             raise ModelError(f"tokenizer_config.json: the processor has no {name} token")
+        if type(value) is not int or not 0 <= value < words:
+            file = "tokenizer" if value == own.get(name) else "generation_config"
+            raise ModelError(
+                f"{file}.json: the {name} token is {value!r}; the model's vocabulary has {words}"
+            )
     return found["bos"], found["pad"], found["image start"]

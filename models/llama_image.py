@@ -54,6 +54,11 @@ class LlamaImageModel(nn.Module):
         return next(self.language_model.parameters()).device
 
     @property
+    def words(self) -> int:
+        """Tokens of the text that the model knows."""
+        return len(self.language_model.get_input_embeddings().weight)
+
+    @property
     def codebook(self) -> Tensor:
         """(V, C) code vectors of the image tokenizer."""
         raise NotImplementedError

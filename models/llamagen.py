@@ -26,6 +26,7 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from ..errors import ModelError
 from ..prompts.limits import prompts_cut
 from . import image_tokenizer
+from .bounds import require_ids
 from .decoding import PromptCondition
 from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
@@ -165,6 +166,8 @@ class LlamaGenModel(LlamaImageModel):
         """(L, C) on the CPU."""
         ids = self._caption_ids(text, max_length=self.caption_length, truncation=True)
         assert self.t5 is not None
+        words = self.t5.get_input_embeddings().num_embeddings
+        require_ids(torch.tensor(ids), words, "t5: tokenizer.json")
         found = self.t5(input_ids=torch.tensor([ids], device=self.device)).last_hidden_state[0]
         return found.float().cpu()
 

@@ -19,12 +19,12 @@ from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
 
 from ..errors import ModelError, one_line
+from .bounds import read_object, require_sizes
 from .files import (
     TOKENIZER,
     inside,
     load_part,
     load_weights,
-    read_object,
     require_one,
     require_whole,
 )
@@ -32,6 +32,7 @@ from .files import (
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
 FORMATS = (torch.float32, torch.float16, torch.bfloat16)
+MOST_SIDE = 256  # tokens of a picture's side
 NORM_GROUPS = 32  # of JanusVQVAE's group norms
 _TENSORS = ("model", "module", "state_dict")  # what the published training scripts call them
 
@@ -98,8 +99,13 @@ class Parts(NamedTuple):
 
 def read(root: Path) -> Parts:
     """The parts of a folder's model; see models/llamagen.py for its config.json."""
+    require_sizes(root / "config.json")
     config = read_object(root / "config.json")
     side, heads = (_whole_number(root, config, key) for key in ("grid", "heads"))
+    if side > MOST_SIDE:
+        raise ModelError(
+            f"{root / 'config.json'}: grid: {side} is not allowed; at most {MOST_SIDE}"
+        )
     gpt, gpt_path = _tensors(root, config, "gpt", GPT)
     vq, vq_path = _tensors(root, config, "vq", VQ)
     codes, hidden = _shape(gpt, gpt_path, "tok_embeddings.weight", 2)
@@ -223,7 +229,17 @@ def _tensors(
     named = next((raw[k] for k in _TENSORS if k in raw), raw) if isinstance(raw, dict) else None
     if not isinstance(named, dict) or not all(isinstance(t, Tensor) for t in named.values()):
         raise ModelError(f"{path}: holds no tensors by name")
+    for name, tensor in named.items():
+        if not _is_held(tensor):
+            raise ModelError(f"{path}: {name} has numbers that the file does not hold")
     return named, path
+
+
+def _is_held(tensor: Tensor) -> bool:
+    """Whether every number of a tensor lies in its file: a view may show one number as often as it likes."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _vq_model(tensors: dict[str, Tensor], path: Path, side: int, codes: int) -> JanusVQVAE:

@@ -84,4 +84,6 @@ def written(path: Path, template: str, content: Any, tokens: Mapping[str, str]) 
         raise ModelError(f"{path}: {one_line(answer['error'])}")
     if len(answer["text"]) > LETTERS:
         raise ModelError(f"{path}: writes more than {LETTERS:,} letters around a prompt")
+    if any(0xD800 <= ord(letter) < 0xE000 for letter in answer["text"]):
+        raise ModelError(f"{path}: writes half a letter, which has no bytes")
     return str(answer["text"])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -19,9 +20,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ..errors import ModelError, one_line
+from ..errors import ModelError
 from . import EMBEDDED, TEXT_MODELS
-from .files import require_finite, require_sizes
+from .bounds import (
+    named_errors,
+    require_described,
+    require_floats,
+    require_tokenizer,
+)
+from .files import read_config, require_finite, require_whole
 from .templates import PROMPT, written
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -103,16 +110,27 @@ def load_text_model(name_or_path: str | Path) -> tuple[Any, Any]:
         ModelError: there is no such folder, or it cannot be loaded.
     """
     folder = text_model_folder(name_or_path)
-    require_sizes(folder / "config.json")
-    try:
+    config = read_config(AutoConfig, folder)
+    if (folder / "tokenizer.json").is_file():
+        require_tokenizer(folder / "tokenizer.json")
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    with named_errors(folder, "text model"):
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
+        if files:
+            require_described(
+                folder / "config.json",
+                lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=False),
+                files,
+            )
+        for file in folder.glob("*.safetensors"):
+            require_whole(file)
+            if getattr(config, "quantization_config", None) is None:
+                require_floats(file)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: not a readable text model: {one_line(error)}") from error
     require_finite(model.named_parameters(), str(folder))
     if isinstance(tokenizer.chat_template, str):
         where = folder / "chat_template.jinja"

@@ -13,6 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import UserError
+from ..rollout.images import too_narrow
+
+AT_ONCE = 1 << 24  # numbers of resized pictures held at a time
+COLUMNS = 1024  # of a filter made at a time
 _ONE = 2.0**22  # Pillow's fixed point: its filter weights are multiples of 1 / _ONE
 
 
@@ -53,16 +58,26 @@ class ClipInput:
 
         Values are rounded to 255 levels first: the model sees what a PNG file of the image would show it. Without
         `rounded` nothing is rounded, so that there is a gradient.
+
+        Raises:
+            UserError: the images are far too narrow.
         """
-        levels = images.float().clamp(0, 1).mul(255)
-        size = self._resized(*levels.shape[-2:])
-        if rounded:
-            levels = resize(levels.round(), size, self.interpolation)
-        elif size != levels.shape[-2:]:
-            levels = F.interpolate(
-                levels, size, mode=self.interpolation, antialias=True, align_corners=False
-            ).clamp(0, 255)
-        values = crop_or_pad(levels, self.size, self.fill) / 255
+        h, w = images.shape[-2:]
+        if why := too_narrow(h, w):
+            raise UserError(f"images: {why}")
+        size = self._resized(h, w)
+        largest = 3 * max(h, size[0]) * max(w, size[1])
+        pieces = []
+        for some in images.split(max(1, AT_ONCE // largest)):
+            levels = some.float().clamp(0, 1).mul(255)
+            if rounded:
+                levels = resize(levels.round(), size, self.interpolation)
+            elif size != (h, w):
+                levels = F.interpolate(
+                    levels, size, mode=self.interpolation, antialias=True, align_corners=False
+                ).clamp(0, 255)
+            pieces.append(crop_or_pad(levels, self.size, self.fill))
+        values = torch.cat(pieces) / 255
         shape = (1, 3, 1, 1)
         mean = torch.tensor(self.mean, device=values.device).view(shape)
         std = torch.tensor(self.std, device=values.device).view(shape)
@@ -108,15 +123,22 @@ def resize(
 
 def _filtered(levels: Tensor, length: int, interpolation: str) -> Tensor:
     """(..., n) to (..., length) in Pillow's fixed-point arithmetic; whole numbers in float64 are exact."""
-    identity = torch.eye(levels.shape[-1], dtype=torch.float64, device=levels.device)
-    weights = F.interpolate(
-        identity[None, None],
-        size=(length, levels.shape[-1]),
-        mode=interpolation,
-        antialias=True,
-        align_corners=False,
-    )[0, 0]
-    sums = levels @ (weights * _ONE).round().mT
+    n = levels.shape[-1]
+    parts = []
+    for first in range(0, n, COLUMNS):  # the filter is what becomes of single pixels
+        count = min(COLUMNS, n - first)
+        single = torch.zeros(n, count, dtype=torch.float64, device=levels.device)
+        single[first : first + count].fill_diagonal_(1)
+        parts.append(
+            F.interpolate(
+                single[None, None],
+                size=(length, count),
+                mode=interpolation,
+                antialias=True,
+                align_corners=False,
+            )[0, 0]
+        )
+    sums = levels @ (torch.cat(parts, dim=1) * _ONE).round().mT
     return ((sums + _ONE / 2) / _ONE).floor().clamp(0, 255)
 
 

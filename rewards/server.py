@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from ..errors import UserError
@@ -116,6 +117,8 @@ def create_app(
             return JSONResponse(await run_in_threadpool(work, body))
         except TimeoutError:
             raise Refusal(408, f"the request took more than {BODY_SECONDS:g} s to come") from None
+        except ClientDisconnect:  # nobody reads this; it is no error of ours to tell of
+            raise Refusal(400, "the request broke off") from None
         except UserError as error:
             status = 413 if isinstance(error, WireSizeError) else 422
             raise Refusal(status, str(error)) from error

@@ -84,3 +84,9 @@ class TrainingError(UserError):
 
 class T2ICreditWarning(RuntimeWarning):
     """Something works, but not as it could; the commands show it as one line."""
+
+
+def not_of_plugin(error: BaseException) -> bool:
+    """Whether what came out of a user's own code is no fault of it: an error that names what to mend, too little memory,
+    somebody who stops the command."""
+    return isinstance(error, (UserError, KeyboardInterrupt, GeneratorExit)) or ran_out(error)

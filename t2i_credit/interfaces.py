@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .errors import ModelError, TrainingError, UserError, one_line, ran_out
+from .errors import ModelError, TrainingError, not_of_plugin, one_line
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,8 @@ def plugin_errors(who: str) -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, SystemExit) as error:
-        if isinstance(error, UserError) or ran_out(error):
+    except BaseException as error:  # also what is no Exception, such as SystemExit
+        if not_of_plugin(error):
             raise
         said = f"{type(error).__name__}: {one_line(error)}"
         raise TrainingError(f"{who}: raised {said}; --verbose shows where") from error
@@ -281,7 +281,7 @@ def plugin_values(
     if not isinstance(values, Tensor):
         try:
             values = torch.as_tensor(values, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             kind = type(values).__name__
             raise TrainingError(
                 f"{who}: returned {kind}; a tensor, an array or a list of numbers is needed"

@@ -15,7 +15,7 @@ from t2i_credit.measure.evaluation.image_folder import read_protocol
 from t2i_credit.measure.evaluation.results import load_results
 from t2i_credit.measure.evaluation.scores import load_evaluation
 from t2i_credit.models import check_pretrained
-from t2i_credit.models.files import read_object
+from t2i_credit.models.bounds import read_object
 from t2i_credit.prompts.files import load_prompts
 from t2i_credit.prompts.generate import write_prompt_file
 from t2i_credit.text.models import is_text_model

@@ -9,7 +9,7 @@ from typing import Any
 from ..config.plugins import PLUGIN, call, find_plugin
 from ..config.schema import Config, parse_config
 from ..errors import ModelError, RunError
-from ..interfaces import require_model
+from ..interfaces import plugin_errors, require_model
 from ..prompts.records import WORLDS
 
 _MOST_RUNS = 100  # that began from each other
@@ -40,7 +40,9 @@ def load_model(name_or_path: str | os.PathLike[str], *, device: str | None = Non
         model = _load_run(*run)
     elif PLUGIN.fullmatch(name):
         build = find_plugin(name, {}, "model.name")
-        model = require_model(call(build, "model.name", name), f"model {name}")
+        with plugin_errors(f"model {name}"):
+            model = call(build, "model.name", name)
+        model = require_model(model, f"model {name}")
     else:
         model = load_pretrained(name)
         require_finite(model.named_parameters(), name)

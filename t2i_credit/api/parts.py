@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.plugins import check_params, find_plugin, require_call
 from ..config.schema import Config
 from ..config.sections import RewardConfig
-from ..errors import ConfigError, PromptError, T2ICreditWarning, UserError, one_line, ran_out
+from ..errors import ConfigError, PromptError, T2ICreditWarning, not_of_plugin, one_line
 from ..interfaces import Prompt
 from ..prompts.batches import with_negative
 from ..prompts.files import load_prompts
@@ -84,8 +84,8 @@ def _built(builder: Any, name: str, params: Mapping[str, Any]) -> Any:
         return builder(**params)
     try:
         reward = builder(**params)
-    except Exception as error:
-        if isinstance(error, UserError) or ran_out(error):
+    except BaseException as error:
+        if not_of_plugin(error):
             raise
         raise ConfigError(
             f"reward.{name}: cannot be built: {type(error).__name__}: {one_line(error)}"

@@ -18,7 +18,7 @@ from typing import get_type_hints as _type_hints
 
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, model_validator
 
-from ..errors import UserError, one_line
+from ..errors import UserError, one_line, ran_out
 from .messages import KeyProblem, did_you_mean, explain, plain, show
 from .values import Float, OpenSection, knob, refuse_null_word
 
@@ -50,15 +50,23 @@ def find_plugin(name: str, table: Mapping[str, Any], where: str) -> Any:
         raise KeyProblem(where, f"{name}: {module_name} is Python's own, it holds no plug-in")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        problem = f"{name}: {module_name} cannot be imported ({one_line(error)})"
+    except BaseException as error:  # a module may raise what it likes, SystemExit included
+        if isinstance(error, KeyboardInterrupt) or ran_out(error):
+            raise
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        problem = f"{name}: {module_name} cannot be imported ({kind}{one_line(error)[:300]})"
         raise KeyProblem(where, problem) from None
-    plugin = getattr(module, attribute, None)
+    try:
+        plugin = getattr(module, attribute, None)
+        function = function_of(plugin)
+    except Exception as error:  # of an object that answers for its own attributes
+        said = f"{type(error).__name__}: {one_line(error)[:300]}"
+        raise KeyProblem(where, f"{name}: cannot be looked at ({said})") from None
     if plugin is None:
         names = [key for key in vars(module) if not key.startswith("_")]
         problem = f"{name}: {module_name} has no {attribute}{did_you_mean(attribute, names)}"
         raise KeyProblem(where, problem)
-    if not callable(function_of(plugin)):
+    if not callable(function):
         raise KeyProblem(where, f"{name}: is no function")
     return plugin
 

@@ -32,6 +32,7 @@ FORMATS = (
     "BMP",
 )  # whatever a file is called: others may start programs
 PNG = b"\x89PNG\r\n\x1a\n"
+NARROW = 50  # times as long as wide
 # where the passes of an interlaced PNG begin, and their steps: x, y, across, down (PNG, section 8.2)
 ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
@@ -57,6 +58,13 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
     pixels: NDArray[np.uint8] = np.asarray(image.convert("RGB"))
     return pixels
+
+
+def too_narrow(height: int, width: int) -> str:
+    """Why a picture is not resized, of which whoever does so makes gigabytes; "" if it may be."""
+    if max(height, width) <= NARROW * min(height, width):
+        return ""
+    return f"{width} x {height} pixels are too narrow"
 
 
 def require_rows(file: BinaryIO) -> None:

@@ -116,7 +116,7 @@ def test_a_request_that_says_two_lengths_is_refused(address, lines, path):
     assert answer.split()[1] in ("400", "411"), answer
 
 
-def doorman(messages):
+def doorman(messages, path="/login"):
     """What the door answers to a POST that comes in these pieces, and how many it took."""
 
     async def app(scope, receive, send):
@@ -136,7 +136,7 @@ def doorman(messages):
     scope = {
         "type": "http",
         "method": "POST",
-        "path": "/login",
+        "path": path,
         "headers": [(b"content-length", b"5")],
     }
     asyncio.run(guard.Doorman(app)(scope, receive, send))
@@ -145,8 +145,9 @@ def doorman(messages):
 
 def test_bytes_are_counted_where_they_are_read():
     piece = b"x" * (1 << 18)
-    status, taken = doorman([piece] * 100)
+    status, taken = doorman([piece] * 100, "/gradio_api/queue/join")
     assert status == 413 and taken == 5  # a mebibyte, and the piece beyond it
+    assert doorman([piece] * 100) == (413, 1)  # a login is short
 
 
 def test_a_request_that_never_ends_is_given_up(monkeypatch):
@@ -157,9 +158,11 @@ def test_a_request_that_never_ends_is_given_up(monkeypatch):
 
 def test_who_guesses_waits_longer_every_time_and_is_told_of(monkeypatch):
     pauses, told = [], []
+    yields = asyncio.sleep
 
     async def pause(seconds):
-        pauses.append(seconds)
+        pauses[-1] += seconds
+        await yields(0)
 
     monkeypatch.setattr(logins.asyncio, "sleep", pause)
 
@@ -170,7 +173,13 @@ def test_who_guesses_waits_longer_every_time_and_is_told_of(monkeypatch):
     door = guard.Doorman(app, known=lambda scope: False, say=told.append)
 
     def login(word, address="10.0.0.1"):
+        pauses.append(0)
+        came = []
+
         async def receive():
+            if came:
+                await asyncio.Event().wait()
+            came.append(word)
             return {"type": "http.request", "body": word, "more_body": False}
 
         async def send(message):
@@ -187,13 +196,12 @@ def test_who_guesses_waits_longer_every_time_and_is_told_of(monkeypatch):
 
     for _ in range(9):
         login(b"wrong")
-    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60]
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60]
     assert told[0] == "login refused: 1 in a row from 10.0.0.1" and len(told) == 9
     login(b"wrong", "10.0.0.2")  # somebody else need not wait
     login(b"right")
-    assert len(pauses) == 9
     login(b"right")
-    assert len(pauses) == 9  # forgotten
+    assert pauses[9:] == [0, 60, 0]  # forgotten
 
 
 @pytest.mark.parametrize("path", ["reset", "cancel", "heartbeat/abc"])

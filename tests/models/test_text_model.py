@@ -93,7 +93,7 @@ def test_a_missing_or_damaged_folder_is_refused_in_one_line(folder, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ModelError, match="not a readable text model") as error:
+    with pytest.raises(ModelError, match="the model cannot be read") as error:
         load_text_model(broken)
     assert "\n" not in str(error.value)
 

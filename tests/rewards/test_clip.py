@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 from tiny_clips import ARCHITECTURE, as_pictures, some_images, tiny_open_clip
 
 from t2i_credit.config.plugins import check_params
-from t2i_credit.errors import ConfigError, ModelError, PromptError
+from t2i_credit.errors import ConfigError, ModelError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
-from t2i_credit.rewards import REWARDS, WeightedReward
+from t2i_credit.rewards import REWARDS, WeightedReward, clip_input
 from t2i_credit.rewards.clip import clip
 from t2i_credit.rewards.clip_input import ClipInput, resize
 from t2i_credit.worlds.pretrain.rewards import build_clip, save_clip
@@ -77,6 +77,20 @@ def test_a_model_that_is_wider_than_high_sees_the_middle():
     transform = image_transform_v2(settings, is_train=False)
     found = ClipInput.of_open_clip(vars(settings))(images)
     assert torch.allclose(found[0], transform(as_pictures(images)[0]), atol=1e-5)
+
+
+def test_pictures_are_resized_a_few_at_a_time_and_in_strips_to_the_same_values(monkeypatch):
+    images = some_images(5, 130, 61)
+    wanted = ClipInput((40, 40), (0.5,) * 3, (0.2,) * 3)(images)
+    monkeypatch.setattr(clip_input, "AT_ONCE", 3 * 130 * 61 * 2)
+    monkeypatch.setattr(clip_input, "COLUMNS", 7)
+    assert torch.equal(ClipInput((40, 40), (0.5,) * 3, (0.2,) * 3)(images), wanted)
+
+
+@pytest.mark.parametrize("shape", [(2000, 1), (1, 100_000)])
+def test_a_picture_far_too_narrow_is_refused_before_it_is_resized(shape):
+    with pytest.raises(UserError, match=f"{shape[1]} x {shape[0]} pixels are too narrow"):
+        ClipInput((40, 40), (0.5,) * 3, (0.2,) * 3)(torch.zeros(1, 3, *shape))
 
 
 def test_resizing_noise_gives_pillows_levels_to_the_bit():

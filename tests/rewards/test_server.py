@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from typing import Any
 
 import httpx
@@ -77,6 +79,23 @@ def test_a_server_refuses_what_is_no_request() -> None:
         assert len(bomb[0]) < 10_000
         status, said = asked(url, json=question(bomb))
         assert (status, "unpack to more than 1048576 bytes" in said) == (413, True)
+
+
+def test_who_leaves_in_the_middle_of_a_request_leaves_no_traceback(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving({MEAN: {}}) as url:
+        place = url.removeprefix("http://")
+        host, _, port = place.partition(":")
+        head = f"POST /score HTTP/1.1\r\nHost: {place}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((host, int(port))) as visitor:
+            visitor.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            time.sleep(0.5)
+        time.sleep(0.5)
+        assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+    told = capfd.readouterr()
+    assert "Traceback" not in told.out + told.err + caplog.text
+    assert "ClientDisconnect" not in told.out + told.err + caplog.text
 
 
 def test_a_server_with_a_token_answers_only_who_knows_it() -> None:

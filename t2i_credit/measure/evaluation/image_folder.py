@@ -28,12 +28,11 @@ from PIL import Image
 from ...errors import RunError, UserError, one_line
 from ...files import read_json
 from ...interfaces import Prompt
-from ...rollout.images import UNREADABLE, read_image
+from ...rollout.images import UNREADABLE, read_image, too_narrow
 from ...run_folder.atomic import cannot, json_bytes, write_atomic
 
 Pixels = NDArray[np.uint8]  # (h, w, 3)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # in any letter case
-NARROW = 50  # times as long as wide
 NUMBERED = re.compile(r"\d+")
 
 
@@ -183,12 +182,8 @@ def load_image(path: Path) -> Pixels | str:
     """An image, see `read_image`; why there is none, where it is missing, unreadable or far too narrow."""
     try:
         pixels = read_image(path)
-        height, width = pixels.shape[:2]
-        if max(height, width) > NARROW * min(
-            height, width
-        ):  # whoever resizes it makes gigabytes of it
-            return f"unreadable ({width} x {height} pixels are too narrow)"
-        return pixels
+        why = too_narrow(*pixels.shape[:2])
+        return f"unreadable ({why})" if why else pixels
     except FileNotFoundError:
         return "missing"
     except UNREADABLE as error:
