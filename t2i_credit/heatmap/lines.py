@@ -21,7 +21,7 @@ SHORTEST = 0.06  # of the longest side: shorter lines are left out
 MOST = 0.08  # share of the pixels that lines take at most
 FEW = 0.02  # share of the pixels below which lines are twice as wide
 FREE, LARGEST_FREE = (
-    0.2,
+    0.1,
     4,
 )  # of a token's shorter side, pixels: the radius around its middle that stays free
 
