@@ -60,7 +60,23 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
     chosen = choose(groups, asked)
     alone = is_alone(shelf, reader, chosen, step)
     shown = one_group(str(name), steps, record, groups, chosen)
-    return {**shown, "group": {**shown["group"], "alone": alone}, "turn": asked.get("turn")}
+    example = None if liveliest(groups).spread else _example(shelf, reader)
+    group = {**shown["group"], "alone": alone}
+    return {**shown, "group": group, "example": example, "turn": asked.get("turn")}
+
+
+def _example(shelf: RunShelf, reader: RunReader) -> dict[str, Any] | None:
+    """The liveliest group of the newest step that has one with spread, to explain credit on; None if none is found in time."""
+    until = time.monotonic() + LOOKING
+    for step in reversed(reader.steps()):
+        if time.monotonic() > until:
+            break
+        with suppress(RunError):
+            groups = shelf.recorded(reader, step)
+            if groups and (chosen := liveliest(groups)).spread:
+                record = read_step(reader, step)
+                return plain(shown_group(record, by_reward(record.samples, chosen.places)))
+    return None
 
 
 def one_group(

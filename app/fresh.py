@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ..measure.truth.assigners import Assigner
 
 USUAL = "gcpo"  # the credit that is shown unless another is chosen
-NO_REWARD = "no reward: only the embedded judge scores here, on prompts and models of its own world"
+NO_REWARD = (
+    "no reward: the embedded judge scores only models of its own world, on that world's sentences, word for word, such as "
+    "“a photo of a red circle”, “a photo of three squares” or “a photo of a circle left of a square”"
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..run_folder.reader import RunReader
 from . import components, one_token, theme
 from .credit_maps import one_group
 from .payload import MOST_SECONDS, Room
-from .runs import RunShelf
+from .runs import RunShelf, liveliest
 from .steps import read_step
 
 MOST_BYTES = 32 << 20  # of the groups of a whole run; probes first
@@ -67,8 +67,8 @@ def groups(
     most: int = MOST_BYTES,
     seconds: float = inf,
 ) -> list[dict[str, Any]]:
-    """What the page shows of each group of these steps, the newest step's first, probes before the others; what does not fit any
-    more is left out, before it is made.
+    """What the page shows of each group of these steps, the newest step's first, of a step the liveliest first, as the app opens
+    it; what does not fit any more is left out before it is made, probes last.
 
     Args:
         shelf: the runs.
@@ -116,7 +116,12 @@ def groups(
         shown["steps"] = [step for step in shown["steps"] if step in there]
         shown["prompts"] = prompts[-place]
     with_others(shelf, name, list(found.values()), room)
-    return [found[key] for key in sorted(found)]
+    first = {
+        step: liveliest([one for one in them if (-step, one.group) in found]).group
+        for step, them in recorded.items()
+        if step in there
+    }
+    return [found[key] for key in sorted(found, key=lambda k: (k[0], k[1] != first[-k[0]], k[1]))]
 
 
 def with_others(shelf: RunShelf, name: str, pages: list[dict[str, Any]], room: Room) -> None:

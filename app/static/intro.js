@@ -13,7 +13,7 @@
   };
 
   const draw = (grid, state) => {
-    const { group } = state.value;
+    const group = state.value.example ?? state.value.group; // another step's, where every group of this one is flat
     const made = group.text ? "answers" : "images";
     const samples = group.samples.filter((sample) => Number.isFinite(sample.reward) && Number.isFinite(sample.advantage));
     if (samples.length < 2) return grid.replaceChildren(t2i.el("p", {}, "This group has too little to explain it on."));
@@ -30,8 +30,9 @@
     const pushed = group.scale.advantage > 0;
     grid.classList.toggle("of-text", Boolean(group.text));
     const shown = samples.length > some.length ? `, ${some.length} of them here` : "";
+    const where = state.value.example ? ` It is of step ${group.step}: at step ${state.value.group.step} every group's rewards are equal.` : "";
     grid.replaceChildren(
-      step("1", "group", `A group: ${samples.length} ${made} ${group.text ? "to" : "of"} “${t2i.shortened(group.prompt)}”, each with its reward${shown}.`, rows(some, (sample) => [picture(sample, null), told(sample, t2i.number(sample.reward))])),
+      step("1", "group", `A group: ${samples.length} ${made} ${group.text ? "to" : "of"} “${t2i.shortened(group.prompt)}”, each with its reward${shown}.${where}`, rows(some, (sample) => [picture(sample, null), told(sample, t2i.number(sample.reward))])),
       step("2", "advantage", pushed ? "Advantages: who is better than the group's mean, and by how much." : "Advantages: who is better than the group's mean. Here nobody is.", bars(some)),
       step("3", "credit", `Credit: which tokens of ${group.text ? "an answer" : "a sample"} count. Each method has its own way; the mean is 1.`, rows(two, (sample) => [picture(sample, "credit"), told(sample, advantage(sample))])),
       step(

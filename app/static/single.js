@@ -4,7 +4,13 @@
 
   t2i.single = (element, pages) => {
     let heard = () => {};
-    const props = { value: pages[0] };
+    const lively = (page) => page.group.scale.advantage > 0;
+    // With a group to explain credit on, where all of the step are flat: the newest step's that has one.
+    const shown = (found) => {
+      const flat = !pages.some((page) => page.group.step === found.group.step && lively(page));
+      return flat ? { ...found, example: pages.find(lively)?.group } : found;
+    };
+    const props = { value: shown(pages[0]) };
     const find = ({ step, group, prompt }) => {
       const there = pages.filter((page) => page.group.step === step);
       const probe = there.find((page) => page.prompts.find((one) => one.group === page.group.number)?.probe);
@@ -33,7 +39,7 @@
         known: found.length,
       };
     };
-    const ANSWERS = { others, through, choose: (asked) => ({ ...find(asked), turn: asked.turn }) };
+    const ANSWERS = { others, through, choose: (asked) => ({ ...shown(find(asked)), turn: asked.turn }) };
     const trigger = (event, asked) => {
       if (!ANSWERS[event]) return;
       props.value = ANSWERS[event](asked);

@@ -100,9 +100,10 @@ def fit_critic(
     for batch in sampled:
         critic.replay.add(batch)
     if not measured["critic/weight"]:
+        told, error = critic.trust.told()
         warn(
-            f"the critic explains nothing of {held} held-out batches beyond their prompts; a run that begins with it "
-            "begins as without"
+            f"beyond their prompts the critic explains {told:.3g} of {held} held-out batches, not above its standard error "
+            f"{error:.3g}; a run that begins with it begins as without"
         )
     measured |= {"images": sum(batch.rewards.numel() for batch in sampled)}
     measured |= {"seconds": round(time.perf_counter() - began, 1)}

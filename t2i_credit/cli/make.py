@@ -103,7 +103,8 @@ def fit_critic(
     settings = load_config(config, overrides or [])
     with console.stages() as progress:
         found = fit(settings, out, batches=batches, passes=passes, report=progress)
-    console.table("Critic, on images that it did not learn from", dict(found))
+    shown = {n: v if isinstance(v, int) else f"{float(f'{v:.3g}'):g}" for n, v in found.items()}
+    console.table("Critic, on images that it did not learn from", shown)
     console.say(f"written: {out}")
     console.say(f"use it:  t2i-credit train {config} critic.file={out}")
 

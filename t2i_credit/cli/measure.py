@@ -295,7 +295,7 @@ def truth(
     images: Annotated[int, Option(help="images per prompt, or answers", min=1)] = 4,
     share: Annotated[float, Option(help="share of the tokens that are changed")] = 0.2,
     repeats: Annotated[int, Option(help="independent redraws", min=1)] = 1,
-    batches: Annotated[int, Option(help="independent batches of the gradients", min=1)] = 24,
+    batches: Annotated[int, Option(help="independent batches of the gradients", min=3)] = 24,
     oracle: Annotated[
         int, Option(help="continuations of each unfinished picture, at least 8; 0 = none")
     ] = 0,

@@ -19,6 +19,11 @@ def recent(metrics: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def seconds_left(metrics: Sequence[Mapping[str, Any]], steps: int) -> float | None:
-    """What so many steps will take: the median of the last ones times their number; None if there is nothing to go by."""
-    times = sorted(recent(metrics, "time/step"))
-    return times[len(times) // 2] * max(0, steps) if times else None
+    """What so many steps will take: the median of the last ones times their number; None if there is nothing to go by.
+
+    The first step warms up, and is left out once there is another; of two middle ones the shorter counts, which after a
+    resume leaves its first step out, too.
+    """
+    times = recent(metrics, "time/step")
+    times = sorted(times[1:] or times)
+    return times[(len(times) - 1) // 2] * max(0, steps) if times else None

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from app_browser import PATIENCE, choose_run, open_tab
 from app_others import K, add_others
-from app_toys import PROBE, H, W, write_toy_run
+from app_toys import PROBE, H, W, served, write_toy_run, write_toy_step
 
 from t2i_credit.app.single_file import write_page
 from t2i_credit.run_folder.alternatives import read_alternatives
 from t2i_credit.run_folder.reader import RunReader
+from t2i_credit.run_folder.writer import RunWriter
 
 TOKEN = 1 * W + 2
 COLOUR = """k => { const canvas = document.querySelectorAll('.others-row canvas')[k];
@@ -91,3 +92,22 @@ def test_one_file_shows_the_same(browser, runs, tmp_path):
     check_place(page, runs / "toy")
     assert not complaints, complaints
     context.close()
+
+
+def test_where_all_of_a_step_is_flat_the_introduction_takes_another_step(browser, tmp_path):
+    run = write_toy_run(tmp_path / "runs/flat")
+    write_toy_step(RunWriter(run), 11, alike=True)
+    with served(run.parent) as facts:
+        for address in (facts["address"], write_page(run).as_uri()):
+            page = browser.new_page()
+            page.set_default_timeout(PATIENCE)
+            page.goto(address)
+            if address.startswith("http"):
+                page.wait_for_selector(".status")
+                open_tab(page, "Credit maps")
+            page.wait_for_selector(".tile.stage canvas")
+            assert page.locator(".step-says").inner_text().startswith("step 11")
+            told = page.locator(".intro-grid").text_content()
+            assert "It is of step 9: at step 11 every group's rewards are equal." in told
+            assert "this group pushes nothing" not in told and "the best" in told
+            page.close()

@@ -39,6 +39,15 @@ def test_a_group_comes_best_reward_first_and_on_one_scale(shelf):
     assert 0 < group["scale"]["advantage"] <= np.abs(values).max()
 
 
+def test_a_step_whose_groups_are_all_flat_is_explained_on_another(shelf, tmp_path):
+    assert credit_maps.show(shelf, "one", {})["example"] is None
+    run = RunWriter(write_toy_run(tmp_path / "one"))
+    write_toy_step(run, 11, alike=True)
+    value = credit_maps.show(RunShelf(tmp_path), "one", {})
+    assert value["group"]["step"] == 11 and value["group"]["scale"]["advantage"] == 0
+    assert value["example"]["step"] == 9 and value["example"]["scale"]["advantage"] > 0
+
+
 def test_a_step_that_is_not_recorded_gives_the_one_next_to_it(shelf):
     assert credit_maps.show(shelf, "one", {"step": 6})["group"]["step"] == 5
     assert credit_maps.show(shelf, "one", {})["group"]["step"] == 9

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from app_toys import served, write_text_run, write_toy_run
 
-from t2i_credit.app import exports, guard, handed_out, single_file, tail
+from t2i_credit.app import credit_maps, exports, guard, handed_out, single_file, tail
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.errors import RunError
 
@@ -132,6 +132,19 @@ def test_a_page_leaves_out_what_does_not_fit_and_says_so(tmp_path, monkeypatch):
     assert said in single_file.page(reader, some, len(whole))
     with pytest.raises(RunError, match="no group fits into a page"):
         single_file.groups(shelf, reader, [9], 1000)
+
+
+def test_a_page_opens_on_the_group_that_the_app_opens(tmp_path):
+    file = write_toy_run(tmp_path / "one") / "steps/000009/samples.json"
+    content = json.loads(file.read_text())
+    for sample in content["samples"]:
+        sample["reward"] = 1.0 if sample["group"] == 0 else sample["reward"]
+    file.write_text(json.dumps(content))
+    shelf = RunShelf(tmp_path)
+    pages = single_file.groups(shelf, shelf.open("one"), [5, 9])
+    opened = [credit_maps.show(shelf, "one", {"step": step})["group"]["number"] for step in (9, 5)]
+    shown = [(page["group"]["step"], page["group"]["number"]) for page in pages]
+    assert opened == [1, 0] and shown == [(9, 1), (9, 0), (5, 0), (5, 1)]
 
 
 def counted(function, calls):

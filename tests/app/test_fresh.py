@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
 import threading
 
 import numpy as np
@@ -15,7 +16,7 @@ from app_toys import floats, with_checkpoint
 from PIL import Image
 from toys import WideConfig, tiny_model
 
-from t2i_credit.app import checkpoints, credit_maps, playground, studio
+from t2i_credit.app import checkpoints, credit_maps, fresh, playground, studio
 from t2i_credit.app.recipes import credits
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.rewards import REWARDS
@@ -84,6 +85,8 @@ def test_without_a_record_the_credit_is_shown_and_nothing_is_called_a_reward(her
     (group,) = last.value["groups"]
     assert "no reward" in group["says"] and group["scale"]["advantage"] == 0
     assert "reward" not in group["samples"][0] and "advantage" not in group["samples"][0]
+    examples = re.findall("“(.+?)”", group["says"])
+    assert len(examples) == 3 and all(fresh.known_prompt(one, None)[1] for one in examples)
 
 
 @pytest.mark.parametrize(

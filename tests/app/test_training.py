@@ -66,6 +66,9 @@ def test_time_left_is_the_median_step_times_the_steps_that_are_left(tmp_path):
     metrics = [{"time/step": seconds} for seconds in (2.0, 2.0, 50.0, 2.0)]
     assert words.time_left(status, metrics) == 12.0  # 6 steps of 2 s
     assert words.time_left(status, []) is None
+    warm_up = [{"time/step": seconds} for seconds in (29.0, 5.0)]
+    assert words.time_left(status, warm_up[:1]) == 174.0
+    assert words.time_left(status, warm_up) == 30.0
 
 
 def test_page_and_command_line_tell_the_same_mean_and_time_left_after_a_resume(tmp_path, capsys):

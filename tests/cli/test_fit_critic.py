@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def test_a_critic_is_fitted_and_the_line_that_uses_it_is_said(tmp_path: Path) ->
     assert done.exit_code == 0 and file.is_file()
     said = " ".join(done.output.split())
     assert "sampling: 8 of 8" in said and "critic/explained" in said and "images" in said
+    shown = dict(re.findall(r"(critic/\S+|seconds) +│ +(\S+)", done.output))
+    assert len(shown) == 8
+    assert all(len(v.replace(".", "").lstrip("-0")) <= 3 for v in shown.values()), shown
+    unbelieved = "not above its standard error" in said
+    assert unbelieved == (shown["critic/weight"] == "0")
     assert f"critic.file={file}" in done.output.replace("\n", "")
     with pytest.raises(UserError, match="never overwritten"):
         CliRunner().invoke(app, words, catch_exceptions=False)

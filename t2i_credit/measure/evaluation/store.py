@@ -307,7 +307,7 @@ def trained_on(model: str, prompts: Sequence[Prompt]) -> str:
     if not common:
         return ""
     return (
-        f"{len(common)} of {held} prompts are among those that {run[0]} was trained on, such as {common[0]!r}:"
+        f"{len(common)} of {held} prompts are among those that {run[0]} draws its prompts from, such as {common[0]!r}:"
         " the scores say nothing about others"
     )
 

@@ -105,13 +105,22 @@ def _about_text(found: Mapping[str, Any]) -> list[str]:
 
 
 def shown(interval: Sequence[float | None] | None) -> str:
-    """ "0.512 [0.401, 0.623]", or a dash where there is no number."""
-    if interval is None or any(end is None or math.isnan(end) for end in interval):
+    """ "0.512 [0.401, 0.623]", "0 [no interval]", "0.5 by construction"; a dash where there is no number."""
+    if interval is None or interval[0] is None or not math.isfinite(interval[0]):
         return "-"
-    value, low, high = (f"{end:.4g}" if abs(end or 0) < 0.1 else f"{end:.3f}" for end in interval)
-    return "-" if value == "inf" else f"{value} [{low}, {high}]"
+    if len(interval) == 1:
+        return f"{interval[0]:g} by construction"
+    known = [end for end in interval if end is not None and not math.isnan(end)]
+    value, *ends = (f"{end:.4g}" if abs(end) < 0.1 else f"{end:.3f}" for end in known)
+    return f"{value} [{', '.join(ends) if len(ends) == 2 else 'no interval'}]"
 
 
+# (measure, credit): what needs no measuring. Equal credit ranks no token above another; random's is what is divided by.
+BY_CONSTRUCTION = {
+    **{(key, "uniform"): [0.5] for key in ("auroc", "removed", "named", "apart", "against_filler")},
+    ("lift", "uniform"): [1.0],
+    ("ratio", "random"): [1.0],
+}
 _MODE = {"kept": "kept", "continued": "sampled on"}
 _CAUSALITY = {
     "highest": "drop, highest credit",
@@ -183,7 +192,11 @@ def _columns(found: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _picked(assigners: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     picked = {
-        title: {name: row[key] for name, row in assigners.items() if row.get(key)}
+        title: {
+            name: BY_CONSTRUCTION.get((key, name), row[key])
+            for name, row in assigners.items()
+            if row.get(key)
+        }
         for key, title in titles.items()
     }
     return {title: values for title, values in picked.items() if values}
@@ -205,10 +218,12 @@ def _plot(found: Mapping[str, Any]) -> bytes:
         axis.set_visible(False)
     for axis, (title, (column, values)) in zip(axes, panels.items(), strict=False):
         for name, interval in values.items():
-            if not all(map(math.isfinite, interval)):
+            known = [end for end in interval if end is not None and math.isfinite(end)]
+            if not known or interval[0] != known[0]:
                 continue
             place = len(names) - names.index(name)
-            axis.plot(interval[1:], [place, place], color="0.45", linewidth=1.5)
+            if len(known) == 3:
+                axis.plot(known[1:], [place, place], color="0.45", linewidth=1.5)
             axis.plot(interval[:1], [place], "o", color="tab:blue", markersize=5)
         axis.set_title(f"{title}\n{column}", fontsize=9)
         axis.set_yticks(range(len(names), 0, -1), names, fontsize=8)

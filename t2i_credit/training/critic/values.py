@@ -5,6 +5,7 @@ Shapes: P prompts, G samples each, B = P*G samples, T image tokens; values (B, T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,22 +101,29 @@ class Trust:
 
     @property
     def weight(self) -> float:
-        """sqrt(E - its standard error), 0 where that is negative, with E = 1 - mean over t of error_t / error_0.
+        """sqrt(E - its standard error), 0 where that is negative; see `told`.
 
-        E is what the tokens tell beyond the prompt: changes of the value are what is made use of. The root is the
-        correlation with the truth of a calibrated critic that explains as much. The standard error is the jackknife's
-        over the window's batches; fewer than three are not believed.
+        The root is the correlation with the truth of a calibrated critic that explains as much.
+        """
+        explained, error = self.told()
+        return math.sqrt(min(1.0, max(0.0, explained - error)))
+
+    def told(self) -> tuple[float, float]:
+        """E = 1 - mean over t of error_t / error_0, and its standard error: the jackknife's over the window's batches.
+
+        E is what the tokens tell beyond the prompt: changes of the value are what is made use of. Fewer than three
+        batches are not believed: (0, 0).
         """
         if (count := len(self.batches)) < 3:
-            return 0.0
+            return 0.0, 0.0
         error = self._sum("error")
         last, first = error[:, 1:].mean(1), error[:, 0]
         if float(first.sum()) <= TINY:
-            return 0.0
+            return 0.0, 0.0
         explained = 1 - last.sum() / first.sum()
         rest = 1 - (last.sum() - last) / (first.sum() - first).clamp(min=TINY)
         spread = ((count - 1) / count * (rest - rest.mean()).square().sum()).sqrt()
-        return float((explained - spread).clamp(0.0, 1.0).sqrt())
+        return float(explained), float(spread)
 
     def metrics(self) -> dict[str, float]:
         """By name, see training/metrics.py."""

@@ -221,7 +221,7 @@ def test_evaluating_a_run_writes_into_it_and_warns_of_prompts_that_it_was_traine
     assert report.path == run / f"evaluations/train-cfg{CFG_SCALE:g}-t1-seed4.json"
     assert len(told) == 1 and told == report.warnings
     assert told[0].startswith(
-        "6 of 6 prompts are among those that runs/try was trained on, such as"
+        "6 of 6 prompts are among those that runs/try draws its prompts from, such as"
     )
     assert told[0] in report.page.read_text(encoding="utf-8").replace("&#39;", "'")
     assert RunReader(run).evaluations() == [f"train-cfg{CFG_SCALE:g}-t1-seed4"]

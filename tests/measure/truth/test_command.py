@@ -13,12 +13,13 @@ import yaml
 from tiny_checkpoints import write_tiny_janus
 from tiny_detectors import write_mask2former, write_owlv2
 from toys import PROMPTS, recipe
+from typer.testing import CliRunner
 
 from t2i_credit import api
 from t2i_credit.api.models import load_model, measured_policy
 from t2i_credit.api.objects import describe_as_rewarded, find_finder
 from t2i_credit.api.parts import build_reward
-from t2i_credit.cli.commands import main
+from t2i_credit.cli.commands import app, main
 from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ConfigError, PromptError, UserError
 from t2i_credit.interfaces import Prompt
@@ -136,6 +137,13 @@ def test_before_training_only_what_is_uniform_then_is_left_out(
     assert "critic.file=FILE" in found["left_out"]["value"]
     with pytest.raises(ConfigError, match="distribution_guided: the policy still equals"):
         truth_of(str(tmp_path / "model"), credits=["distribution_guided"], **arguments)
+
+
+def test_two_batches_are_refused_by_the_option_itself(tmp_path: Path) -> None:
+    words = ["truth", "shapes", "--batches", "2", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "greater than or equal to 3" in done.output
+    assert not (tmp_path / "out").exists()
 
 
 # Masks of real detectors ------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
-from t2i_credit.measure.truth.report import about, markdown, tables
+from t2i_credit.measure.truth.report import about, markdown, tables, write_report
 
 ROW = {"snr": [0.02, 0.01, 0.03], "direction": [1.0, 0.9, 1.1], "large": None}
 OLD: dict[str, Any] = {  # as measurements were written before they had a ratio
@@ -38,9 +39,40 @@ def test_gradients_are_shown_with_their_ratio_and_both_cosines() -> None:
     assert "| times uniform |" in markdown(found["model"], about(found), tables(found))
 
 
-def test_a_ratio_without_an_interval_is_a_dash() -> None:
-    _, one = tables(with_rows(times_uniform=[2.0, math.nan, math.nan]))["gradients"]
-    assert one["times uniform"] == "-"
+def test_a_number_without_an_interval_is_shown_and_none_is_a_dash() -> None:
+    for measured, said in (
+        ([2.0, math.nan, math.nan], "2.000 [no interval]"),
+        ([0.0, None, None], "0 [no interval]"),
+        ([math.inf, math.nan, math.nan], "-"),
+        ([None, None, None], "-"),
+    ):
+        _, one = tables(with_rows(times_uniform=measured))["gradients"]
+        assert one["times uniform"] == said
+
+
+def test_what_holds_by_construction_has_no_interval(tmp_path: Path) -> None:
+    share, drop = [0.5, 0.05, 0.95], [0.0, None, None]
+    place = {"auroc": share, "mass": share, "pointing": share}
+    drops = {"highest": drop, "lowest": drop, "ratio": [2.0, 2.0, math.inf]}
+    ways = {"kept": {"changed": 1.0, "assigners": {"random": drops, "one": drops}}}
+    found = {
+        **{name: value for name, value in OLD.items() if name != "gradients"},
+        "localisation": {
+            "area": share,
+            "samples": 4,
+            "assigners": {"uniform": place, "one": place},
+        },
+        "causality": {"positive": ways, "negative": ways},
+    }
+    uniform, one = tables(found)["localisation"]
+    assert uniform["AUROC"] == "0.5 by construction" and one["AUROC"] == "0.500 [0.05, 0.950]"
+    assert uniform["share of credit on objects"] == "0.500 [0.05, 0.950]"
+    random, one = tables(found)["causality, positive redraw, others kept"]
+    assert random["times random"] == "1 by construction"
+    assert one["times random"] == "2.000 [2.000, inf]"
+    assert random["drop, highest credit"] == "0 [no interval]"
+    write_report(found, tmp_path)
+    assert (tmp_path / "truth.png").stat().st_size > 1000
 
 
 def test_a_measurement_of_before_is_still_shown() -> None:

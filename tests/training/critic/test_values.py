@@ -56,6 +56,15 @@ def test_trust_is_the_root_of_what_the_tokens_explain_beyond_the_prompt() -> Non
         trust.add(good, rewards, 2)
 
 
+def test_what_the_tokens_explain_is_told_with_its_error_where_it_is_not_believed() -> None:
+    trust, rewards = Trust(window=10), torch.tensor([1.0, 0.0])
+    for better in (0.9, 0.6, 0.4):  # E is 1 - (0.01 + 0.16 + 0.36) / 0.75, and swings by batch
+        trust.add(said([0.5, better], [0.5, 1 - better]), rewards, 2)
+    explained, error = trust.told()
+    assert explained == pytest.approx(1 - 0.53 / 0.75)
+    assert error > explained > 0 and trust.weight == 0.0
+
+
 def test_a_critic_that_says_the_same_everywhere_or_is_wrong_is_not_believed() -> None:
     rewards = torch.tensor([1.0, 0.0])
     for values in (said([0.3] * 3, [0.6] * 3), said([0.5, 0.4, 0.3], [0.5, 0.6, 0.7])):
