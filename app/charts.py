@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..run_folder.pace import WINDOW, heldout_falls
 from .figures import BLUE, SERIES, Metrics, band, column, curve, figure, smooth, spans
 
 
@@ -65,8 +67,14 @@ CHARTS = (
     Chart(
         "Credit against the truth",
         "score",
-        "how well credit finds what decides the reward",
+        "how well credit finds the objects that the prompt asks for",
         ("truth/*", "credit_truth/*"),
+    ),
+    Chart(
+        "Critic",
+        "share",
+        "variance of the reward that it explains of new images, and how far it is believed",
+        ("critic/explained", "critic/weight"),
     ),
     Chart(
         "Diversity",
@@ -106,20 +114,37 @@ def training_figures(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def heldout_figures(metrics: Metrics) -> list[dict[str, Any]]:
-    """One chart for each held-out part of the reward, with the steps shaded at which training warned of it."""
-    warned = spans(column(metrics, "step"), column(metrics, "heldout_falls") == 1.0)
-    says = "never trained on: it shows what the reward itself cannot"
-    if warned:
-        says += "; shaded: the reward rose and a held-out part fell, over 40 steps"
-    figures = []
-    for i, name in enumerate(_present(metrics, ["heldout/*"])):
+    """One chart for each held-out part of the reward, with the steps shaded at which it fell while the reward rose."""
+    names = _present(metrics, ["heldout/*"])
+    steps, figures = column(metrics, "step"), []
+    for i, (name, fell) in enumerate(zip(names, _fell(metrics, names), strict=True)):
         part, colour = name.partition("/")[2], SERIES[(i + 1) % len(SERIES)]
-        steps, values = column(metrics, "step"), column(metrics, name)
+        values, warned = column(metrics, name), spans(steps, fell)
+        says = "never trained on: it shows what the reward itself cannot"
+        if warned:
+            says += f"; shaded: the reward rose and {part} fell, over {WINDOW} steps"
         traces = curve(steps, values, name=part, colour=colour, legend=False)
         shown = figure(f"Held out: {part}", says, traces, y="reward", values=values)
         shown["layout"]["shapes"] = warned
         figures.append(shown)
     return figures
+
+
+def _fell(metrics: Metrics, names: Sequence[str]) -> NDArray[np.bool_]:
+    """(parts, steps): where training warned that a held-out part fell, and it was this one by the same rule; where lines were
+    left out of a long run the rule sees those that are there."""
+    flags = column(metrics, "heldout_falls") == 1.0
+    found = np.tile(flags, (len(names), 1))
+    if len(names) < 2:
+        return found
+    reward = column(metrics, "reward").tolist()
+    parts = {name: column(metrics, name).tolist() for name in names}
+    for at in np.flatnonzero(flags):
+        window = slice(max(0, at + 1 - WINDOW), at + 1)
+        latest = {name: part[window] for name, part in parts.items()}
+        falls = heldout_falls(reward[window], latest)
+        found[:, at] = [name in falls for name in names]
+    return found
 
 
 def reward_figure(metrics: Metrics, samples: str = "images") -> dict[str, Any]:
@@ -132,7 +157,7 @@ def reward_figure(metrics: Metrics, samples: str = "images") -> dict[str, Any]:
         low, high = middle - spread, middle + spread
         if _within_unit(metrics):
             low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-        traces += band(steps, low, high, BLUE, "spread within a group")
+        traces += band(steps, low, high, BLUE, "spread within a group, smoothed")
         says += "; the band is the spread within a group, which training feeds on"
     traces += curve(steps, reward, name="reward", colour=BLUE, legend=False)
     values = np.concatenate([reward, spread[spread > 0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ..heatmap.sample import SampleView, common_scale
 from ..run_folder.reader import RunReader, StepRecord
 from . import components
 from .downloads import chosen_palettes, csv_file, gif_file, gif_frame, png_file
+from .figures import number
 from .payload import Room, alone, plain, scale_payload, without_pictures
 from .runs import Recorded, RunShelf, liveliest, or_in_words
 from .steps import READING_SECONDS, read_spread, read_step, shown_group
@@ -61,7 +63,8 @@ def show(shelf: RunShelf, name: object, asked: dict[str, Any]) -> dict[str, Any]
     alone = is_alone(shelf, reader, chosen, step)
     shown = one_group(str(name), steps, record, groups, chosen)
     example = None if liveliest(groups).spread else _example(shelf, reader)
-    group = {**shown["group"], "alone": alone}
+    more = {"alone": alone, "critic_weight": critic_weight(shelf, reader, step)}
+    group = {**shown["group"], **more}
     return {**shown, "group": group, "example": example, "turn": asked.get("turn")}
 
 
@@ -77,6 +80,19 @@ def _example(shelf: RunShelf, reader: RunReader) -> dict[str, Any] | None:
                 record = read_step(reader, step)
                 return plain(shown_group(record, by_reward(record.samples, chosen.places)))
     return None
+
+
+def critic_weight(shelf: RunShelf, reader: RunReader, step: int) -> float | None:
+    """How far the critic was believed at a step; None where there is none, or nobody knows."""
+    try:
+        metrics = shelf.metrics(reader)
+    except RunError:
+        return None  # the training tab says what is wrong with them
+    told = (
+        number(row.get("critic/weight")) for row in reversed(metrics) if row.get("step") == step
+    )
+    weight = next(told, math.nan)
+    return weight if math.isfinite(weight) else None
 
 
 def one_group(

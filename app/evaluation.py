@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from shlex import quote
@@ -107,7 +108,7 @@ def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
     if name is None:
         note = components.note(
             "Not evaluated yet",
-            "This run has no evaluation: per-task scores with intervals appear here after",
+            f"{before_it(shelf, reader)}This run has no evaluation: per-task scores with intervals appear here after",
             f"t2i-credit evaluate {quote(str(reader.path))} --against {model}",
         )
         return [note, "", _nothing(), ""]
@@ -125,6 +126,15 @@ def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
         raise RunError(f"{reader.path}: evaluation {name}: damaged scores") from error
     page = page_of(shelf, run, name, {})
     return [bars, table + report_link(reader, name), page, warnings(result)]
+
+
+def before_it(shelf: RunShelf, reader: RunReader) -> str:
+    """Where the evaluations of the model that a demo began with are (cli/demo.py); "" where there are none."""
+    name = f"{reader.path.name}-base"
+    with suppress(UserError, OSError):
+        if known := shelf.open(name).evaluations():
+            return f"Evaluations of the model that it began with: {', '.join(known)}, of the run {name}. "
+    return ""
 
 
 def warnings(result: Mapping[str, Any]) -> str:
@@ -177,7 +187,8 @@ def score_table(
     change_head = (
         ["change [95%]"] if paired else []
     )  # beside what changed: a phone has no room for all
-    heads = ["task", "correct [95%]", *change_head, "pass@k", "partial", samples]
+    explained = [words.term(name) for name in ("pass@k", "partial")]
+    heads = ["task", "correct [95%]", *change_head, *explained, samples]
     rows = []
     for task, row in summary.items():
         cells = [

@@ -71,6 +71,7 @@ def comparison_figure(
             traces += band(places / unit, *edges, style["color"], f"{method}, all seeds")
         drawn = line(places / unit, smoothed.mean(0), method, style["color"], legend=True)
         drawn["line"] |= style
+        drawn |= {} if over == 1 else {"meta": f"{method}, smoothed"}
         traces.append(drawn)
     values = np.concatenate([values.ravel() for _, _, values in found])
     shown = figure(title, says, traces, x=named, y=metric, values=values)
@@ -194,7 +195,8 @@ def curve(
     pale = line(steps, values, f"{name}, this step", colour, legend=False)
     pale |= {"opacity": 0.28, "line": {"color": colour, "width": 1}}
     smoothed = line(steps, smooth(values), name, colour, legend=legend)
-    smoothed["hovertemplate"] = hover(f"{name}, smoothed")
+    smoothed["meta"] = f"{name}, smoothed"  # in the table of its numbers
+    smoothed["hovertemplate"] = hover(smoothed["meta"])
     return [pale, smoothed]
 
 

@@ -256,7 +256,7 @@ def _says(
     if not scores:
         said.append(NO_REWARD)
     elif not np.abs(arrays["token_advantages"]).any():
-        said.append("all alike, so nothing is pushed: the map is the credit alone")
+        said.append("all rewards alike, so nothing is pushed: the map is the credit alone")
     return " · ".join(said)
 
 

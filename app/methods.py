@@ -84,29 +84,42 @@ def methods_of(readers: Sequence[RunReader]) -> list[Method]:
 def line_styles(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
     """{method: colour and dash of its lines}, the same in every chart; dashes tell apart what shares a colour.
 
-    The name of a method's first run says which colour it would have; one that is taken already leaves it the next free one.
-    So a method keeps its colour when others are added after it, and mostly when others are taken away.
+    The name of a method's oldest run says which colour it would have; one that an older method has taken leaves it the next
+    free one. So a method keeps its colour, wherever in the list a newer one is added, and mostly when others are taken away.
     """
     free: list[str] = []
     styles = {}
-    for i, method in enumerate(methods):
+    oldest = {method.name: min(map(_age, method.seeds)) for method in methods}
+    for i, method in enumerate(sorted(methods, key=lambda one: oldest[one.name])):
         free = free or list(SERIES)
-        wanted = crc32(method.seeds[0].path.name.encode()) % len(SERIES)
+        wanted = crc32(oldest[method.name][1].encode()) % len(SERIES)
         colour = min(free, key=lambda one: (SERIES.index(one) - wanted) % len(SERIES))
         free.remove(colour)
         styles[method.name] = {"color": colour, "dash": DASHES[i // len(SERIES) % len(DASHES)]}
     return styles
 
 
+def _age(reader: RunReader) -> tuple[str, str]:
+    """(when the run was started first, its name); the oldest first, those that nobody knows before all."""
+    try:
+        started = reader.environment().get("started")
+    except UserError:
+        started = None
+    return str(started or ""), reader.path.name
+
+
 def differences(methods: Sequence[Method]) -> dict[str, list[str]]:
     """{key: its value in each method's configuration} of the keys in which they differ; "" where a method has none, or cannot
-    be read."""
+    be read, or the key does not apply: those of the critic where the credit has none."""
     settings: list[dict[str, Any]] = []
     for method in methods:
         try:
-            settings.append(dotted(method.seeds[0].config()))
+            found = dotted(method.seeds[0].config())
         except UserError:
-            settings.append({})
+            found = {}
+        if found.get("credit.name") != "value":
+            found = {key: v for key, v in found.items() if not key.startswith("critic.")}
+        settings.append(found)
     keys = dict.fromkeys(key for one in settings for key in one if key not in SEED_KEYS)
     rows = {key: [_shown(one.get(key)) for one in settings] for key in keys}
     return {key: row for key, row in rows.items() if len(set(row)) > 1}

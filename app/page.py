@@ -150,7 +150,7 @@ def build_page(
             return [offer(name, now), begun]
 
         def numbers(name: str | None, now: list[Any]) -> list[Any]:
-            return training.numbers(shelf, chosen_run(name, now))
+            return training.numbers(shelf, chosen_run(name, now), panel is not None)
 
         def newest(name: str | None, now: list[Any]) -> dict[str, Any]:
             return training.newest(shelf, chosen_run(name, now))
@@ -175,7 +175,7 @@ def build_page(
         def reopen(name: str | None, before: Any) -> dict[str, Any]:
             """The maps as they were left, unless another run was chosen meanwhile."""
             kept = before if isinstance(before, dict) else {}
-            same = kept.get("run") == name
+            same = kept.get("run", name) == name
             return credit_maps.show(shelf, name, kept if same else {"turn": kept.get("turn")})
 
         def film(name: str | None, asked: gr.EventData) -> dict[str, Any]:

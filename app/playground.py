@@ -143,7 +143,7 @@ def build(studio: Studio, run: gr.Dropdown) -> Playground:
             said = components.plain(
                 words.notice(
                     "Nothing sampled yet",
-                    "Write two prompts and press Sample. Each image appears beside its map: where the chosen credit "
+                    "Write a prompt and press Sample. Each image appears beside its map: where the chosen credit "
                     "would push, how much each token counts, or which of both prompts it fits better.",
                 ),
                 elem_id="play-said",

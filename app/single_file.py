@@ -15,7 +15,7 @@ from ..heatmap.files import thinned
 from ..run_folder.atomic import make_folder, write_atomic
 from ..run_folder.reader import RunReader
 from . import components, one_token, theme
-from .credit_maps import one_group
+from .credit_maps import critic_weight, one_group
 from .payload import MOST_SECONDS, Room
 from .runs import RunShelf, liveliest
 from .steps import read_step
@@ -97,6 +97,7 @@ def groups(
             record = read_step(reader, -place)
         alike = Room(most // 2, min(MOST_SECONDS, max(0.0, until - time.monotonic())))
         shown = one_group(name, known, record, recorded[-place], chosen, alike)
+        shown["group"]["critic_weight"] = critic_weight(shelf, reader, record.step)
         del shown["prompts"]  # of a thousand groups a thousand each
         room.take(size := len(json.dumps(shown)))
         if room.left() or (not found and size <= most):

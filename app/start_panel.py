@@ -130,18 +130,22 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
                 elem_id="start-yaml",
             )
     fields = [recipe, name, prompts, credit, *boxes]
-    told = [said, command, yaml]
+    told = [said, command, yaml, go]
 
     def plan_of(recipe: Any, name: Any, prompts: Any, credit: Any, *typed: Any) -> Plan:
         given = dict(zip((*LABELS, "credit"), (*typed, credit), strict=True))
         keys = {short: text or "" for short, text in given.items()}
         return planned(trainings.root, recipe, (name or "").strip(), prompts or "", keys)
 
-    @or_in_words(lambda why, *_: [refusal(why), "", ""])
+    def ready(can: bool) -> Any:
+        """The button is blue while pressing it would start a training."""
+        return gr.Button(variant="primary" if can and not trainings.running else "secondary")
+
+    @or_in_words(lambda why, *_: [refusal(why), "", "", ready(False)])
     def check(*filled: Any) -> list[Any]:
         """What would be started, or why it cannot."""
         plan = plan_of(*filled)
-        return ["", plan.command, plan.yaml]
+        return ["", plan.command, plan.yaml, ready(True)]
 
     @or_in_words(lambda why, *_: [gr.skip() for _ in (name, *boxes)])
     def own(recipe: str) -> list[Any]:
@@ -178,7 +182,8 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
         does, which = sign[:2]
         label = f"{does} {which}" if does else act.value
         # what was said of the training before is over
-        return [state_line(trainings, sign), gr.Button(label, visible=bool(does)), ""]
+        shown = gr.Button(label, visible=bool(does))
+        return [state_line(trainings, sign), shown, "", ready(does != "Stop")]
 
     # one event, so that a later answer never gives way to an earlier one
     asked = [form.expand, *(field.change for field in fields)]
@@ -186,7 +191,7 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
     recipe.input(own, recipe, [name, *boxes], **READING)
     go.click(start, [run, *fields], [said, wanted, panel.sign], **READING)
     act.click(press, [run, panel.sign], [now, panel.sign], **READING)
-    panel.sign.change(draw, panel.sign, [now, act, said], **QUIET)
+    panel.sign.change(draw, panel.sign, [now, act, said, go], **QUIET)
     return panel
 
 
@@ -205,7 +210,7 @@ def state_line(trainings: Trainings, sign: Sign) -> str:
 
 def refusal(why: str) -> str:
     """One line about what cannot be started."""
-    line = why.removeprefix(f"{COMMAND_LINE}: ")  # nobody types one here
+    line = words.on_page(why.removeprefix(f"{COMMAND_LINE}: "))  # nobody types one here
     return f'<p class="said" role="alert">{escape(line)}</p>'
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -65,13 +65,16 @@ def _no_numbers(why: str, *_: object) -> list[Any]:
 
 
 @or_in_words(_no_numbers)
-def numbers(shelf: RunShelf, name: object) -> list[Any]:
-    """The values of `status` and `curves`."""
+def numbers(shelf: RunShelf, name: object, resumes: bool = False) -> list[Any]:
+    """The values of `status` and `curves`; `resumes`: the page has a button for it."""
     if not name and not shelf.statuses():
         return [words.no_runs(shelf.root), _no_curves()]
     reader = shelf.open(name)
     metrics = shelf.metrics(reader)
-    strip = words.status_strip(reader.status(), metrics)
+    status = reader.status()
+    if resumes:
+        status = replace(status, message=words.on_page(status.message))
+    strip = words.status_strip(status, metrics)
     if not metrics:
         says = "The curves begin with the first finished step."
         return [strip, components.note("No step yet", says)]
@@ -108,7 +111,7 @@ def newest_group(reader: RunReader, steps: list[int]) -> dict[str, Any]:
             says = f"step {step}: the newest recorded group, best reward first · mean reward {mean}"
             pushed = payload["scale"]["advantage"] > 0
             if not pushed:
-                says += " · all alike, so nothing is pushed: the map is the credit alone"
+                says += " · all rewards alike, so nothing is pushed: the map is the credit alone"
             payload["says"] = says
             key = f"{reader.path}@{step}"
             shown = "token_advantages" if pushed else "credit"

@@ -4,6 +4,7 @@ visitor is escaped here."""
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -30,6 +31,16 @@ def notice(title: str, text: str = "", *, command: str = "", kind: str = "empty"
     parts += [f"<code>{escape(command)}</code>"] if command else []
     role = ' role="alert"' if kind == "error" else ""
     return f'<div class="notice {kind}"{role}>{"".join(parts)}</div>'
+
+
+def term(name: str) -> str:
+    """A word with the "?" that explains it (static/terms.js); a name of ours, so nothing is escaped."""
+    return f'{name}<button type="button" class="term" data-term="{name}" aria-label="what is {name}?"></button>'
+
+
+def on_page(text: str) -> str:
+    """A message of the command line as the page says it where it has a Resume button."""
+    return re.sub(r"(?<!train )--resume\b", "the Resume button", text)
 
 
 def train_command(root: Path) -> str:
@@ -124,8 +135,18 @@ def _time_cell(status: RunStatus, metrics: Sequence[Mapping[str, Any]]) -> tuple
     if status.state == "running":
         left = time_left(status, metrics)
         return "Time left", "–" if left is None else duration(left), "from the last 20 steps"
-    took = max(0.0, status.heartbeat - status.started)
-    return "Took", duration(took), f"ended {ago(status.heartbeat)}"
+    took = _seconds(metrics) or max(0.0, status.heartbeat - status.started)
+    return "Took", duration(took), f"all steps together; ended {ago(status.heartbeat)}"
+
+
+def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Of all steps, those before a resume too; where lines were left out, a step stands for those before it."""
+    total, before = 0.0, 0.0
+    for row in metrics:
+        step, seconds = number(row.get("step")), number(row.get("time/step"))
+        if math.isfinite(step) and math.isfinite(seconds):
+            total, before = total + seconds * max(0.0, step - before), step
+    return total
 
 
 def _work_cell(last: Mapping[str, Any]) -> tuple[str, str, str]:

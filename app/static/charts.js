@@ -158,7 +158,7 @@
     return t2i.el(
       "table",
       {},
-      t2i.el("thead", {}, t2i.el("tr", {}, ...cells("th", [xaxis.title?.text ?? "", ...data.map((trace) => trace.name)], "col"))),
+      t2i.el("thead", {}, t2i.el("tr", {}, ...cells("th", [xaxis.title?.text ?? "", ...data.map((trace) => trace.meta ?? trace.name)], "col"))),
       t2i.el("tbody", {}, ...order.map(([place, values]) => t2i.el("tr", {}, ...cells("th", [short(place)], "row"), ...cells("td", values.map(short))))),
     );
   };

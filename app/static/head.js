@@ -109,7 +109,8 @@
       against.replaceChildren(...(group.text ? [] : t2i.against(group)));
       probed.hidden = !prompts.some((one) => one.probe);
       const missed = state.prompt !== undefined && state.prompt !== group.prompt;
-      away.textContent = missed ? `“${t2i.shortened(state.prompt)}” was not recorded at this step.` : "";
+      const lacks = missed ? `“${t2i.shortened(state.prompt)}” was not recorded at this step.` : "";
+      away.textContent = [state.missing, lacks].filter(Boolean).join(" ");
       if (wished !== null) go(wished);
       else if (goOn) go(steps.length - 1);
     };

@@ -13,7 +13,7 @@
     const root = element.querySelector(".t2i-maps");
     const state = {
       looks: { picture: t2i.look(t2i.palettes), text: t2i.look(t2i.palettes) },
-      wished: "token_advantages", // the map that was asked for
+      wished: null, // the map that was chosen; null = none so far
       map: "token_advantages", // the one that is shown
       place: 0,
       token: null,
@@ -74,23 +74,30 @@
       state.place = Math.max(0, value.group.samples.findIndex((one) => one.place === state.heading.sample));
       state.heading = null;
     }
+    if (before) state.missing = "";
     if (t2i.wanted && (t2i.wanted.run ?? value.run) === value.run) restore(state, t2i.wanted);
     t2i.wanted = null;
     const { scale, samples } = value.group;
     const { arrays } = samples[0];
-    const there = { token_advantages: scale.advantage, signed_contrast: arrays.negative_logprobs, value_change: arrays.value_change, reward_map: arrays.reward_map, credit: true };
-    state.map = there[state.wished] ? state.wished : "credit"; // nothing is pushed, or no prompts are compared
+    const there = { token_advantages: true, signed_contrast: arrays.negative_logprobs, value_change: arrays.value_change, reward_map: arrays.reward_map, credit: true };
+    const usual = scale.advantage > 0 ? "token_advantages" : "credit"; // where nothing is pushed the advantages would be blank
+    state.map = there[state.wished] ? state.wished : usual; // what was chosen stays, blank or not
     build(root, state);
   };
 
-  // What the address asks for, as far as it is there.
-  const restore = (state, { sample, token, map, palette }) => {
-    const { samples } = state.value.group;
+  // What the address asks for, as far as it is there; `state.missing` says what is not.
+  const restore = (state, { step, sample, token, map, palette }) => {
+    const { steps, group: { samples, step: shown } } = state.value;
+    const many = t2i.numbers(samples[0]).credit.length;
+    state.missing = [
+      step === undefined || steps.includes(step) ? "" : `Step ${step} was not recorded; step ${shown} is shown.`,
+      token === undefined || token < many ? "" : `There is no token ${token}; they are numbered 0 to ${many - 1}.`,
+    ].filter(Boolean).join(" ");
     const place = samples.findIndex((one) => one.place === sample);
     if (place >= 0) state.place = place;
     if (token < t2i.numbers(samples[state.place]).credit.length) [state.token, state.pinned] = [token, true];
     if (NAMES.includes(map)) state.wished = map;
-    const kind = t2i.MAPS[state.wished].palette;
+    const kind = t2i.MAPS[state.wished ?? "token_advantages"].palette;
     if (palette && Object.hasOwn(state.look.palettes[kind], palette)) state.look.chosen[kind] = palette;
   };
 
@@ -162,6 +169,10 @@
 
   t2i.sampleOf = (state) => state.value.group.samples[state.place];
 
+  // What the map of the critic says of itself at this step: while its weight is 0, nothing that it says is used.
+  const believed = ({ critic_weight: weight }) =>
+    weight === 0 ? "the critic is not believed yet (weight 0)" : t2i.MAPS.value_change.says + (weight ? `; weight ${t2i.number(weight)}` : "");
+
   // The maps by themselves; a click lays one over the picture.
   const choice = (state) => {
     const box = t2i.el("div", { class: "choice", role: "group", "aria-label": "map over the picture" });
@@ -172,7 +183,7 @@
         "button",
         { type: "button", "data-map": name, onclick: () => ((state.map = state.wished = name), refresh(state)) },
         tile.box,
-        t2i.el("span", {}, t2i.el("b", {}, about.title), t2i.el("small", {}, about.says)),
+        t2i.el("span", {}, t2i.el("b", {}, about.title), t2i.el("small", {}, name === "value_change" ? believed(state.value.group) : about.says)),
       );
       box.append(button);
       return { name, tile, button };

@@ -36,7 +36,8 @@
       heights.children[bar(values[state.token])].classList.add("here");
       const higher = values.filter((value) => value > values[state.token]).length;
       const name = { token_advantages: "token advantage", credit: "credit", signed_contrast: "signed contrast", value_change: "value change", reward_map: "reward map" }[state.map];
-      says.textContent = `Number ${higher + 1} of ${values.length} by ${name}, highest first`;
+      const equal = values.every((value) => value === values[0]);
+      says.textContent = equal ? `The ${values.length} values of ${name} are all equal` : `Number ${higher + 1} of ${values.length} by ${name}, highest first`;
       const same = group.samples.map((sample) => t2i.numbers(sample)[state.map]?.[state.token]);
       others.setAttribute("aria-label", same.map((value) => t2i.number(value)).join(", "));
       others.replaceChildren(

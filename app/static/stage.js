@@ -53,7 +53,7 @@
       picture.update(sample, group.grid, group.scale, null, state.look);
       lit.update(sample, group.grid, group.scale, state.map, state.look);
       told.replaceChildren(
-        t2i.el("b", {}, sample.gold ? "★ a golden reference" : t2i.nameOf(sample, state.place) + t2i.rankOf(state.place, group.samples)),
+        t2i.el("b", { title: "its number in this step, as in the table and in the names of files" }, sample.gold ? "★ a golden reference" : t2i.nameOf(sample, state.place) + t2i.rankOf(state.place, group.samples)),
         t2i.el("span", {}, `reward ${t2i.number(sample.reward)}`),
         t2i.el("span", { class: t2i.sign(sample.advantage) }, `advantage ${t2i.signed(sample.advantage)}`),
       );

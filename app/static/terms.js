@@ -22,32 +22,47 @@
     entropy: ["How undecided the model was about a token before it drew it. 0 means that only one token was possible.", "H_t = −Σ_v p(v) log p(v), in nats"],
     "clip fraction": ["The share of tokens whose probability has moved so far that the update leaves them alone.", "share of t with |p_new / p_old − 1| beyond the clip range"],
     auroc: ["How well a map tells prompted objects from the rest: 0.5 is guessing, 1 is perfect.", "P(credit on an object's token > credit elsewhere)"],
-    mass: ["How much of all credit lies on the prompted objects, against their share of the picture.", "Σ_{t on objects} w_t / Σ_t w_t"],
+    mass: ["How much of all credit lies on the prompted objects, from 0 to 1. Even credit has as much there as the objects take of the picture: see area.", "Σ_{t on objects} w_t / Σ_t w_t"],
+    area: ["Which share of all tokens lies on the prompted objects: the mass that even credit would have.", "tokens on objects / T"],
+    "pass@k": ["The share of prompts of which at least one of the k images is correct.", "k = images of a prompt"],
+    partial: ["As correct, but an image that fulfils a part of its prompt counts as that part.", "mean of the partial scores"],
     pointing: ["How often the token with the most credit lies on a prompted object.", "share of images whose argmax_t w_t is on an object"],
   };
 
   // A "?" that tells what a word means; null for a word that needs none.
   t2i.term = (name) => {
     if (!Object.hasOwn(TERMS, name)) return null;
-    const [says, formula] = TERMS[name];
-    const more = formula ? t2i.el("details", {}, t2i.el("summary", {}, "formula"), t2i.el("code", {}, formula)) : null;
-    const box = t2i.el("div", { popover: "auto", class: "term-box", role: "note" }, t2i.el("b", {}, name), t2i.el("p", {}, says), more);
     const button = t2i.el("button", { type: "button", class: "term", "aria-label": `what is ${name}?` });
     button.addEventListener("click", (event) => {
       event.stopPropagation();
       event.preventDefault();
-      if (!box.isConnected) (document.querySelector(".gradio-container") ?? document.body).append(box);
-      box.togglePopover();
-      const at = button.getBoundingClientRect();
-      const width = Math.min(320, window.innerWidth - 24);
-      Object.assign(box.style, {
-        width: `${width}px`,
-        left: `${Math.max(12, Math.min(at.left, window.innerWidth - width - 12))}px`,
-        top: `${Math.min(at.bottom + 8, window.innerHeight - 160)}px`,
-      });
+      tell(button, name);
     });
-    box.addEventListener("toggle", (event) => event.newState === "closed" && box.remove());
     return button;
+  };
+
+  // What the server wrote has such buttons too: <button class="term" data-term="...">.
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.(".term[data-term]");
+    if (button && Object.hasOwn(TERMS, button.dataset.term)) tell(button, button.dataset.term);
+  });
+
+  const tell = (button, name) => {
+    if (button.told?.isConnected) return button.told.hidePopover();
+    const [says, formula] = TERMS[name];
+    const more = formula ? t2i.el("details", {}, t2i.el("summary", {}, "formula"), t2i.el("code", {}, formula)) : null;
+    const box = t2i.el("div", { popover: "auto", class: "term-box", role: "note" }, t2i.el("b", {}, name), t2i.el("p", {}, says), more);
+    button.told = box;
+    box.addEventListener("toggle", (event) => event.newState === "closed" && box.remove());
+    (document.querySelector(".gradio-container") ?? document.body).append(box);
+    box.showPopover();
+    const at = button.getBoundingClientRect();
+    const width = Math.min(320, window.innerWidth - 24);
+    Object.assign(box.style, {
+      width: `${width}px`,
+      left: `${Math.max(12, Math.min(at.left, window.innerWidth - width - 12))}px`,
+      top: `${Math.min(at.bottom + 8, window.innerHeight - 160)}px`,
+    });
   };
 
   // Which words need one, by what the page calls them.
@@ -67,7 +82,7 @@
     "Reward map": ["reward map"],
     "Groups without a lesson": ["group"],
     "Where the credit goes": ["credit"],
-    "Credit against the truth": ["auroc", "mass", "pointing"],
+    "Credit against the truth": ["auroc", "mass", "area", "pointing"],
   };
 
   // A label, and a "?" for every word of it that needs one.

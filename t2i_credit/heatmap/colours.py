@@ -120,9 +120,11 @@ def bar_marks(limit: float, signed: bool, beyond: bool) -> tuple[tuple[float, st
 
 
 def brief(value: float) -> str:
-    """A number from 0 on in five letters or less, as 0.25, 1.50, 24.0, 150, 3e4."""
+    """A number from 0 on in six letters or less, as 0.25, 0.007, 1.50, 24.0, 150, 3e4."""
     if value == 0:
         return "0"
+    if 0.0001 <= value < 0.01:
+        return f"{value:.1g}"
     if 0.01 <= value < 9.995:
         return f"{value:.2f}"
     if 9.995 <= value < 99.95:

@@ -5,10 +5,8 @@ Shapes: P prompts, G samples each, B = P*G samples, T = H*W image tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
 from typing import Any
 
 import torch
@@ -24,14 +22,13 @@ from ..prompts.batches import spread_over_tasks
 from ..rollout.alternatives import swapped_pictures
 from ..rollout.sampling import PROBE, derive_seed
 from ..run_folder.alternatives import most_side
+from ..run_folder.pace import WINDOW, heldout_falls
 from ..run_folder.writer import RunWriter
 from .collect import GroupCollector, Scored
 from .metrics import Objects, live_localisation, rollout_metrics
 from .update import PolicyUpdate
 
 SILENT_STEPS = 10  # steps without any spread in the rewards before the user is warned
-WINDOW = 40  # steps over which a held-out reward is watched, an even number
-SURE = 2.0  # standard errors by which a mean must move before it counts as risen or fallen
 
 Describe = Callable[[Rollout], Objects]
 
@@ -207,25 +204,16 @@ class HeldoutWatch:
     def __call__(self, reward: float, heldout: Mapping[str, float]) -> str:
         """Takes one more step in; `fallen` says how things stand, and a line is returned when that begins."""
         latest = {"": reward, **heldout}
-        known = [step for step in self.steps if step.keys() == latest.keys()]  # a resumed run's
-        self.steps = [*known, latest][-WINDOW:]
+        same = [step for step in self.steps if step.keys() == latest.keys()]  # a resumed run's
+        self.steps = [*same, latest][-WINDOW:]
         before = self.fallen
-        falls: dict[str, float | None] = {}
-        if len(self.steps) == WINDOW and self._moved("", 1) is not None:
-            falls = {name: self._moved(name, -1) for name in heldout}
-        told = [f"{name} fell by {change:.3g}" for name, change in falls.items() if change]
+        known = {name: [step[name] for step in self.steps] for name in latest}
+        falls = heldout_falls(known.pop(""), known)
+        told = [f"{name} fell by {change:.3g}" for name, change in falls.items()]
         self.fallen = bool(told)
         if not told or before:
             return ""
         return f"over the last {WINDOW} steps the reward rose while held-out {', '.join(told)}"
-
-    def _moved(self, name: str, sign: int) -> float | None:
-        """How far a reward moved in the direction of `sign`; None if it did not for sure."""
-        values = [step[name] for step in self.steps]
-        halves = values[: WINDOW // 2], values[WINDOW // 2 :]
-        change = sign * (fmean(halves[1]) - fmean(halves[0]))
-        error = math.sqrt(sum(variance(half) / len(half) for half in halves))
-        return change if change > SURE * error else None
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

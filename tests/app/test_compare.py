@@ -8,7 +8,7 @@ import pytest
 from app_toys import PROBE, PROMPT, G, write_toy_run, write_toy_step
 
 from t2i_credit.app import compare, compared
-from t2i_credit.app.methods import line_styles, methods_of
+from t2i_credit.app.methods import differences, line_styles, methods_of
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.run_folder.writer import RunWriter
 
@@ -131,6 +131,31 @@ def test_a_method_keeps_its_colour_when_another_is_taken_away_and_none_has_two(t
     wanted = {m.name: line_styles([m])[m.name]["color"] for m in every[:3]}
     assert len(set(wanted.values())) == 3  # "demo", "a" and "b" want colours of their own
     assert all(line_styles([m])[m.name] == styles[m.name] for m in every[:3])
+
+
+def test_a_method_keeps_its_colour_wherever_a_newer_run_is_listed(tmp_path):
+    names = "abcdefgh"
+    for number, name in enumerate(names):
+        path = write_toy_run(tmp_path / name, steps=(), evaluation=False)
+        with open(path / "config.yaml", "a") as config:
+            config.write(f"further: {number}\n")
+        (path / "environment.json").write_text(
+            json.dumps({"format": 1, "started": f"2026-01-0{number + 1}"})
+        )
+    every = methods_of(readers_of(RunShelf(tmp_path), *names))
+    styles = line_styles(every)
+    assert line_styles(every[::-1]) == styles
+    assert all(line_styles(every[n::-1]).items() <= styles.items() for n in range(len(names)))
+
+
+def test_keys_of_the_critic_do_not_apply_to_a_run_without_one(tmp_path):
+    for name, credit in (("plain", "uniform"), ("valued", "value")):
+        path = write_toy_run(tmp_path / name, steps=(), evaluation=False)
+        config = (path / "config.yaml").read_text().replace("guidance_contrast", credit)
+        (path / "config.yaml").write_text(config + "critic: {kind: head}\n")
+    chosen = methods_of(readers_of(RunShelf(tmp_path), "plain", "valued"))
+    assert differences(chosen)["critic.kind"] == ["", "head"]
+    assert "critic.kind" not in differences(chosen[:1])
 
 
 def test_what_differs_stands_in_a_table_as_text(methods):

@@ -57,6 +57,20 @@ def test_the_table_says_what_changed(shelf):
     assert "+0.250" in table and "[+0.050, +0.400]" in table
 
 
+def test_a_demo_without_evaluations_points_to_those_of_its_base(tmp_path):
+    write_toy_run(tmp_path / "demo", evaluation=False)
+    shelf = RunShelf(tmp_path)
+    assert "began with" not in str(evaluation.update(shelf, "demo")[0]["notice"])
+    write_toy_run(tmp_path / "demo-base", steps=())
+    told = str(evaluation.update(shelf, "demo")[0]["notice"])
+    assert "the model that it began with: train-cfg2, of the run demo-base" in told
+
+
+def test_pass_at_k_and_partial_are_explained(shelf):
+    table = evaluation.update(shelf, "one", None)[1]
+    assert all(f'data-term="{name}"' in table for name in ("pass@k", "partial"))
+
+
 def test_what_evaluate_warned_of_is_said_first(fresh):
     path = fresh.root / "one/evaluations/train-cfg2.json"
     known = json.loads(path.read_text())

@@ -9,6 +9,7 @@ from t2i_credit.app import compare, evaluation
 from t2i_credit.app.charts import training_figures
 from t2i_credit.app.figures import task_bars
 from t2i_credit.app.runs import RunShelf
+from t2i_credit.run_folder.pace import WINDOW
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,31 @@ def test_a_held_out_part_has_a_chart_of_its_own_that_shades_where_training_warne
     calm = figure_of([{**row, "heldout_falls": 0.0} for row in metrics], "Held out: clip")
     assert "shaded" not in calm["says"] and not calm["layout"]["shapes"]
     assert all(figure["title"] != "Reward parts" for figure in training_figures(metrics))
+
+
+def test_of_several_held_out_parts_the_one_that_fell_is_shaded_alone():
+    def row(step):
+        wobble = 0.01 * (-1) ** step
+        moved = {
+            "reward": step + wobble,
+            "heldout/up": step - wobble,
+            "heldout/down": wobble - step,
+        }
+        return {"step": step, **moved, "heldout_falls": float(step == WINDOW)}
+
+    metrics = [row(step) for step in range(1, WINDOW + 1)]
+    up, down = (figure_of(metrics, f"Held out: {name}") for name in ("up", "down"))
+    assert not up["layout"]["shapes"] and "shaded" not in up["says"]
+    assert len(down["layout"]["shapes"]) == 1 and "and down fell" in down["says"]
+
+
+def test_what_is_smoothed_is_named_so_in_the_table_and_a_critic_has_a_chart():
+    known = {"reward": 0.5, "reward_spread": 0.2, "critic/explained": 0.1, "critic/weight": 0.0}
+    metrics = [{"step": step, **known} for step in range(1, 5)]
+    columns = [t.get("meta", t["name"]) for t in figure_of(metrics, "Reward")["data"]]
+    assert [name for name in columns if "smoothed" not in name] == ["reward, this step"]
+    critic = figure_of(metrics, "Critic")["data"]
+    assert [t["name"] for t in critic if t["showlegend"]] == ["explained", "weight"]
 
 
 @pytest.mark.parametrize(

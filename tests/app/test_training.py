@@ -86,6 +86,22 @@ def test_page_and_command_line_tell_the_same_mean_and_time_left_after_a_resume(t
     assert "Throughput, last step" in strip
 
 
+def test_what_a_run_took_counts_the_steps_before_a_resume(tmp_path):
+    rows = [{"step": step, "time/step": 30.0} for step in (1, 2, 3, 4, 6)]  # 5 was left out
+    resumed = RunStatus(tmp_path, "finished", step=6, total=6, started=100.0, heartbeat=130.0)
+    assert "<b>3 min</b>" in words.status_strip(resumed, rows)
+    assert "<b>30 s</b>" in words.status_strip(resumed, [])
+
+
+def test_a_page_with_a_resume_button_says_so_in_place_of_the_flag(fresh):
+    status = json.loads((fresh.root / "one" / "status.json").read_text())
+    told = {**status, "state": "stopped", "message": "--resume goes on after step 5"}
+    (fresh.root / "one" / "status.json").write_text(json.dumps(told))
+    assert "the Resume button goes on" in training.numbers(fresh, "one", True)[0]
+    assert "--resume goes on" in training.numbers(fresh, "one")[0]
+    assert words.on_page("t2i-credit train --resume does") == "t2i-credit train --resume does"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(12, "12 s"), (240, "4 min"), (12000, "3 h 20 min"), (0, "0 s")]
 )

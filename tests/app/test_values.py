@@ -22,6 +22,8 @@ def runs(tmp_path_factory):
     write_toy_run(root / "plain")
     run = start_toy_run(root / "valued")
     write_toy_step(run, 1, critic=True)
+    lines = run.path / "metrics.jsonl"
+    lines.write_text(lines.read_text().replace("{", '{"critic/weight": 0.0, '))
     run.finish("finished")
     return root
 
@@ -43,10 +45,21 @@ def test_the_change_of_the_value_is_sent_scaled_and_handed_out(runs):
     assert "value_change" not in plain["samples"][0]["arrays"] and plain["scale"]["value"] == 0
 
 
+def test_the_map_is_sent_with_how_far_the_critic_was_believed(runs, tmp_path):
+    assert credit_maps.show(RunShelf(runs), "plain", {})["group"]["critic_weight"] is None
+    run = start_toy_run(tmp_path / "run", steps=0)
+    for step, weight in ((1, 0.0), (2, 0.5)):
+        write_toy_step(run, step, critic=True)
+        run.append_metrics(step, {"reward": 0.5, "critic/weight": weight})
+    told = [credit_maps.show(RunShelf(tmp_path), "run", {"step": step}) for step in (1, 2)]
+    assert [one["group"]["critic_weight"] for one in told] == [0.0, 0.5]
+
+
 def test_the_page_offers_the_map_where_there_is_a_critic(page, runs):
     choose_run(page, "valued")
     open_tab(page, "Credit maps")
     page.wait_for_selector('.choice [data-map="value_change"]')
+    assert "not believed yet (weight 0)" in page.locator('[data-map="value_change"]').inner_text()
     page.locator('.choice [data-map="value_change"]').click()
     assert "here it went wrong" in page.locator(".stage-legend").inner_text()
     page.locator(".tile.stage").focus()

@@ -148,7 +148,9 @@ def test_labels_of_a_bar_never_touch(signed, beyond, width, monkeypatch):
         (24, "24.0"),
         (150, "150"),
         (99999, "1e5"),
-        (0.004, "4e\N{MINUS SIGN}3"),
+        (0.004, "0.004"),
+        (0.0003, "0.0003"),
+        (0.00003, "3e\N{MINUS SIGN}5"),
         (3.4e38, "3e38"),
     ],
 )

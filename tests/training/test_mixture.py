@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from t2i_credit.config.schema import parse_config
+from t2i_credit.run_folder.pace import WINDOW
 from t2i_credit.training.mixture import Mixture, RunningMoments
-from t2i_credit.training.recorder import WINDOW, HeldoutWatch
+from t2i_credit.training.recorder import HeldoutWatch
 
 VALUES = {"a": torch.tensor([0.0, 2.0, 3.0, 3.0]), "b": torch.tensor([10.0, 30.0, 20.0, 20.0])}
 
