@@ -69,7 +69,7 @@ def test_reload_and_another_visitor_show_the_same(browser, address):
 def test_a_link_to_a_step_or_token_that_is_not_there_says_so_and_the_address_follows(
     browser, address
 ):
-    link = f"{address}/#run=toy&tab=maps&step=4&token=999"
+    link = f"{address}#run=toy&tab=maps&step=4&token=999"
     with visited(browser, link) as page:
         assert shown(page)["step"] == "5"
         told = page.locator(".maps-head .away").inner_text()
@@ -77,10 +77,10 @@ def test_a_link_to_a_step_or_token_that_is_not_there_says_so_and_the_address_fol
         page.wait_for_function("/step=5/.test(location.hash) && !/&token=/.test(location.hash)")
         page.get_by_role("button", name="the next recorded step").click()
         page.wait_for_function("document.querySelector('.maps-head .away').innerText === ''")
-    with visited(browser, f"{address}/#tab=maps&step=5") as page:
+    with visited(browser, f"{address}#tab=maps&step=5") as page:
         assert shown(page)["step"] == "5"
         assert page.locator(".maps-head .away").inner_text() == ""
-    with visited(browser, f"{address}/#run=toy&tab=maps&step=77") as page:
+    with visited(browser, f"{address}#run=toy&tab=maps&step=77") as page:
         assert shown(page)["step"] == "9"
         assert "step 9 is shown" in page.locator(".maps-head .away").inner_text()
         page.wait_for_function("!location.hash.includes('77')")

@@ -35,6 +35,10 @@ def runs(tmp_path_factory):
     for step, times in enumerate((1e-30, 1e-7, 1.0, 1e4, 1e30), 1):
         write_toy_step(extreme, step, times=times)
     extreme.finish("finished")
+    flat = start_toy_run(root / "flat")
+    write_toy_step(flat, 1)
+    write_toy_step(flat, 2, alike=True)
+    flat.finish("finished")
     write_large_run(root / "large")  # the newest, so it is chosen at first
     return root
 
@@ -112,6 +116,26 @@ def test_the_page_draws_what_the_files_show(page, runs):
             file = token_map(colours, Image.new("RGB", drawn.size), views[place].image)
             apart = np.asarray(drawn.convert("RGB")).astype(int) - np.asarray(file)
         assert np.abs(apart).max() <= 1, name
+
+
+def test_a_chosen_map_stays_where_it_is_all_zero_and_says_so(page):
+    choose_run(page, "flat")
+    open_tab(page, "Credit maps")
+    pressed = page.locator('.choice [aria-pressed="true"]')
+    page.wait_for_function("/step 2 ·/.test(document.querySelector('.maps-head')?.innerText)")
+    assert pressed.get_attribute("data-map") == "credit"  # nobody has chosen yet
+    page.locator('.choice [data-map="token_advantages"]').click()
+    for step in (1, 2):
+        page.locator(".step-number").fill(str(step))
+        page.locator(".step-number").press("Enter")
+        page.wait_for_function(
+            f"/step {step} ·/.test(document.querySelector('.maps-head').innerText)"
+        )
+        assert pressed.get_attribute("data-map") == "token_advantages"
+    assert "Nothing is pushed" in page.locator(".nothing-pushed").inner_text()
+    page.locator(".tile.stage").focus()
+    page.keyboard.press("ArrowRight")
+    assert "all equal" in page.locator(".spread p").first.inner_text()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
