@@ -25,7 +25,7 @@
     mass: ["How much of all credit lies on the prompted objects, from 0 to 1. Even credit has as much there as the objects take of the picture: see area.", "Σ_{t on objects} w_t / Σ_t w_t"],
     area: ["Which share of all tokens lies on the prompted objects: the mass that even credit would have.", "tokens on objects / T"],
     "pass@k": ["The share of prompts of which at least one of the k images is correct.", "k = images of a prompt"],
-    partial: ["As correct, but an image that fulfils a part of its prompt counts as that part.", "mean of the partial scores"],
+    partial: ["As correct, but of each image counts the share of the checks that it passed.", "mean of passed checks / checks"],
     pointing: ["How often the token with the most credit lies on a prompted object.", "share of images whose argmax_t w_t is on an object"],
   };
 
