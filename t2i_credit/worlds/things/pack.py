@@ -31,7 +31,7 @@ def drawing(icons: dict, name: str) -> Image.Image:
         f'viewBox="0 0 {w} {h}">{icon["body"]}</svg>'
     )
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=_LARGE, height=_LARGE))
-    large = Image.open(io.BytesIO(png)).convert("RGBA")
+    large = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGBA")
     large = large.crop(large.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox())
     scale = SIDE / max(large.size)
     small = large.resize([max(1, round(scale * side)) for side in large.size], Image.Resampling.BOX)
