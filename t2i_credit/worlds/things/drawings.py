@@ -117,7 +117,7 @@ CLASSES = tuple(dict.fromkeys(one.name for one in DRAWINGS))
 @cache
 def _plain() -> NDArray[np.float32]:
     """Every drawing as it is, (D, SIDE, SIDE, 4) in [0, 1], colours not multiplied by the coverage."""
-    with Image.open(PACKED) as sheet:
+    with Image.open(PACKED, formats=["PNG"]) as sheet:
         pixels = np.asarray(sheet.convert("RGBA"), dtype=np.float32) / np.float32(255)
     rows = len(pixels) // SIDE
     cells: NDArray[np.float32] = pixels.reshape(rows, SIDE, COLUMNS, SIDE, 4).swapaxes(1, 2)
