@@ -116,6 +116,7 @@
       says.textContent = next.says;
       plot.setAttribute("aria-label", `${next.title}: ${next.says}. ${ends(next)}`);
       chart.last = next;
+      plot.style.minHeight = `${next.layout.height ?? (next.wide ? 310 : 205)}px`; // what stands below never lies on it
       const listening = plot.on;
       draw(chart);
       if (!listening) plot.on("plotly_relayout", () => (apart(chart.last, plot).dtick ?? undefined) !== plot.layout.xaxis.dtick && draw(chart));

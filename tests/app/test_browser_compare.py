@@ -91,6 +91,11 @@ def test_curve_smoothing_and_axis_are_choices(page):
         "document.querySelector('#compare-curves h2').textContent.startsWith('Time: tokens')"
     )
     assert "credit.name" in page.locator("#compare-differences").inner_text()
+    under = """[...document.querySelectorAll('#compare-curves .chart')].map((chart) =>
+        chart.querySelector('details').getBoundingClientRect().top
+        - chart.querySelector('.main-svg').getBoundingClientRect().bottom)"""
+    found = page.evaluate(under)
+    assert len(found) > 1 and min(found) > -1  # the numbers stand below their chart, and not on it
 
 
 def test_maps_follow_a_run_where_the_newest_step_is_shown(page, runs):
