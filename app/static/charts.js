@@ -34,13 +34,15 @@
   // A range that is no longer given would else be forgotten, and none be found in its place.
   const ranged = (axis) => ({ autorange: !axis.range, ...axis });
 
+  // pixels; what stands below a chart must never lie on it
+  const height = (one) => one.layout.height ?? (one.wide ? 310 : 205);
+
   const layout = (one, plot) => {
     const { ink, line, panel, strong } = inks();
     const own = one.layout;
     const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { size: 11 }, automargin: true, fixedrange: false };
     const named = ({ title }) => (title ? { title: { font: { size: 11.5 }, standoff: 6, ...title } } : {});
     return {
-      height: one.wide ? 310 : 205,
       margin: { l: 44, r: 10, t: 6, b: 30 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -50,6 +52,7 @@
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, traceorder: "normal", font: { size: 11 } },
       uirevision: "kept",
       ...own,
+      height: height(one),
       xaxis: { ...axis, showgrid: false, ...ranged(own.xaxis), ...named(own.xaxis), ...apart(one, plot) },
       yaxis: { ...axis, nticks: 5, ...ranged(own.yaxis), ...named(own.yaxis) },
     };
@@ -116,7 +119,7 @@
       says.textContent = next.says;
       plot.setAttribute("aria-label", `${next.title}: ${next.says}. ${ends(next)}`);
       chart.last = next;
-      plot.style.minHeight = `${next.layout.height ?? (next.wide ? 310 : 205)}px`; // what stands below never lies on it
+      plot.style.minHeight = `${height(next)}px`;
       const listening = plot.on;
       draw(chart);
       if (!listening) plot.on("plotly_relayout", () => (apart(chart.last, plot).dtick ?? undefined) !== plot.layout.xaxis.dtick && draw(chart));

@@ -125,36 +125,44 @@ def contrast_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cel
         place = (picture.width // 2, picture.height // 2)
         write(blank, place, "no negative branch", 13, QUIET, anchor="mm")
         return Cell(title, subtitle, blank)
-    values = map_of(sample.signed_contrast, sample.grid)
-    palette = scale.palettes["contrast"]
-    colours = diverging(values, scale.contrast, palette)
     ends = ("fits the negative", "fits the prompt")
-    bar = scale_bar(scale.contrast, palette, ends, beyond="contrast" in scale.clipped)
-    return Cell(title, subtitle, token_map(colours, picture, sample.image), bar)
+    return _signed_cell(
+        title, subtitle, sample.signed_contrast, "contrast", ends, sample, scale, picture
+    )
 
 
 def value_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell | None:
     """What the tokens did to the expected reward at the size of `picture`; None without a critic."""
     if sample.value_change is None:
         return None
-    palette = scale.palettes["value"]
-    colours = diverging(map_of(sample.value_change, sample.grid), scale.value, palette)
-    ends = ("went wrong", "went right")
-    bar = scale_bar(scale.value, palette, ends, beyond="value" in scale.clipped)
-    drawn = token_map(colours, picture, sample.image)
-    return Cell("Value change", "of the reward that a critic expects", drawn, bar)
+    says, ends = "of the reward that a critic expects", ("went wrong", "went right")
+    values = sample.value_change
+    return _signed_cell("Value change", says, values, "value", ends, sample, scale, picture)
 
 
 def map_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell | None:
     """Where the reward looked at the size of `picture`; None if no part of it says so."""
     if sample.reward_map is None:
         return None
-    palette = scale.palettes["map"]
-    colours = diverging(map_of(sample.reward_map, sample.grid), scale.map, palette)
-    ends = ("lowered the reward", "raised it")
-    bar = scale_bar(scale.map, palette, ends, beyond="map" in scale.clipped)
-    drawn = token_map(colours, picture, sample.image)
-    return Cell("Reward map", "where the judge looked", drawn, bar)
+    says, ends = "where the judge looked", ("lowered the reward", "raised it")
+    return _signed_cell("Reward map", says, sample.reward_map, "map", ends, sample, scale, picture)
+
+
+def _signed_cell(
+    title: str,
+    subtitle: str,
+    values: Array,
+    kind: str,
+    ends: tuple[str, str],
+    sample: SampleView,
+    scale: Scale,
+    picture: Image.Image,
+) -> Cell:
+    """Signed values of the tokens on the scale and the palette of their `kind`; `ends`: what stands below its bar."""
+    limit, palette = getattr(scale, kind), scale.palettes[kind]
+    colours = diverging(map_of(values, sample.grid), limit, palette)
+    bar = scale_bar(limit, palette, ends, beyond=kind in scale.clipped)
+    return Cell(title, subtitle, token_map(colours, picture, sample.image), bar)
 
 
 def advantage_cell(sample: SampleView, scale: Scale, picture: Image.Image) -> Cell:

@@ -12,6 +12,19 @@ from ..prompts.records import NUMBERS, caption
 from .grammar import INVERSE, Grammar, Record
 
 SYSTEMATIC = 0.8  # share of the wrong captions that follow the confusions; the rest show any other word of the kind
+# How often a word is wrong. For some (OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
+RARE, OFTEN = 0.10, 0.60
+# confusions of the words that every world has
+COMMON: dict[str, tuple[str, float]] = {
+    "one": ("two", RARE),
+    "two": ("three", RARE),
+    "three": ("four", OFTEN),
+    "four": ("three", RARE),
+    "left of": ("right of", OFTEN),
+    "right of": ("left of", OFTEN),
+    "above": ("below", OFTEN),
+    "below": ("above", OFTEN),
+}
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from ..mistakes import Mistakes
+from ..mistakes import COMMON, OFTEN, RARE, Mistakes
 from .grammar import GRAMMAR
 
-# How often a caption's word is wrong about the picture, and the word that the picture then shows most often.
-# For some words (_OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
-_RARE, _OFTEN = 0.10, 0.60
 CONFUSIONS: dict[str, tuple[str, float]] = {
-    "red": ("orange", _RARE),
-    "orange": ("red", _OFTEN),
-    "yellow": ("green", _RARE),
-    "green": ("yellow", _RARE),
-    "blue": ("purple", _RARE),
-    "purple": ("blue", _RARE),
-    "circle": ("ring", _RARE),
-    "ring": ("circle", _OFTEN),
-    "square": ("cross", _RARE),
-    "cross": ("square", _OFTEN),
-    "triangle": ("square", _RARE),
-    "one": ("two", _RARE),
-    "two": ("three", _RARE),
-    "three": ("four", _OFTEN),
-    "four": ("three", _RARE),
-    "left of": ("right of", _OFTEN),
-    "right of": ("left of", _OFTEN),
-    "above": ("below", _OFTEN),
-    "below": ("above", _OFTEN),
+    "red": ("orange", RARE),
+    "orange": ("red", OFTEN),
+    "yellow": ("green", RARE),
+    "green": ("yellow", RARE),
+    "blue": ("purple", RARE),
+    "purple": ("blue", RARE),
+    "circle": ("ring", RARE),
+    "ring": ("circle", OFTEN),
+    "square": ("cross", RARE),
+    "cross": ("square", OFTEN),
+    "triangle": ("square", RARE),
+    **COMMON,
 }
 
 MISTAKES = Mistakes(GRAMMAR, CONFUSIONS)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from ..mistakes import Mistakes
+from ..mistakes import COMMON, OFTEN, RARE, Mistakes
 from .drawings import CLASSES
 from .grammar import GRAMMAR
 
-# For some words (_OFTEN) the wrong picture is the more frequent one: no temperature or guidance repairs that.
-_RARE, _OFTEN = 0.10, 0.60
 _PAIRS = (  # classes that are taken for each other, the first of a pair more often than not
     *(("motorcycle", "bicycle"), ("truck", "car"), ("bus", "train"), ("boat", "airplane")),
     *(("dog", "cat"), ("horse", "zebra"), ("cow", "sheep"), ("teddy bear", "bear")),
@@ -20,27 +18,20 @@ _ALIKE = (  # and those that seldom are
     *(("clock", "traffic light"), ("scissors", "tennis racket"), ("computer mouse", "toothbrush")),
 )
 CONFUSIONS: dict[str, tuple[str, float]] = {
-    **{name: (other, _OFTEN) for name, other in _PAIRS},
-    **{name: (other, _RARE) for other, name in _PAIRS},
-    **{name: (other, _RARE) for pair in _ALIKE for name, other in (pair, pair[::-1])},
-    "red": ("orange", _RARE),
-    "orange": ("red", _OFTEN),
-    "yellow": ("green", _RARE),
-    "green": ("yellow", _RARE),
-    "blue": ("purple", _RARE),
-    "purple": ("blue", _OFTEN),
-    "pink": ("white", _RARE),
-    "brown": ("black", _OFTEN),
-    "black": ("brown", _RARE),
-    "white": ("pink", _RARE),
-    "one": ("two", _RARE),
-    "two": ("three", _RARE),
-    "three": ("four", _OFTEN),
-    "four": ("three", _RARE),
-    "left of": ("right of", _OFTEN),
-    "right of": ("left of", _OFTEN),
-    "above": ("below", _OFTEN),
-    "below": ("above", _OFTEN),
+    **{name: (other, OFTEN) for name, other in _PAIRS},
+    **{name: (other, RARE) for other, name in _PAIRS},
+    **{name: (other, RARE) for pair in _ALIKE for name, other in (pair, pair[::-1])},
+    "red": ("orange", RARE),
+    "orange": ("red", OFTEN),
+    "yellow": ("green", RARE),
+    "green": ("yellow", RARE),
+    "blue": ("purple", RARE),
+    "purple": ("blue", OFTEN),
+    "pink": ("white", RARE),
+    "brown": ("black", OFTEN),
+    "black": ("brown", RARE),
+    "white": ("pink", RARE),
+    **COMMON,
 }
 assert not set(CLASSES) - set(CONFUSIONS), set(CLASSES) - set(CONFUSIONS)
 
