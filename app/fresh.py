@@ -7,7 +7,7 @@ Shapes: G samples of a prompt, T = H*W image tokens in raster order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..measure.truth.assigners import Assigner
 
 USUAL = "gcpo"  # the credit that is shown unless another is chosen
+LOOKS = {"map": "objects"}  # where the judge looked, for the credit that reads it
 NO_REWARD = (
     "no reward: the embedded judge scores only models of its own world, on that world's sentences, word for word, such as "
     "“a photo of a red circle”, “a photo of three squares” or “a photo of a circle left of a square”"
@@ -80,7 +81,7 @@ class Method:
         if not isinstance(name, str) or name not in credits():
             raise UserError(f"credit: {name!r:.80} is none of {', '.join(credits())}")
         rollout = {"group_size": max(2, count), "cfg_scale": cfg_scale, "temperature": temperature}
-        tree = {"credit": credits()[name], "rollout": rollout}
+        tree = {"credit": credits()[name], "rollout": rollout, "reward": {"geneval": LOOKS}}
         found = cls(name, parse_config(tree, where="playground"))
         if count < 2 and found.assigner.needs & {"group_similarity", "opposed_similarity"}:
             raise UserError(f"{name}: compares the images of a prompt; sample two or more")
@@ -106,6 +107,11 @@ class Method:
         """Whether it compares with the model that the run began with."""
         return self.assigner.entry.needs_reference
 
+    @property
+    def looks(self) -> bool:
+        """Whether it reads where the judge looked."""
+        return "reward_map" in self.assigner.needs
+
     def require_reward(self, prompt: Prompt, judged: bool) -> bool:
         """Whether the embedded judge can score images of a prompt, by a model of its world or another (`judged`).
 
@@ -115,6 +121,8 @@ class Method:
         scores = judged and prompt.spec is not None
         if not scores and "opposed_similarity" in self.assigner.needs:
             raise UserError(f"{self.name}: compares images that fared otherwise; {NO_REWARD}")
+        if not scores and self.looks:
+            raise UserError(f"{self.name}: reads where the judge looked; {NO_REWARD}")
         return scores
 
 
@@ -163,6 +171,8 @@ def fresh_step(
     advantages = torch.zeros_like(unknown)
     if scores and len(rollout) > 1:
         advantages = method.config.advantage.function(rewards, len(rollout))
+    if method.looks:
+        rollout = replace(rollout, reward_map=_looked(model, rollout, rewards))
     policy = Policy.of(method.config, model, reference)
     credit, pushed = method.assigner.assigned(rollout, advantages, policy)
     arrays = {
@@ -173,6 +183,7 @@ def fresh_step(
         "credit": credit,
         "token_advantages": pushed if scores else unknown[:, None].expand_as(pushed),
         "entropy": rollout.entropy,
+        "reward_map": rollout.reward_map,
     }
     kept = {name: _array(values) for name, values in arrays.items() if values is not None}
     found = _objects(rollout) if scores else [None] * len(rollout)
@@ -229,6 +240,17 @@ def _rewards(rollout: Rollout) -> Any:
 
     judge = REWARDS["geneval"](detector=_judge(rollout))
     return judge(rollout.images, rollout.prompts).to(rollout.tokens.device)
+
+
+def _looked(model: Any, rollout: Rollout, rewards: Any) -> Any:
+    """(G, T) which objects the embedded judge found right (+) or wrong (-), for its rewards (G,)."""
+    from ..config.sections import RewardConfig
+    from ..rewards import REWARDS
+    from ..rewards.maps import PartMap, RewardMaps
+
+    judge = REWARDS["geneval"](detector=_judge(rollout))
+    part = PartMap("geneval", 1.0, judge, RewardConfig.model_validate(LOOKS))
+    return RewardMaps([part], {}, None)(model, rollout, {"geneval": rewards}, seed=0)
 
 
 def _objects(rollout: Rollout) -> list[Any]:

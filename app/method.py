@@ -14,7 +14,7 @@ from ..config.schema import Config, load_config
 from ..config.text import TextConfig, load_text_config
 from ..errors import RunError
 from ..run_folder.reader import RunReader
-from ..run_folder.yaml_text import write_yaml
+from ..yaml_text import write_yaml
 from .figures import number
 from .methods import SEED_KEYS
 from .runs import RunShelf, or_in_words

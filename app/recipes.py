@@ -23,7 +23,7 @@ from ..prompts.records import WORLDS
 from ..run_folder.layout import contained, require_within
 from ..run_folder.reader import RunReader
 from ..run_folder.start import check_new, check_resumable
-from ..run_folder.yaml_text import write_yaml
+from ..yaml_text import write_yaml
 from .checkpoints import require_known_start
 
 if TYPE_CHECKING:
@@ -85,13 +85,9 @@ def recipes() -> dict[str, str]:
 
 
 @cache
-def credits(*, mapped: bool = False) -> dict[str, dict[str, Any]]:
+def credits() -> dict[str, dict[str, Any]]:
     """{method: its section `credit`} of every credit that a recipe of the embedded generator ships and that needs no critic; the
-    first recipe of the same section names it.
-
-    Args:
-        mapped: with those that read where the recipe's reward looked.
-    """
+    first recipe of the same section names it."""
     found: dict[str, dict[str, Any]] = {}
     names = [name for name in list_recipes() if name.startswith("shapes/")]
     for name in sorted(names, key=lambda name: (len(name), name)):
@@ -99,15 +95,14 @@ def credits(*, mapped: bool = False) -> dict[str, dict[str, Any]]:
         section = {"name": "uniform", **tree.get("credit", {})}
         if section["name"] == "value":  # its critic learns beside a training
             continue
-        looks = any((part or {}).get("map") for part in tree.get("reward", {}).values())
-        if section not in found.values() and (mapped or not looks):
+        if section not in found.values():
             found[name.removeprefix("shapes/")] = section
     return found
 
 
 def credit_names() -> list[str]:
     """The names of the credit table, without loading it: every one of them has a recipe."""
-    return sorted({section["name"] for section in credits(mapped=True).values()} | {"value"})
+    return sorted({section["name"] for section in credits().values()} | {"value"})
 
 
 def own_values(recipe: str) -> dict[str, str]:

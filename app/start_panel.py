@@ -15,7 +15,7 @@ from .recipes import Plan, credit_names, free_name, own_values, planned, recipes
 from .runs import RunShelf, or_in_words
 from .trainings import Trainings
 
-FIRST = "shapes/gcpo"
+FIRST = "shapes/recommended"
 ENDED = ("stopped", "failed", "killed")  # states that a run goes on from
 LABELS = {
     "steps": "Steps",
@@ -147,6 +147,10 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
         plan = plan_of(*filled)
         return ["", plan.command, plan.yaml, ready(True)]
 
+    @or_in_words(lambda why, *_: False)
+    def startable(*filled: Any) -> bool:
+        return bool(plan_of(*filled))
+
     @or_in_words(lambda why, *_: [gr.skip() for _ in (name, *boxes)])
     def own(recipe: str) -> list[Any]:
         """What stands in the empty fields: the recipe's own values."""
@@ -178,12 +182,12 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
             trainings.start(resumed(trainings.root, shelf.open(which)))
         return ["", panel.sign_of(chosen)]
 
-    def draw(sign: Any) -> list[Any]:
+    def draw(sign: Any, *filled: Any) -> list[Any]:
         does, which = sign[:2]
         label = f"{does} {which}" if does else act.value
         # what was said of the training before is over
         shown = gr.Button(label, visible=bool(does))
-        return [state_line(trainings, sign), shown, "", ready(does != "Stop")]
+        return [state_line(trainings, sign), shown, "", ready(startable(*filled))]
 
     # one event, so that a later answer never gives way to an earlier one
     asked = [form.expand, *(field.change for field in fields)]
@@ -191,7 +195,7 @@ def build(shelf: RunShelf, trainings: Trainings, run: gr.Dropdown, wanted: gr.St
     recipe.input(own, recipe, [name, *boxes], **READING)
     go.click(start, [run, *fields], [said, wanted, panel.sign], **READING)
     act.click(press, [run, panel.sign], [now, panel.sign], **READING)
-    panel.sign.change(draw, panel.sign, [now, act, said, go], **QUIET)
+    panel.sign.change(draw, [panel.sign, *fields], [now, act, said, go], **QUIET)
     return panel
 
 

@@ -23,7 +23,9 @@ def train(
 ) -> None:
     """Fine-tunes a generator, or the language model of a text recipe.
 
-    Example: t2i-credit train shapes/gcpo train.steps=100 train.name=try
+    Start with shapes/recommended here, and with janus-pro-1b/recommended on a GPU; `t2i-credit config` lists all recipes.
+
+    Example: t2i-credit train shapes/recommended train.steps=100 train.name=try
     """
     from ..config.schema import load_config
     from ..config.text import load_text_config

@@ -69,6 +69,14 @@ def test_every_credit_is_that_of_the_samples_and_moves_them_by_their_rewards(her
     assert np.array_equal(floats(group["samples"][3]["arrays"]["credit"]), credit[3])
 
 
+def test_where_the_judge_looked_is_a_map_of_its_own(here):
+    (step,) = sampled(here, credit="reward_map").steps
+    looked = step.arrays["reward_map"]
+    rewards = np.array([sample["reward"] for sample in step.samples])
+    assert looked.shape == (6, 36) and (looked[rewards == 1] >= 0).all()
+    assert (looked[rewards == 1] > 0).any() and (looked[rewards == 0] < 0).any()
+
+
 def test_two_takes_stand_on_one_scale_and_differ_where_their_negatives_do(here):
     takes = [("shapes", PROMPT, None, "a"), ("shapes", PROMPT, "a red square", "b")]
     last = sampled(here, *takes)
@@ -93,6 +101,7 @@ def test_without_a_record_the_credit_is_shown_and_nothing_is_called_a_reward(her
     ("prompt", "settings", "said"),
     [
         ("a very red thing", {"credit": "stage"}, "stage: compares images that fared otherwise"),
+        ("a very red thing", {"credit": "reward_map"}, "reward_map: reads where the judge looked"),
         (PROMPT, {"credit": "stage", "count": 1}, "stage: compares the images of a prompt"),
         (PROMPT, {"credit": "critical", "count": 1}, "critical: compares the images"),
         (PROMPT, {"credit": "os:abort"}, "credit: 'os:abort' is none of"),

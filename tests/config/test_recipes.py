@@ -53,6 +53,7 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         "visual",
     )
     paper = {"loss.policy", "loss.kl_coef"}
+    recommended = {"credit.name", "rollout.dynamic", "loss.clip_high"}
     assert changed == {
         "grpo": set(),
         "drgrpo": {"advantage.name", "loss.aggregate"},
@@ -69,8 +70,26 @@ def test_the_recipes_of_the_methods_differ_from_grpo_in_their_method_alone() -> 
         "gcpo_conditional": {*paper, "credit.name", "loss.kl_weight"},
         "visual_figure": {"credit.name", "credit.kind"},
         "reward_map": {"credit.name", "reward.geneval"},
-        "visual_dapo": {"credit.name", "rollout.dynamic", "loss.clip_high"},
+        **dict.fromkeys(("visual_dapo", "recommended"), recommended),
     }
+
+
+def test_what_is_recommended_for_janus_is_what_is_recommended_here() -> None:
+    ours, grpo = (load_config(f"shapes/{name}").model_dump() for name in ("recommended", "grpo"))
+    theirs, base = (
+        load_config(f"janus-pro-1b/{name}").model_dump() for name in ("recommended", "grpo")
+    )
+    added = [
+        {
+            (section, key): found[section][key]
+            for section, values in found.items()
+            for key in values
+            if found[section][key] != plain[section].get(key)
+            and (section, key) != ("train", "name")
+        }
+        for found, plain in ((ours, grpo), (theirs, base))
+    ]
+    assert added[0] == added[1]
 
 
 @pytest.mark.parametrize("method", ["grpo", "gcpo"])
