@@ -22,7 +22,7 @@ worlds heatmap config
 geneval run_folder models credit
 prompts rollout advantages losses
 interfaces
-files
+files yaml_text
 errors"""
 HEIGHT = {name: -i for i, line in enumerate(FLOORS.split("\n")) for name in line.split()}
 

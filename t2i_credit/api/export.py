@@ -18,8 +18,8 @@ from ..heatmap.files import write_heatmaps
 from ..run_folder.atomic import write_atomic, write_folder_atomic
 from ..run_folder.checkpoint import list_checkpoints
 from ..run_folder.reader import RunReader
-from ..run_folder.yaml_text import write_yaml
 from ..training.tune import adapter_layers, cast_parameters, merge_adapter
+from ..yaml_text import write_yaml
 from .models import load_model, split_step
 
 CARD, SHEET = "README.md", "credit.png"

@@ -17,7 +17,7 @@ from ..config.places import anchored
 from ..config.schema import Config, load_config, parse_config, to_yaml
 from ..config.text import TextConfig
 from ..errors import RunError
-from ..run_folder.yaml_text import write_yaml
+from ..yaml_text import write_yaml
 from .memory import out_of_memory
 from .parts import Parts, prepare
 

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from ..run_folder.yaml_text import write_yaml
+from ..yaml_text import write_yaml
 from .messages import fields_of
 from .plugins import PluginSection, function_of, keyword_parameters
 from .schema import Config

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from ..errors import ConfigError, UserError
 from ..files import read_given
 from ..prompts.written import expanded
-from ..run_folder.yaml_text import parse_yaml
+from ..yaml_text import parse_yaml
 from .messages import COMMAND_LINE, did_you_mean, plain, show
 from .plugins import AdvantageConfig, CreditConfig, PluginSection
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..errors import ConfigError
 from ..prompts.records import WORLDS
-from ..run_folder.yaml_text import write_yaml
+from ..yaml_text import write_yaml
 from .files import read_tree
 from .messages import KeyProblem, parse, show
 from .plugins import PLUGIN, AdvantageConfig, CreditConfig

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 
 from ..errors import RunError
 from ..files import parse_small_json, regular_file, require_small
+from ..yaml_text import parse_yaml
 from .atomic import cannot
 from .checks import check_record, load_few
 from .layout import FORMAT, contained, evaluation_path, numbered_folders, require_within, step_name
 from .status import STALE_AFTER, RunStatus, run_status, whole
-from .yaml_text import parse_yaml
 
 # Bytes that are read of a file at most: many times what the writer leaves, and little enough for the app
 MOST_CONFIG, MOST_SETTINGS = 32 << 10, 1 << 20

@@ -29,6 +29,7 @@ from safetensors.numpy import save as save_arrays
 
 from ..errors import RunError
 from ..rollout.images import to_uint8
+from ..yaml_text import write_yaml
 from .alternatives import write_alternatives
 from .atomic import (
     cannot,
@@ -42,7 +43,6 @@ from .atomic import (
 from .layout import encode_mask, evaluation_path, step_name
 from .reader import RunReader
 from .start import Start
-from .yaml_text import write_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,7 +22,7 @@ from t2i_credit.measure.bench.plan import plan as plan_of
 from t2i_credit.prompts.files import save_prompts
 from t2i_credit.run_folder.checkpoint import load_checkpoint
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 PLUGIN = '''
 import torch

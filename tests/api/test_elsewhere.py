@@ -19,7 +19,7 @@ from t2i_credit.config.schema import load_config, parse_config
 from t2i_credit.errors import ModelError
 from t2i_credit.measure.evaluation.store import trained_on
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from t2i_credit.app import method
 from t2i_credit.app.runs import RunShelf
 from t2i_credit.config.schema import load_config
 from t2i_credit.config.text import load_text_config
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 TRUTH = Path(__file__).parents[2] / "docs" / "credit-truth.md"
 

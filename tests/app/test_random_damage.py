@@ -27,7 +27,7 @@ from t2i_credit.errors import UserError
 from t2i_credit.heatmap.files import write_animation, write_heatmaps
 from t2i_credit.measure.evaluation.scores import load_evaluation
 from t2i_credit.run_folder.reader import RunReader, list_runs
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 EVALUATIONS = ("train-cfg2", "list-clip-cfg2")
 

@@ -19,7 +19,7 @@ from limited_commands import LimitedCommands
 from tiny_checkpoints import write_tiny_emu3, write_tiny_janus, write_tiny_llamagen
 from toys import recipe
 
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 

@@ -27,7 +27,7 @@ from t2i_credit.rewards.server import listen
 from t2i_credit.rewards.wire import TOKEN_VARIABLE, pack_prompts, unpack_prompts
 from t2i_credit.rollout.images import from_uint8, to_uint8
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from t2i_credit.measure.comparison.images import ImagePlan
 from t2i_credit.measure.comparison.kind import Run
 from t2i_credit.measure.evaluation.protocol import Protocol
 from t2i_credit.run_folder.writer import RunWriter
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 EVALUATION = ImagePlan(prompts=1, images=2, cfg_scale=2.0)
 

@@ -21,7 +21,7 @@ from t2i_credit import api
 from t2i_credit.errors import RunError
 from t2i_credit.run_folder.checkpoint import load_checkpoint
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 # Killing ----------------------------------------------------------------------------------------------------------
 

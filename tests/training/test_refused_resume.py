@@ -17,7 +17,7 @@ from t2i_credit import api
 from t2i_credit.cli.commands import main
 from t2i_credit.models.embedded_model import EmbeddedConfig
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.run_folder.yaml_text import write_yaml
+from t2i_credit.yaml_text import write_yaml
 
 
 def contents(folder: Path) -> dict[str, bytes]:

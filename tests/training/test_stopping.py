@@ -17,9 +17,9 @@ from training_runs import EVERY_REWARD, EVERYTHING, assert_same_run, silent, tra
 
 from t2i_credit import api
 from t2i_credit.run_folder.reader import RunReader
-from t2i_credit.run_folder.yaml_text import write_yaml
 from t2i_credit.training import collect, stopping, trainer
 from t2i_credit.training.stopping import Stop, Stopped
+from t2i_credit.yaml_text import write_yaml
 
 
 def stopped(config: dict[str, Any], *, resume: bool = False, **more: Any) -> Stopped:

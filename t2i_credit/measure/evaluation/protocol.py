@@ -16,7 +16,7 @@ from typing import Any
 from ...api.models import run_of
 from ...config.files import key_value
 from ...errors import UserError
-from ...run_folder.yaml_text import parse_yaml
+from ...yaml_text import parse_yaml
 
 SAMPLING = ("cfg_scale", "temperature", "top_k", "top_p", "template", "seed")
 JUDGING = (

@@ -18,7 +18,7 @@ from ...config.schema import parse_config
 from ...errors import ConfigError
 from ...interfaces import Prompt
 from ...rollout.images import from_uint8
-from ...run_folder.yaml_text import parse_yaml
+from ...yaml_text import parse_yaml
 from ..intervals import mean_interval, or_none
 
 Rewards = dict[str, dict[str, Any]]  # {name: what its builder takes}

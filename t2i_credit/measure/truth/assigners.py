@@ -22,8 +22,8 @@ from ...credit.fields import GROUP_FIELDS, UPDATE_FIELDS, rollout_fields
 from ...credit.table import CREDIT
 from ...errors import ConfigError
 from ...interfaces import Rollout
-from ...run_folder.yaml_text import parse_yaml
 from ...training.policy import Policy
+from ...yaml_text import parse_yaml
 
 BASELINES = ("uniform", "random", "entropy", "centre")
 _KEPT = frozenset(f.name for f in fields(Rollout))

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError, one_line
+from .errors import ConfigError, one_line
 
 _TAG = "tag:yaml.org,2002:"
 # (tag, pattern, first letters) of the core schema, YAML 1.2.2, section 10.3.2

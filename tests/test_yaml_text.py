@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from t2i_credit.run_folder.yaml_text import parse_yaml, write_yaml
+from t2i_credit.yaml_text import parse_yaml, write_yaml
 
 
 @pytest.mark.parametrize(
