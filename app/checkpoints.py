@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from ..api.models import CFG_SCALE, run_of, usual_cfg_scale
+from ..api.models import CFG_SCALE, run_of, usual_sampling
 from ..config.plugins import PLUGIN
 from ..errors import RunError, UserError
 from ..models import embedded_names
@@ -61,7 +61,7 @@ def address(shelf: RunShelf, name: str) -> str:
 def guidance(shelf: RunShelf, name: str) -> float:
     """What a name in `choices` is sampled with at first: a run's is that of its training."""
     try:
-        return usual_cfg_scale(address(shelf, name))
+        return float(usual_sampling(address(shelf, name))["cfg_scale"])
     except (UserError, OSError):  # sampling will say what is wrong
         return CFG_SCALE
 

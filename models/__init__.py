@@ -1,6 +1,6 @@
 """Imported as `t2i_credit.models`, from this top-level folder: image-token generators, and how a name becomes one.
 
-A model folder says what it is in its config.json (`model_type`). Heavy imports happen when a model is loaded.
+A model folder says what it is in its config.json (`model_type`), a described generator in a .yaml. Heavy imports happen when a model is loaded.
 """
 
 from __future__ import annotations
@@ -41,12 +41,19 @@ def _load_llamagen(folder: Path) -> Any:
     return LlamaGenModel.from_pretrained(folder)
 
 
+def _load_causal(place: Path) -> Any:
+    from .causal import CausalImageModel
+
+    return CausalImageModel.from_pretrained(place)
+
+
 # model_type in config.json -> loader of the folder
 MODELS: dict[str, Callable[[Path], Any]] = {
     "t2i_credit_embedded": _load_embedded,
     "janus": _load_janus,
     "emu3": _load_emu3,
     "llamagen_t2i": _load_llamagen,
+    "causal_image": _load_causal,
 }
 
 
@@ -58,17 +65,20 @@ def embedded_names() -> list[str]:
 
 
 def load_pretrained(name_or_path: str) -> Any:
-    """Loads an embedded generator by name, a model folder, or a Hugging Face hub id such as
-    deepseek-community/Janus-Pro-1B (downloaded once, then read from the local cache). Where it is a LoRA adapter of peft,
+    """Loads an embedded generator by name, a model folder, a description (.yaml, see description.py), or a Hugging Face hub id such
+    as deepseek-community/Janus-Pro-1B (downloaded once, then read from the local cache). Where it is a LoRA adapter of peft,
     the model that it was made for, with the adapter.
 
     Raises:
         ModelError: there is no such model, its architecture is not supported, or a file is missing or damaged.
     """
     from .adapter import add_adapter, base_of, is_adapter
+    from .description import is_description
     from .files import snapshot
 
     architecture = check_pretrained(name_or_path)
+    if is_description(Path(name_or_path)):
+        return MODELS[architecture](Path(name_or_path))
     folder = _folder(name_or_path)
     folder = folder if folder.is_dir() else snapshot(name_or_path)
     if is_adapter(folder):
@@ -82,9 +92,18 @@ def check_pretrained(name_or_path: str) -> str:
     Raises:
         ModelError: there is no such model, or its architecture is not supported.
     """
+    from .description import MODEL_TYPE, is_description, presets, read_description
     from .files import HUB_ID, snapshot
 
     folder = _folder(name_or_path)
+    if is_description(folder):
+        read_description(folder)
+        return MODEL_TYPE
+    if name_or_path in presets() and not folder.is_dir():
+        raise ModelError(
+            f"model {name_or_path!r}: a published model whose image tokenizer lies on your disk: name a .yaml file that says "
+            f"`preset: {name_or_path}` and `image_tokenizer: {{path: FOLDER}}`"
+        )
     if folder.is_dir():
         return _architecture(folder)
     if not HUB_ID.fullmatch(name_or_path):

@@ -5,7 +5,7 @@ Everything beyond is a ModelError that names the file and the key or the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,9 +65,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def require_sizes(path: Path) -> None:
+def require_sizes(path: Path, values: Mapping[str, Any] | None = None) -> None:
     """Raises ModelError for a configuration whose numbers no model has: building it would take for ever, or all memory; and
-    for one whose attention is code from elsewhere, which is not run."""
+    for one whose attention is code from elsewhere, which is not run.
+
+    Args:
+        path: a JSON file.
+        values: what was read from it, where it is another file.
+    """
 
     def most_of(key: str) -> int:
         if key.endswith("_size"):
@@ -78,11 +83,11 @@ def require_sizes(path: Path) -> None:
 
     def walk(value: Any, at: str) -> None:
         key = at.rpartition(".")[2]
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             for name, entry in value.items():
                 walk(entry, f"{at}.{name}" if at else str(name))
         elif isinstance(value, list):
-            levels = "multiplier" in key or "channels" in key
+            levels = "mult" in key or "channels" in key
             most = MOST_LEVELS if levels else MOST_LAYERS
             if len(value) > most:
                 raise ModelError(f"{path}: {at}: {len(value)} entries; at most {most:,}")
@@ -96,7 +101,7 @@ def require_sizes(path: Path) -> None:
         elif isinstance(value, int) and abs(value) > (most := most_of(key)):
             raise ModelError(f"{path}: {at}: {value:.6g} is not allowed; at most {most:,}")
 
-    walk(read_object(path), "")
+    walk(read_object(path) if values is None else values, "")
 
 
 def require_described(path: Path, build: Callable[[], nn.Module], files: list[Path]) -> None:

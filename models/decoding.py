@@ -95,6 +95,11 @@ def run_backbone(
         cache: keys and values of what ran before; is filled.
         inputs: what else its `forward` takes: `inputs_embeds`, `attention_mask`, `position_ids`, `use_cache`.
     """
+    mask = inputs.get("attention_mask")
+    if mask is not None and mask.ndim == 4 and backbone.config._attn_implementation == "eager":
+        dtype = inputs["inputs_embeds"].dtype  # which adds a mask to its scores
+        blocked = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        inputs["attention_mask"] = blocked.masked_fill(~mask, torch.finfo(dtype).min)
     name = _cache_argument(type(backbone).forward)
     given = {} if cache is None else {name: cache}
     found = backbone(**inputs, **given)

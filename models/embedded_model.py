@@ -27,6 +27,8 @@ from .bounds import named_errors, read_object, require_sizes, require_tokenizer
 from .decoding import PromptCondition, left_padded
 from .files import load_tensors, require_files, require_tensors, require_values
 from .llama_image import LlamaImageModel
+from .tokenizers.base import TokenizedImages
+from .tokenizers.vq_model import VQModelTokenizer
 
 MODEL_TYPE = "t2i_credit_embedded"
 PAD, BOS, IMAGE, UNKNOWN = "<pad>", "<bos>", "<image>", "<unknown>"
@@ -113,7 +115,7 @@ class ImageEmbedding(nn.Module):
         return self.code(tokens) + self.place(places)
 
 
-class EmbeddedModel(LlamaImageModel):
+class EmbeddedModel(TokenizedImages, LlamaImageModel):
     """See `ImageTokenModel`. Images are square, values in [0, 1]; T = H*W in raster order."""
 
     def __init__(self, config: EmbeddedConfig, text_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -204,8 +206,8 @@ class EmbeddedModel(LlamaImageModel):
         return self.image_head(features)
 
     @property
-    def codebook(self) -> Tensor:
-        return self.vq.quantize.embedding.weight
+    def image_tokenizer(self) -> VQModelTokenizer:  # type: ignore[override]
+        return VQModelTokenizer(self.vq, patch=self.config.patch)
 
     def to_patches(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] to the image tokenizer's input (B, 3 p p, h/p, w/p) in [-1, 1]."""
@@ -214,33 +216,6 @@ class EmbeddedModel(LlamaImageModel):
     def from_patches(self, patches: Tensor) -> Tensor:
         """Inverse of `to_patches`, without clamping."""
         return F.pixel_shuffle(patches, self.config.patch) / 2 + 0.5
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
-        size = self.config.image_size
-        if images.shape[1:] != (3, size, size):
-            raise ModelError(
-                f"images of {tuple(images.shape[1:])}; this model takes (3, {size}, {size})"
-            )
-        latents = self.vq.encode(self.to_patches(images)).latents
-        codes = self.vq.quantize(latents)[2][2]
-        return codes.reshape(len(images), -1)
-
-    @torch.no_grad()
-    def decode(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.decode_vectors(self.vectors(tokens))
-
-    def vectors(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to what the decoder takes, (B, T, C)."""
-        return self.codebook[tokens]
-
-    def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable."""
-        latents = vectors.unflatten(1, self.grid).permute(0, 3, 1, 2).contiguous()
-        patches = self.vq.decode(latents, force_not_quantize=True).sample
-        return self.from_patches(patches).clamp(0, 1)
 
     # Disk
 

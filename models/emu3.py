@@ -1,8 +1,5 @@
 """Emu3-Gen through transformers' Emu3ForConditionalGeneration: image tokens inside the text vocabulary, an end-of-line
-token after each row of them. The adapter maps codes to vocabulary ids, inserts and drops the line ends, and takes logits
-over the image codes alone.
-
-Shapes: P prompts, B samples, T = H*W image tokens in raster order, V codes, D hidden size.
+token after each row of them.
 """
 
 from __future__ import annotations
@@ -13,9 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from ..errors import ModelError
@@ -23,14 +17,15 @@ from ..prompts.limits import shortened
 from .bounds import read_object
 from .decoding import PromptCondition, left_padded
 from .files import load_processor, load_weights
-from .image_tokenizer import ImageScale
-from .llama_image import LlamaImageModel
+from .tokenizers.base import ImageScale
+from .tokenizers.emu3 import Emu3Tokenizer
+from .vocabulary import VocabularyImageModel
 
 # call arguments of the processor that make the size of images; its own defaults where processor_config.json has none
 SIZE = ("ratio", "image_area")
 
 
-class Emu3ImageModel(LlamaImageModel):
+class Emu3ImageModel(VocabularyImageModel):
     """See `ImageTokenModel`. The grid is what the processor asks for at its `ratio` and `image_area`.
 
     Args:
@@ -41,17 +36,17 @@ class Emu3ImageModel(LlamaImageModel):
         ModelError: the vocabulary lacks image tokens, or the size of images is none; the message begins with the file.
     """
 
-    code_ids: Tensor  # (V,) of the vocabulary
-
     def __init__(self, emu3: Emu3ForConditionalGeneration, processor: Emu3Processor) -> None:
         super().__init__()
         self.emu3, self.processor = emu3, processor
         self.grid = _grid(processor)
-        self.codebook_size = emu3.model.vqmodel.config.codebook_size
-        known = emu3.vocabulary_mapping.img2bpe
-        if absent := [code for code in range(self.codebook_size) if code not in known]:
+        scale = ImageScale.of(processor.image_processor)
+        self.image_tokenizer = Emu3Tokenizer(emu3.model.vqmodel.requires_grad_(False), scale)
+        codes = emu3.model.vqmodel.config.codebook_size
+        known, line_end = emu3.vocabulary_mapping.img2bpe, emu3.vocabulary_mapping.eol_token_id
+        if absent := [code for code in range(codes) if code not in known]:
             raise ModelError(f"config.json: vocabulary_map: no image token for code {absent[0]}")
-        if emu3.vocabulary_mapping.eol_token_id is None:
+        if line_end is None:
             raise ModelError("config.json: vocabulary_map: no end-of-line token <|extra_200|>")
         for token in (processor.image_start_token, processor.fake_token_around_image):
             ours = processor.tokenizer.convert_tokens_to_ids(token)
@@ -59,6 +54,7 @@ class Emu3ImageModel(LlamaImageModel):
                 raise ModelError(
                     f"config.json: vocabulary_map: {token} is {theirs}; in the tokenizer it is {ours}"
                 )
+        self.place_codes([known[code] for code in range(codes)], line_end)
         places = self.language_model.config.max_position_embeddings
         self.prompt_limit = places - self.image_inputs - 1
         if self.prompt_limit < 1:
@@ -66,17 +62,14 @@ class Emu3ImageModel(LlamaImageModel):
                 f"processor_config.json: image_area: {processor.image_area} is not allowed: {self.grid[0]} x "
                 f"{self.grid[1]} tokens leave no room for a prompt; the model has {places} positions"
             )
-        ids = torch.tensor([known[code] for code in range(self.codebook_size)])
-        self.register_buffer("code_ids", ids, persistent=False)
-        first = int(ids[0])
-        in_a_row = ids.tolist() == list(range(first, first + len(ids)))
-        self._head_rows = slice(first, first + len(ids)) if in_a_row else None  # a view, no copy
-        self.scale = ImageScale.of(processor.image_processor)
-        emu3.model.vqmodel.requires_grad_(False)
 
     @property
     def language_model(self) -> Any:
         return self.emu3.model.text_model
+
+    @property
+    def text_head(self) -> Any:
+        return self.emu3.lm_head
 
     # Text
 
@@ -97,74 +90,6 @@ class Emu3ImageModel(LlamaImageModel):
                 f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
             )
         return list(ids)
-
-    # Image tokens and line ends
-
-    def embed_image_tokens(self, tokens: Tensor, first: int | Tensor) -> Tensor:
-        assert isinstance(first, int), "how many lines end depends on it; see embed_step"
-        count, width = tokens.shape[1], self.grid[1]
-        raster = torch.arange(first, first + count, device=tokens.device)
-        place = raster - first + raster // width - first // width
-        ended = (first + count) // width - first // width
-        line_end = self.emu3.vocabulary_mapping.eol_token_id
-        ids = tokens.new_full((len(tokens), count + ended), line_end)
-        ids[:, place] = self.code_ids[tokens]
-        return self.language_model.get_input_embeddings()(ids)
-
-    def predicting(self, first: int, count: int) -> Tensor:
-        """A code is predicted by the input before it: the previous code, or the line end where a row begins."""
-        raster, width = torch.arange(first, first + count, device=self.device), self.grid[1]
-        return raster - first + (raster + 1) // width - first // width
-
-    def embed_step(self, tokens: Tensor, first: Tensor, inputs: int) -> Tensor:
-        line_end = self.emu3.vocabulary_mapping.eol_token_id
-        ids = F.pad(self.code_ids[tokens], (0, inputs - 1), value=line_end)
-        return self.language_model.get_input_embeddings()(ids)
-
-    def inputs_of(self, codes: int) -> int:
-        return codes + codes // self.grid[1]
-
-    def head(self, features: Tensor) -> Tensor:
-        weight = self.emu3.lm_head.weight
-        rows = self.code_ids if self._head_rows is None else self._head_rows
-        return F.linear(features, weight[rows])
-
-    # Images
-
-    @property
-    def codebook(self) -> Tensor:
-        return self.emu3.model.vqmodel.quantize.embedding.weight
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(h, w) in pixels."""
-        factor = self.emu3.model.vqmodel.spatial_scale_factor
-        return self.grid[0] * factor, self.grid[1] * factor
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
-        vq = self.emu3.model.vqmodel
-        pixels = self.scale.to_pixels(images, self.image_size, vq.dtype)
-        found = vq.encode(pixels, [self.image_size] * len(images), return_dict=True).image_tokens
-        return torch.stack(list(found)).flatten(1)
-
-    @torch.no_grad()
-    def decode(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.decode_vectors(self.vectors(tokens))
-
-    def vectors(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to what the decoder takes, (B, T, C)."""
-        return self.codebook[tokens]
-
-    def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable; what `Emu3VQVAE.decode` does after its look-up."""
-        vq = self.emu3.model.vqmodel
-        latents = vectors.unflatten(1, self.grid)[:, None].permute(0, 4, 1, 2, 3).contiguous()
-        planes = (latents.transpose(1, 2), vq.post_quant_conv(latents).transpose(1, 2))
-        pixels = vq.decoder(planes[1], planes[0])  # frames come one behind the other
-        return self.scale.to_images(pixels.reshape(len(vectors), -1, *pixels.shape[-3:])[:, 0])
 
     # Disk
 

@@ -156,6 +156,12 @@ def require_whole_files(place: str | Path) -> None:
             require_whole(file)
 
 
+def hub_files(folder: Path) -> list[Path]:
+    """The configuration and the weights of a model that transformers saved."""
+    index = [folder / SHARDS] if (folder / SHARDS).is_file() else []
+    return [folder / "config.json", *index, *require_weights(folder)]
+
+
 def load_part(what: str, folder: Path, load: Callable[..., Part], **options: Any) -> Part:
     """What `load(folder)` gives; whatever transformers says against it becomes one line. Python code that lies in the folder
     is never run.

@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..errors import ModelError
 from ..prompts.limits import shortened
-from . import image_tokenizer
 from .decoding import PromptCondition, left_padded
 from .files import load_processor, load_weights
-from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
 from .templates import PROMPT, frame
+from .tokenizers.base import SIGNED, ImageScale, TokenizedImages
+from .tokenizers.taming import TamingTokenizer
 
 
-class JanusImageModel(LlamaImageModel):
+class JanusImageModel(TokenizedImages, LlamaImageModel):
     """See `ImageTokenModel`. Images are square, values in [0, 1].
 
     Args:
@@ -57,7 +56,8 @@ class JanusImageModel(LlamaImageModel):
                 f"{side * side + self.prompt_limit}"
             )
         self.bos, self.pad, self.image_start = _special_ids(janus, processor)
-        self.scale = ImageScale.of(processor.image_processor) if processor else ImageScale(0.5, 0.5)
+        scale = ImageScale.of(processor.image_processor) if processor else SIGNED
+        self.image_tokenizer = TamingTokenizer(janus.model.vqmodel, scale)
         for unused in (janus.model.vqmodel, janus.model.vision_model, janus.model.aligner):
             unused.requires_grad_(False)
         if janus.lm_head.weight is not janus.get_input_embeddings().weight:
@@ -103,35 +103,6 @@ class JanusImageModel(LlamaImageModel):
 
     def head(self, features: Tensor) -> Tensor:
         return self.janus.model.generation_head(features)
-
-    @property
-    def codebook(self) -> Tensor:
-        return self.janus.model.vqmodel.quantize.embedding.weight
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(h, w) in pixels."""
-        return image_tokenizer.image_size(self.janus.model.vqmodel, self.grid)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
-        vq = self.janus.model.vqmodel
-        return image_tokenizer.encode(vq, self.scale.to_pixels(images, self.image_size, vq.dtype))
-
-    @torch.no_grad()
-    def decode(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.decode_vectors(self.vectors(tokens))
-
-    def vectors(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to what the decoder takes, unit vectors (B, T, C)."""
-        return image_tokenizer.unit_codebook(self.janus.model.vqmodel)[tokens]
-
-    def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable."""
-        return self.scale.to_images(
-            image_tokenizer.decode_vectors(self.janus.model.vqmodel, vectors, self.grid)
-        )
 
     # Disk
 

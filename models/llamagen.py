@@ -25,11 +25,11 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from ..errors import ModelError
 from ..prompts.limits import prompts_cut
-from . import image_tokenizer
 from .bounds import require_ids
 from .decoding import PromptCondition
-from .image_tokenizer import ImageScale
 from .llama_image import LlamaImageModel
+from .tokenizers.base import TokenizedImages
+from .tokenizers.taming import TamingTokenizer
 
 
 class GridRotary(nn.Module):
@@ -99,7 +99,7 @@ class RecentFeatures:
         return self
 
 
-class LlamaGenModel(LlamaImageModel):
+class LlamaGenModel(TokenizedImages, LlamaImageModel):
     """See `ImageTokenModel`. Images are square, values in [0, 1].
 
     Args:
@@ -127,7 +127,7 @@ class LlamaGenModel(LlamaImageModel):
         self.language_model.rotary_emb = GridRotary(side, caption[0], config.head_dim)
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.vq, self.t5, self.tokenizer = vq, t5, tokenizer
-        self.scale = ImageScale(0.5, 0.5)  # pixels in [-1, 1]
+        self.image_tokenizer = TamingTokenizer(vq)
         self.recent_features = RecentFeatures()
         for frozen in (vq, t5):
             if frozen is not None:
@@ -200,34 +200,6 @@ class LlamaGenModel(LlamaImageModel):
 
     def head(self, features: Tensor) -> Tensor:
         return self.output(features)
-
-    @property
-    def codebook(self) -> Tensor:
-        return self.vq.quantize.embedding.weight
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(h, w) in pixels."""
-        return image_tokenizer.image_size(self.vq, self.grid)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) in [0, 1] to codes (B, T)."""
-        return image_tokenizer.encode(
-            self.vq, self.scale.to_pixels(images, self.image_size, self.vq.dtype)
-        )
-
-    @torch.no_grad()
-    def decode(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to images (B, 3, h, w) in [0, 1]."""
-        return self.decode_vectors(self.vectors(tokens))
-
-    def vectors(self, tokens: Tensor) -> Tensor:
-        """(B, T) codes to what the decoder takes, unit vectors (B, T, C)."""
-        return image_tokenizer.unit_codebook(self.vq)[tokens]
-
-    def decode_vectors(self, vectors: Tensor) -> Tensor:
-        """(B, T, C) to images (B, 3, h, w) in [0, 1], differentiable."""
-        return self.scale.to_images(image_tokenizer.decode_vectors(self.vq, vectors, self.grid))
 
     # Disk
 

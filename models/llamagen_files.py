@@ -7,18 +7,17 @@ three matrices and turns value i with value i + head_dim / 2, so the rows of que
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.janus.modeling_janus import JanusVQVAE, JanusVQVAEConfig
+from transformers.models.janus.modeling_janus import JanusVQVAE
 
-from ..errors import ModelError, one_line
+from ..errors import ModelError
 from .bounds import read_object, require_sizes
 from .files import (
     TOKENIZER,
@@ -26,15 +25,14 @@ from .files import (
     load_part,
     load_weights,
     require_one,
-    require_whole,
 )
+from .tokenizers.llamagen import UNUSED, WHAT, from_tensors, published_tensors
+from .torch_files import fill as put
+from .torch_files import read_tensors, shape_of
 
 MODEL_TYPE = "llamagen_t2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
-FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 MOST_SIDE = 256  # tokens of a picture's side
-NORM_GROUPS = 32  # of JanusVQVAE's group norms
-_TENSORS = ("model", "module", "state_dict")  # what the published training scripts call them
 
 # published name -> ours, on both sides of a layer's number
 _BLOCK = {
@@ -53,25 +51,6 @@ _OUTSIDE = {
     "cls_embedding.cap_proj.fc2.weight": "caption_embedding.fc2.weight",
     "cls_embedding.uncond_embedding": "caption_embedding.uncond_embedding",
 }
-_VQ_NAMES = (  # theirs, ours; * is a block's number
-    ("encoder.conv_blocks.*.res.", "encoder.down.*.block."),
-    ("encoder.conv_blocks.*.", "encoder.down.*."),
-    ("decoder.conv_blocks.*.res.", "decoder.up.*.block."),
-    ("decoder.conv_blocks.*.", "decoder.up.*."),
-    ("coder.mid.0.", "coder.mid.block_1."),
-    ("coder.mid.1.", "coder.mid.attn_1."),
-    ("coder.mid.2.", "coder.mid.block_2."),
-)
-
-
-def _rule(name: str, other: str) -> tuple[str, str]:
-    """Pattern and replacement from one name to the other."""
-    return re.escape(name).replace(r"\*", r"(\d+)"), other.replace("*", r"\1")
-
-
-_VQ = tuple(_rule(theirs, ours) for theirs, ours in _VQ_NAMES)
-_VQ_BACK = tuple(_rule(ours, theirs) for theirs, ours in _VQ_NAMES)
-_UNUSED = {"quantize.codebook_used", "freqs_cis"}  # a record of training, and a table
 
 
 class Parts(NamedTuple):
@@ -108,9 +87,9 @@ def read(root: Path) -> Parts:
         )
     gpt, gpt_path = _tensors(root, config, "gpt", GPT)
     vq, vq_path = _tensors(root, config, "vq", VQ)
-    codes, hidden = _shape(gpt, gpt_path, "tok_embeddings.weight", 2)
-    caption = _shape(gpt, gpt_path, "cls_embedding.uncond_embedding", 2)
-    inner, _ = _shape(gpt, gpt_path, "layers.0.feed_forward.w1.weight", 2)
+    codes, hidden = shape_of(gpt, gpt_path, "tok_embeddings.weight", 2, WHAT)
+    caption = shape_of(gpt, gpt_path, "cls_embedding.uncond_embedding", 2, WHAT)
+    inner, _ = shape_of(gpt, gpt_path, "layers.0.feed_forward.w1.weight", 2, WHAT)
     layers = len({name.split(".")[1] for name in gpt if name.startswith("layers.")})
     if hidden % (4 * heads):
         raise ModelError(
@@ -118,7 +97,7 @@ def read(root: Path) -> Parts:
             f"4 x heads must divide its width {hidden}"
         )
     for name in (name for name in gpt if name.endswith("attention.wqkv.weight")):
-        if (found := _shape(gpt, gpt_path, name, 2)) != (3 * hidden, hidden):
+        if (found := shape_of(gpt, gpt_path, name, 2, WHAT)) != (3 * hidden, hidden):
             raise ModelError(
                 f"{gpt_path}: {name} has shape {found}; the model needs {(3 * hidden, hidden)}"
             )
@@ -136,7 +115,9 @@ def read(root: Path) -> Parts:
         inputs=caption[0] + side * side,
     )
     seen = (caption[0], caption[1])
-    image = _vq_model(vq, vq_path, side, codes)
+    if (found := shape_of(vq, vq_path, "quantize.embedding.weight", 2, WHAT)[0]) != codes:
+        raise ModelError(f"{vq_path}: {found} codes; the transformer has {codes}")
+    image = from_tensors(vq, vq_path)
     return Parts(backbone, side, seen, image, t5, tokenizer, gpt, gpt_path)
 
 
@@ -144,7 +125,8 @@ def fill(model: nn.Module, parts: Parts) -> None:
     """Puts the published tensors of the transformer into a model made of the parts, in their own number format."""
     ours = {name for name in model.state_dict() if not name.startswith(("vq.", "t5."))}
     heads = parts.backbone.num_attention_heads
-    _load(model, from_published(parts.gpt, heads), parts.gpt_path, ours)
+    tensors = from_published(parts.gpt, heads)
+    put(model, tensors, parts.gpt_path, wanted=ours, unused=UNUSED)
     dtype = parts.gpt["tok_embeddings.weight"].dtype
     for name, parameter in model.named_parameters():  # not the rotary table, which is a buffer
         if name in ours:
@@ -189,8 +171,7 @@ def write(model: Any, root: Path) -> None:
     """Writes the folder that `read` reads."""
     root.mkdir(parents=True, exist_ok=True)
     save_file(to_published(model), root / GPT, {"format": "pt"})
-    vq = {_renamed(name, _VQ_BACK): t.contiguous() for name, t in model.vq.state_dict().items()}
-    save_file(vq, root / VQ, {"format": "pt"})
+    save_file(published_tensors(model.vq), root / VQ, {"format": "pt"})
     config = {"model_type": MODEL_TYPE, "grid": model.grid[0], "gpt": GPT, "vq": VQ}
     config["heads"] = model.language_model.config.num_attention_heads
     if model.t5 is not None and model.tokenizer is not None:
@@ -213,98 +194,11 @@ def _pairs(weight: Tensor, heads: int) -> Tensor:
 def _tensors(
     root: Path, config: dict[str, Any], key: str, default: str
 ) -> tuple[dict[str, Tensor], Path]:
-    """The tensors of a checkpoint, .safetensors or .pt (which is never unpickled freely)."""
+    """The tensors of a checkpoint that config.json names."""
     path = inside(root, config.get(key, default), f"config.json: {key}")
     if not path.is_file():
         raise ModelError(f"{path}: missing; config.json names it as {key}")
-    require_whole(path)
-    if path.suffix == ".safetensors":
-        return load_file(path), path
-    try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"{path}: damaged, or more than tensors: {one_line(error)[:200]}"
-        ) from None
-    named = next((raw[k] for k in _TENSORS if k in raw), raw) if isinstance(raw, dict) else None
-    if not isinstance(named, dict) or not all(isinstance(t, Tensor) for t in named.values()):
-        raise ModelError(f"{path}: holds no tensors by name")
-    for name, tensor in named.items():
-        if not _is_held(tensor):
-            raise ModelError(f"{path}: {name} has numbers that the file does not hold")
-    return named, path
-
-
-def _is_held(tensor: Tensor) -> bool:
-    """Whether every number of a tensor lies in its file: a view may show one number as often as it likes."""
-    if tensor.layout != torch.strided or tensor.is_meta:
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _vq_model(tensors: dict[str, Tensor], path: Path, side: int, codes: int) -> JanusVQVAE:
-    """The image tokenizer whose sizes the tensors tell."""
-    found, width = _shape(tensors, path, "quantize.embedding.weight", 2)
-    if found != codes:
-        raise ModelError(f"{path}: {found} codes; the transformer has {codes}")
-    base = _shape(tensors, path, "encoder.conv_in.weight", 4)[0]
-    blocks = [re.match(r"encoder\.conv_blocks\.(\d+)\.res\.(\d+)\.", name) for name in tensors]
-    numbers = {(int(block[1]), int(block[2])) for block in blocks if block} or {(0, 0)}
-    levels = 1 + max(level for level, _ in numbers)
-    last = [f"encoder.conv_blocks.{i}.res.0.conv2.weight" for i in range(levels)]
-    channels = [_shape(tensors, path, name, 4)[0] for name in last]
-    if any(count % NORM_GROUPS or count % base for count in (base, *channels)):
-        raise ModelError(
-            f"{path}: {base} channels, and {channels} in the encoder's levels; multiples of {NORM_GROUPS} and of the "
-            "first are needed"
-        )
-    config = JanusVQVAEConfig(
-        embed_dim=width,
-        num_embeddings=codes,
-        latent_channels=_shape(tensors, path, "quant_conv.weight", 4)[1],
-        base_channels=base,
-        channel_multiplier=[count // base for count in channels],
-        num_res_blocks=1 + max(block for _, block in numbers),
-        num_patches=side,
-    )
-    vq = JanusVQVAE(config)
-    renamed = {_renamed(name, _VQ): tensor for name, tensor in tensors.items()}
-    _load(vq, renamed, path, set(vq.state_dict()))
-    return vq.to(tensors["quantize.embedding.weight"].dtype).eval()
-
-
-def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, ours in rules:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
-def _load(module: Any, tensors: dict[str, Tensor], path: Path, wanted: set[str]) -> None:
-    """Puts tensors into a module; all of `wanted` must be there, and fit."""
-    own = module.state_dict()
-    for name in sorted(wanted):
-        if name not in tensors:
-            raise ModelError(f"{path}: the tensor of {name} is missing")
-        if tensors[name].dtype not in FORMATS:
-            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FORMATS)
-            raise ModelError(
-                f"{path}: {name} has numbers of type {tensors[name].dtype}; {kinds} are read"
-            )
-        if tensors[name].shape != own[name].shape:
-            found, needed = tuple(tensors[name].shape), tuple(own[name].shape)
-            raise ModelError(f"{path}: {name} has shape {found}; the model needs {needed}")
-    if unknown := sorted(set(tensors) - wanted - _UNUSED):
-        raise ModelError(f"{path}: the tensor {unknown[0]} belongs to another architecture")
-    module.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
-
-
-def _shape(tensors: dict[str, Tensor], path: Path, name: str, dimensions: int) -> tuple[int, ...]:
-    if name not in tensors:
-        raise ModelError(f"{path}: the tensor {name} is missing; is this a LlamaGen checkpoint?")
-    if tensors[name].ndim != dimensions:
-        found = tuple(tensors[name].shape)
-        raise ModelError(f"{path}: {name} has shape {found}; it needs {dimensions} dimensions")
-    return tuple(tensors[name].shape)
+    return read_tensors(path), path
 
 
 def _whole_number(root: Path, config: dict[str, Any], key: str) -> int:

@@ -137,13 +137,20 @@ def run_of(name: str) -> tuple[Path, int | None] | None:
     return (Path(path), step) if any(mark.is_file() for mark in marks) else None
 
 
-def usual_cfg_scale(name: str) -> float:
-    """The guidance that a generator is sampled with unless somebody says otherwise: a run's is that of its training.
+def usual_sampling(name: str) -> dict[str, Any]:
+    """What a generator is sampled with unless somebody says otherwise: `cfg_scale`, a run's that of its training; of a described
+    generator also the `temperature`, `top_k` and `top_p` that its description names.
 
     Raises:
         RunError: the run's configuration cannot be read.
+        ModelError: the description cannot be.
     """
-    return float(_trained_with(name).get("cfg_scale", CFG_SCALE))
+    from ..models.description import described
+
+    if run_of(name) is None and (description := described(Path(name))) is not None:
+        found = description.sampling.model_dump(exclude_none=True)
+        return {"cfg_scale": CFG_SCALE, **found}
+    return {"cfg_scale": float(_trained_with(name).get("cfg_scale", CFG_SCALE))}
 
 
 def usual_world(name: str) -> str:

@@ -16,7 +16,7 @@ from ..interfaces import Prompt, Rollout
 from ..rollout.images import to_uint8
 from ..rollout.sampling import sample_rollout
 from ..run_folder.atomic import make_folder, write_json, write_png
-from .models import load_model, usual_cfg_scale
+from .models import load_model, usual_sampling
 from .parts import unread_by, warn_of
 
 CELL, GAP, MARGIN, COLUMNS = 192, 20, 36, 6
@@ -29,7 +29,7 @@ def sample_to_folder(
     *,
     count: int,
     cfg_scale: float | None,
-    temperature: float,
+    temperature: float | None,
     seed: int,
     out: Path,
 ) -> list[Path]:
@@ -43,7 +43,9 @@ def sample_to_folder(
     for name, text in (("prompt", prompt), ("--negative", negative or "")):
         if any("\ud800" <= letter <= "\udfff" for letter in text):  # a byte that is no UTF-8
             raise UserError(f"{name}: {text!r:.80} holds a character that no text has")
-    cfg_scale = usual_cfg_scale(model) if cfg_scale is None else cfg_scale
+    given = {"cfg_scale": cfg_scale, "temperature": temperature}
+    settings = {"temperature": 1.0, **usual_sampling(model)}
+    settings |= {name: value for name, value in given.items() if value is not None}
     loaded = load_model(model)
     asked = [Prompt(prompt, negative)]
     warn_of(unread_by(loaded, asked))
@@ -51,10 +53,9 @@ def sample_to_folder(
         loaded,
         asked,
         group_size=count,
-        cfg_scale=cfg_scale,
-        temperature=temperature,
         seed=seed,
         batch_size=128,
+        **settings,
     )
     make_folder(out)
     pictures = [Image.fromarray(image) for image in to_uint8(rollout.images)]
@@ -63,7 +64,7 @@ def sample_to_folder(
     for name, picture in drawn.items():
         write_png(out / name, picture)
     told: dict[str, Any] = {"model": model, "prompt": prompt, "negative": negative}
-    told |= {"cfg_scale": cfg_scale, "temperature": temperature, "seed": seed}
+    told |= {**settings, "seed": seed}
     told |= {"tokens": rollout.tokens.tolist()}
     write_json(out / "samples.json", told)
     return [out / name for name in (*drawn, "samples.json")]

@@ -81,7 +81,9 @@ def sample(
     cfg_scale: Annotated[
         float | None, Option(help="guidance, 1 = none; left out = the run's own, else 2")
     ] = None,
-    temperature: Annotated[float, Option(help="above 0")] = 1.0,
+    temperature: Annotated[
+        float | None, Option(help="above 0; left out = the model's own, else 1")
+    ] = None,
     seed: Annotated[int, Option(help="the same seed, the same images", min=0)] = 0,
     out: Annotated[Path, path_option("folder for the pictures")] = Path("samples"),
 ) -> None:

@@ -36,7 +36,7 @@ def fill(page, **values):
 def test_a_training_is_started_stopped_and_resumed_and_sampled_from(page, runs):
     page.set_default_timeout(300_000)  # a training begins meanwhile
     page.locator("#start .label-wrap").first.click()
-    page.wait_for_function(f"/train.name=shapes-gcpo$/.test({COMMAND})")
+    page.wait_for_function(f"/train.name=shapes-recommended$/.test({COMMAND})")
     fill(page, steps="many", name="from-page")
     page.wait_for_selector("#start-said [role=alert]")
     assert "train.steps: value 'many' is not allowed" in page.locator("#start-said").inner_text()

@@ -13,9 +13,12 @@ from toys import PROMPTS, recipe
 
 import t2i_credit
 from t2i_credit.interfaces import ImageTokenModel
+from t2i_credit.models.description import presets, read_description
+from t2i_credit.models.tokenizers import KINDS
 from t2i_credit.rollout.sampling import sample_rollout
 
-CODE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/add-a-model.md").read_text(), re.DOTALL)[0]
+DOC = (ROOT / "docs/add-a-model.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)[0]
 
 
 @pytest.fixture
@@ -23,6 +26,19 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "my_model.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     return t2i_credit.load_model("my_model:squares", device="cpu")
+
+
+def test_the_description_takes_fifteen_lines_and_is_one(tmp_path: Path) -> None:
+    text = re.findall(r"```yaml\n(.*?)```", DOC, re.DOTALL)[0]
+    assert sum(bool(line.strip()) for line in text.splitlines()) <= 15
+    (tmp_path / "mine.yaml").write_text(text)
+    _, found = read_description(tmp_path / "mine.yaml")
+    assert found.grid == [32, 32] and found.row_end == "<eol>"
+
+
+def test_every_kind_of_image_tokenizer_and_every_preset_is_named() -> None:
+    named = set(re.findall(r"`([\w.-]+)`", DOC))
+    assert set(KINDS) <= named and set(presets()) <= named
 
 
 def test_the_example_takes_sixty_lines() -> None:

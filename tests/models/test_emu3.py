@@ -104,7 +104,8 @@ def test_pixels_are_those_of_emu3s_own_decoding(model: Emu3ImageModel) -> None:
 
 def test_codes_are_those_of_emu3s_own_encoding(model: Emu3ImageModel) -> None:
     images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (model.scale.mean, model.scale.std))
+    scale = model.image_tokenizer.scale
+    mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (scale.mean, scale.std))
     sizes = torch.tensor([[16, 24]] * 2)
     with torch.no_grad():
         ids = model.emu3.model.get_image_tokens((images - mean) / std, sizes)

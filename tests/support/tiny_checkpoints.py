@@ -263,12 +263,12 @@ def published_llamagen(*, side: int = 3, heads: int = 2, caption: int = 12) -> A
 
 def write_tiny_llamagen(folder: Path, *, side: int = 3, heads: int = 2) -> Path:
     """A folder with gpt.pt, vq.pt and t5/ as published, and the config.json that ours needs."""
-    from t2i_credit.models.llamagen_files import _VQ_BACK, _renamed
+    from t2i_credit.models.tokenizers.llamagen import published_tensors
 
     gpt, vq = published_llamagen(side=side, heads=heads)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": gpt}, folder / "gpt.pt")
-    state = {_renamed(name, _VQ_BACK): tensor for name, tensor in vq.state_dict().items()}
+    state = published_tensors(vq)
     state["quantize.codebook_used"] = torch.zeros(65536)
     torch.save({"model": state}, folder / "vq.pt")
     write_tiny_t5(folder / "t5", 24)

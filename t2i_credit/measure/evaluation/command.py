@@ -13,8 +13,8 @@ from ...api.models import (
     check_model,
     run_of,
     usual_batch_size,
-    usual_cfg_scale,
     usual_negative,
+    usual_sampling,
     usual_world,
 )
 from ...api.objects import load_detector
@@ -97,13 +97,13 @@ def evaluate_model(
         out: the folder to write; None = evaluations/ of `model` if it is a run folder, else evaluations/MODEL/.
         progress: (images done, of) over both models.
         warn: called with lines that the user should read.
-        settings: of the `Protocol`, such as cfg_scale (unless given that of `usual_cfg_scale`, for what comes "before" too)
+        settings: of the `Protocol`, such as cfg_scale (unless given that of `usual_sampling`, for what comes "before" too)
             or seed, whose noise is never that of training.
 
     Raises:
         UserError: whatever is wrong, in one line.
     """
-    usual: dict[str, Any] = {"cfg_scale": usual_cfg_scale(model)}
+    usual: dict[str, Any] = usual_sampling(model)
     usual |= {"batch_size": usual_batch_size(model, Protocol.batch_size)}
     world = usual_world(model)
     usual |= {} if rewards else {"detector": world}

@@ -15,7 +15,7 @@ from training_runs import assert_same_run
 
 from t2i_credit.run_folder.reader import RunReader
 
-STEPS = 12
+STEPS = 8
 COMMAND = [sys.executable, "-m", "t2i_credit.cli", "compare"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SUPPORT)}
 
@@ -50,11 +50,11 @@ def test_the_worker_of_a_killed_comparison_stops_by_itself(tmp_path: Path) -> No
 
 def test_a_killed_comparison_is_run_again_to_its_end(tmp_path: Path) -> None:
     """Its runs are those of one that nobody disturbed."""
-    plan = ["--seeds", "1", "--prompts", "2", "--images", "2", f"train.steps={STEPS}"]
+    plan = ["--seeds", "2", "--prompts", "2", "--images", "2", f"train.steps={STEPS}"]
     arguments = [*recipes(tmp_path), *plan]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     kill_at_its_first_step(arguments, killed, tmp_path / "said")
-    assert not (killed / "late-seed0").exists() and not (killed / "comparison.json").exists()
+    assert not (killed / "late-seed1").exists() and not (killed / "comparison.json").exists()
     for out in (killed, whole):
         again = subprocess.run(
             [*COMMAND, *arguments, "--out", str(out)],
@@ -64,7 +64,7 @@ def test_a_killed_comparison_is_run_again_to_its_end(tmp_path: Path) -> None:
         )
         assert again.returncode == 0, again.stderr
         assert (out / "comparison.json").is_file()
-    for run in ("grpo-seed0", "late-seed0"):
+    for run in ("grpo-seed0", "late-seed0", "grpo-seed1", "late-seed1"):
         ours, theirs = (RunReader(out / run) for out in (killed, whole))
         assert ours.status().state == "finished"
         assert_same_run(ours, theirs)
