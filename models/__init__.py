@@ -41,6 +41,12 @@ def _load_llamagen(folder: Path) -> Any:
     return LlamaGenModel.from_pretrained(folder)
 
 
+def _load_llamagen_classes(folder: Path) -> Any:
+    from .llamagen import LlamaGenClassModel
+
+    return LlamaGenClassModel.from_pretrained(folder)
+
+
 def _load_causal(place: Path) -> Any:
     from .causal import CausalImageModel
 
@@ -53,6 +59,7 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "janus": _load_janus,
     "emu3": _load_emu3,
     "llamagen_t2i": _load_llamagen,
+    "llamagen_c2i": _load_llamagen_classes,
     "causal_image": _load_causal,
 }
 

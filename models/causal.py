@@ -21,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers import __version__ as version
 from transformers.utils import logging
@@ -270,7 +271,10 @@ def _read_language_model(path: Path, description: Description) -> tuple[Any, Any
     causal_class = _causal_class(folder, description.architecture)
     words = _folder(path, description.tokenizer, "tokenizer") if description.tokenizer else folder
     require_one(words, TOKENIZER, "a text tokenizer")
-    text_tokenizer = load_part("tokenizer", words, AutoTokenizer.from_pretrained)
+    # what the file says, not what transformers makes of an architecture's name
+    exact = (words / TOKENIZER[0]).is_file()
+    kind = PreTrainedTokenizerFast if exact else AutoTokenizer
+    text_tokenizer: Any = load_part("tokenizer", words, kind.from_pretrained)
     if not text_tokenizer.is_fast:
         raise ModelError(f"{words / 'tokenizer.json'}: missing; a slow tokenizer is not read")
     return load_weights(causal_class, folder), text_tokenizer

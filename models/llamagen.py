@@ -7,14 +7,20 @@ The checkpoints name neither heads nor grid and come without a config.json; a mo
 Heads: GPT-B 12, GPT-L 16, GPT-XL 20. `t5` is a folder in the Hugging Face layout, with safetensors. Names and layers of
 the published files are translated in llamagen_files.py.
 
+The class-conditional models (c2i) have "model_type": "llamagen_c2i" and no t5: a prompt is the name or the number of one of
+ImageNet's classes, such as "golden retriever" or "207", and the null prompt is the learned null class. Heads: GPT-B 12, GPT-L 16,
+GPT-XL 20, GPT-XXL 24.
+
 Shapes: P prompts, B samples, L caption positions (left-padded), T = H*W image tokens, V codes, C feature width, D hidden
 size.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +30,11 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTok
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from ..errors import ModelError
-from ..prompts.limits import prompts_cut
+from ..prompts.limits import prompts_cut, shortened
 from .bounds import require_ids
 from .decoding import PromptCondition
 from .llama_image import LlamaImageModel
+from .llamagen_files import CLASS_MODEL, MODEL_TYPE, fill, read, write
 from .tokenizers.base import TokenizedImages
 from .tokenizers.taming import TamingTokenizer
 
@@ -75,6 +82,18 @@ class CaptionEmbedding(nn.Module):
         return self.fc2(nn.functional.gelu(hidden, approximate="tanh"))
 
 
+class ClassEmbedding(nn.Module):
+    """Classes, and the null class behind them, to inputs of the transformer."""
+
+    def __init__(self, classes: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(classes, hidden)
+
+    def forward(self, classes: Tensor) -> Tensor:
+        """(N, 1) to (N, 1, D)."""
+        return self.embedding_table(classes)
+
+
 class RecentFeatures:
     """Text features of the captions that were asked for last. Copies of a model share them: its text encoder is frozen.
 
@@ -102,6 +121,9 @@ class RecentFeatures:
 class LlamaGenModel(TokenizedImages, LlamaImageModel):
     """See `ImageTokenModel`. Images are square, values in [0, 1].
 
+    Attributes:
+        model_type: of its config.json.
+
     Args:
         config: of the transformer; its vocabulary is the codebook.
         side: H and W.
@@ -109,6 +131,8 @@ class LlamaGenModel(TokenizedImages, LlamaImageModel):
         vq: the image tokenizer.
         t5, tokenizer: text encoder (frozen) and its tokenizer; None = prompts cannot be encoded.
     """
+
+    model_type = MODEL_TYPE
 
     def __init__(
         self,
@@ -122,7 +146,7 @@ class LlamaGenModel(TokenizedImages, LlamaImageModel):
         super().__init__()
         self.grid, self.codebook_size = (side, side), config.vocab_size
         self.caption_length = caption[0]
-        self.caption_embedding = CaptionEmbedding(*caption, config.hidden_size)
+        self.caption_embedding: nn.Module = self._conditioning(caption, config.hidden_size)
         self.language_model = LlamaModel(config)
         self.language_model.rotary_emb = GridRotary(side, caption[0], config.head_dim)
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -132,6 +156,10 @@ class LlamaGenModel(TokenizedImages, LlamaImageModel):
         for frozen in (vq, t5):
             if frozen is not None:
                 frozen.requires_grad_(False)
+
+    @staticmethod
+    def _conditioning(caption: tuple[int, int], hidden: int) -> nn.Module:
+        return CaptionEmbedding(*caption, hidden)
 
     # Text
 
@@ -205,8 +233,6 @@ class LlamaGenModel(TokenizedImages, LlamaImageModel):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json, the tensors under their published names (in safetensors), and the text encoder."""
-        from .llamagen_files import write
-
         write(self, Path(folder))
 
     @classmethod
@@ -216,9 +242,67 @@ class LlamaGenModel(TokenizedImages, LlamaImageModel):
         Raises:
             ModelError: a file is missing or damaged, or does not fit; the message names it.
         """
-        from .llamagen_files import fill, read
-
         parts = read(Path(folder))
         model = cls(parts.backbone, parts.side, parts.caption, parts.vq, parts.t5, parts.tokenizer)
         fill(model, parts)
         return model.eval()
+
+
+class LlamaGenClassModel(LlamaGenModel):
+    """LlamaGen's class-conditional models: one position before the image."""
+
+    model_type = CLASS_MODEL
+
+    @staticmethod
+    def _conditioning(caption: tuple[int, int], hidden: int) -> nn.Module:
+        return ClassEmbedding(caption[1], hidden)
+
+    @property
+    def null_class(self) -> int:
+        """Behind the others."""
+        return len(self.caption_embedding.embedding_table.weight) - 1
+
+    def condition(
+        self, prompts: Sequence[str], negatives: Sequence[str | None] | None
+    ) -> PromptCondition:
+        """The classes of prompts, as ids (2P, 1) or (P, 1)."""
+        found = [self._class_of(text) for text in prompts]
+        found += [
+            self.null_class if text is None else self._class_of(text) for text in negatives or ()
+        ]
+        ids = torch.tensor(found, device=self.device)[:, None]
+        return PromptCondition(ids, torch.ones_like(ids, dtype=torch.bool), len(prompts))
+
+    def _class_of(self, text: str) -> int:
+        """Raises ModelError where a text names no class, or several."""
+        word = " ".join(text.lower().split())
+        if word.isdecimal():
+            found = [int(word)] if int(word) < self.null_class else []
+        else:
+            found = class_names().get(word, [])
+        if len(found) == 1 and found[0] < self.null_class:
+            return found[0]
+        which = f"are several classes, {' and '.join(map(str, found))}" if found else "is no class"
+        near = difflib.get_close_matches(word, class_names(), n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]!r}?" if near and not found else ""
+        raise ModelError(
+            f"prompt {shortened(text)!r} {which}: the name of an ImageNet class, such as 'golden retriever', or its number, 0 to "
+            f"{self.null_class - 1}{hint}"
+        )
+
+    def check(self, prompts: Sequence[str]) -> list[str]:
+        for text in prompts:
+            self._class_of(text)
+        return []
+
+
+@cache
+def class_names() -> dict[str, list[int]]:
+    """{name: numbers of the ImageNet classes that are called so}, in lower case; most classes have several names."""
+    from timm.data import ImageNetInfo
+
+    info, found = ImageNetInfo("imagenet-1k"), dict[str, list[int]]()
+    for number in range(info.num_classes()):
+        for name in info.index_to_description(number).lower().split(","):
+            found.setdefault(name.strip(), []).append(number)
+    return found

@@ -30,7 +30,7 @@ from .tokenizers.llamagen import UNUSED, WHAT, from_tensors, published_tensors
 from .torch_files import fill as put
 from .torch_files import read_tensors, shape_of
 
-MODEL_TYPE = "llamagen_t2i"
+MODEL_TYPE, CLASS_MODEL = "llamagen_t2i", "llamagen_c2i"
 GPT, VQ, T5 = "gpt.safetensors", "vq.safetensors", "t5"
 MOST_SIDE = 256  # tokens of a picture's side
 
@@ -50,6 +50,7 @@ _OUTSIDE = {
     "cls_embedding.cap_proj.fc1.weight": "caption_embedding.fc1.weight",
     "cls_embedding.cap_proj.fc2.weight": "caption_embedding.fc2.weight",
     "cls_embedding.uncond_embedding": "caption_embedding.uncond_embedding",
+    "cls_embedding.embedding_table.weight": "caption_embedding.embedding_table.weight",
 }
 
 
@@ -59,7 +60,7 @@ class Parts(NamedTuple):
     Attributes:
         backbone: sizes of the transformer.
         side: of the grid of image tokens.
-        caption: positions and width of the text features.
+        caption: positions and width of the text features; of a class-conditional model 1, and its classes and the null.
         vq: the image tokenizer.
         t5, tokenizer: of the text encoder, or None.
         gpt: the published tensors of the transformer.
@@ -80,6 +81,7 @@ def read(root: Path) -> Parts:
     """The parts of a folder's model; see models/llamagen.py for its config.json."""
     require_sizes(root / "config.json")
     config = read_object(root / "config.json")
+    kind = config.get("model_type", MODEL_TYPE)
     side, heads = (_whole_number(root, config, key) for key in ("grid", "heads"))
     if side > MOST_SIDE:
         raise ModelError(
@@ -88,7 +90,11 @@ def read(root: Path) -> Parts:
     gpt, gpt_path = _tensors(root, config, "gpt", GPT)
     vq, vq_path = _tensors(root, config, "vq", VQ)
     codes, hidden = shape_of(gpt, gpt_path, "tok_embeddings.weight", 2, WHAT)
-    caption = shape_of(gpt, gpt_path, "cls_embedding.uncond_embedding", 2, WHAT)
+    classes = kind == CLASS_MODEL
+    known = "embedding_table.weight" if classes else "uncond_embedding"
+    caption = shape_of(gpt, gpt_path, f"cls_embedding.{known}", 2, WHAT)
+    if classes:
+        caption = (1, caption[0])
     inner, _ = shape_of(gpt, gpt_path, "layers.0.feed_forward.w1.weight", 2, WHAT)
     layers = len({name.split(".")[1] for name in gpt if name.startswith("layers.")})
     if hidden % (4 * heads):
@@ -101,7 +107,7 @@ def read(root: Path) -> Parts:
             raise ModelError(
                 f"{gpt_path}: {name} has shape {found}; the model needs {(3 * hidden, hidden)}"
             )
-    t5, tokenizer = _text_encoder(root, config)
+    t5, tokenizer = (None, None) if classes else _text_encoder(root, config)
     if t5 is not None and t5.config.d_model != caption[1]:
         raise ModelError(
             f"{root / config['t5']}: a text encoder of width {t5.config.d_model}; {gpt_path.name} takes {caption[1]}"
@@ -156,7 +162,7 @@ def to_published(model: Any) -> dict[str, Tensor]:
     """Inverse of `from_published`, of a LlamaGenModel."""
     heads = model.language_model.config.num_attention_heads
     state = model.state_dict()
-    found = {published: state[ours] for published, ours in _OUTSIDE.items()}
+    found = {name: state[ours] for name, ours in _OUTSIDE.items() if ours in state}
     for i in range(model.language_model.config.num_hidden_layers):
         front = f"language_model.layers.{i}"
         for published, ours in _BLOCK.items():
@@ -172,7 +178,7 @@ def write(model: Any, root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     save_file(to_published(model), root / GPT, {"format": "pt"})
     save_file(published_tensors(model.vq), root / VQ, {"format": "pt"})
-    config = {"model_type": MODEL_TYPE, "grid": model.grid[0], "gpt": GPT, "vq": VQ}
+    config = {"model_type": model.model_type, "grid": model.grid[0], "gpt": GPT, "vq": VQ}
     config["heads"] = model.language_model.config.num_attention_heads
     if model.t5 is not None and model.tokenizer is not None:
         model.t5.save_pretrained(root / T5)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import TEXTS, write_tiny_llamagen, write_tiny_t5
 from torch import Tensor
 
-from t2i_credit.models import llamagen_files, load_pretrained
+from t2i_credit.models import load_pretrained, torch_files
 from t2i_credit.models.llamagen import GridRotary, LlamaGenModel, RecentFeatures
 from t2i_credit.models.llamagen_files import from_published, to_published
 
@@ -217,7 +217,7 @@ def test_the_published_names_and_shapes_are_those_of_the_model(
     tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # views of one number stand for gigabytes
-    monkeypatch.setattr(llamagen_files, "_is_held", lambda tensor: True)
+    monkeypatch.setattr(torch_files, "_is_held", lambda tensor: True)
     layers, heads, width, inner, published = PUBLISHED[size]
     gpt = official_gpt(layers, width, inner)
     torch.save({"model": gpt}, tmp_path / "gpt.pt")

@@ -114,6 +114,8 @@ OWN = (
     "JanusImageModel",
     "Emu3ImageModel",
     "LlamaGenModel",
+    "LlamaGenClassModel",
+    "CausalImageModel",
 )  # read by our own code
 
 

@@ -261,6 +261,20 @@ def published_llamagen(*, side: int = 3, heads: int = 2, caption: int = 12) -> A
     return gpt, vq
 
 
+def write_tiny_llamagen_classes(folder: Path) -> Path:
+    """A class-conditional model of 400 classes: the folder of `write_tiny_llamagen` without its text encoder."""
+    write_tiny_llamagen(folder)
+    saved = torch.load(folder / "gpt.pt", weights_only=True)["model"]
+    gpt = {name: tensor for name, tensor in saved.items() if "cls_embedding" not in name}
+    table = torch.randn(401, 32, generator=torch.Generator().manual_seed(1))
+    gpt["cls_embedding.embedding_table.weight"] = table
+    torch.save({"model": gpt}, folder / "gpt.pt")
+    config = json.loads((folder / "config.json").read_text())
+    del config["t5"]
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llamagen_c2i"}))
+    return folder
+
+
 def write_tiny_llamagen(folder: Path, *, side: int = 3, heads: int = 2) -> Path:
     """A folder with gpt.pt, vq.pt and t5/ as published, and the config.json that ours needs."""
     from t2i_credit.models.tokenizers.llamagen import published_tensors
