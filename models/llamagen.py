@@ -276,11 +276,9 @@ class LlamaGenClassModel(LlamaGenModel):
     def _class_of(self, text: str) -> int:
         """Raises ModelError where a text names no class, or several."""
         word = " ".join(text.lower().split())
-        if word.isdecimal():
-            found = [int(word)] if int(word) < self.null_class else []
-        else:
-            found = class_names().get(word, [])
-        if len(found) == 1 and found[0] < self.null_class:
+        numbers = [int(word)] if word.isdecimal() else class_names().get(word, [])
+        found = [number for number in numbers if number < self.null_class]
+        if len(found) == 1:
             return found[0]
         which = f"are several classes, {' and '.join(map(str, found))}" if found else "is no class"
         near = difflib.get_close_matches(word, class_names(), n=1, cutoff=0.6)
