@@ -143,7 +143,8 @@ def heatmap(
     console.say(f"contact sheet: {files[0]}")
     console.say(f"panels:        {len(files) - 1} beside it")
     try:
-        console.say(f"film:          {write_animation(run)}")
+        film = write_animation(run, out=None if out is None else out / "credit.gif")
+        console.say(f"film:          {film}")
     except RunError as error:  # a run of one recorded step has pictures, but no film
         console.say(f"no film: {error}")
 

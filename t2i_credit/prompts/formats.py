@@ -147,6 +147,11 @@ def _cells(text: str, suffix: str, name: str) -> Iterator[tuple[int, list[str]]]
         try:
             cells = next(reader, None)
         except csv.Error as error:
+            if "field limit" in str(error):
+                most = csv.field_size_limit()
+                raise PromptError(
+                    f"{name}:{number}: a cell has more than {most:,} letters, or its quote is never closed"
+                ) from None
             raise PromptError(
                 f"{name}:{number}: is not a row of comma-separated values ({error}); a cell with a comma, a line end or a "
                 'quote stands in quotes, and a quote in it is written twice, ""'

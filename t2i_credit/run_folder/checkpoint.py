@@ -3,7 +3,7 @@ not decide what a training state is: the trainer hands over what must come back 
 
     000100/model.safetensors   trainable tensors, or model/ when the model saves itself
     000100/state.safetensors   the tensors of optimizer, scheduler and extra state
-    000100/state.json          everything else, and size and SHA-256 of every file
+    000100/state.json          everything else, size and SHA-256 of every file, and a SHA-256 of all that it says
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..files import regular_file
 from .atomic import cannot, write_atomic, write_folder_atomic
 from .layout import numbered_folders, step_name
 
-FORMAT = 1
+FORMAT, UNSIGNED = 2, 1  # what is written; an older one, whose state.json has no digest of its own
 MODEL, MODEL_FOLDER = "model.safetensors", "model"
 TENSORS, STATE = "state.safetensors", "state.json"
 TREES = ("optimizer", "scheduler", "extra")  # of a state
@@ -104,7 +104,8 @@ def save_checkpoint(
         sizes = {name: file.stat().st_size for name, file in written.items()}
         digests = {name: _digest(file) for name, file in written.items()}
         state = {"format": FORMAT, "step": step, "files": sizes, "sha256": digests, **packed}
-        write_atomic(draft / STATE, json.dumps(state, ensure_ascii=False).encode())
+        signed = {**state, "digest": _digest_of(state)}
+        write_atomic(draft / STATE, json.dumps(signed, ensure_ascii=False).encode())
     if keep is not None:
         prune(folder, keep=keep)
     return target
@@ -156,6 +157,10 @@ def check_checkpoint(folder: Path | str, step: int | None = None) -> tuple[int, 
     step = find_checkpoint(folder, step)
     path = Path(folder) / step_name(step)
     state = _read_state(path / STATE)
+    if (written := state.get("step")) != step:
+        raise RunError(
+            f"{path / STATE}: of step {written!r:.20}, in the folder of step {step}; {ELSE}"
+        )
     for name, size in state["files"].items():
         file = path / name
         found = file.stat().st_size if file.is_file() else "no"
@@ -276,10 +281,12 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise cannot("read", path, error) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(damaged) from error
-    if found != FORMAT:
+    if found not in (FORMAT, UNSIGNED):
         raise RunError(
             f"{path}: checkpoint format {found!r}; this t2i-credit reads {FORMAT}: update it"
         )
+    if found == FORMAT and state.pop("digest", None) != _digest_of(state):
+        raise RunError(f"{path}: damaged, not what was written; {ELSE}")
     state.setdefault("sha256", {})  # older checkpoints have none
     if not (isinstance(state.get("files"), dict) and isinstance(state["sha256"], dict)):
         raise RunError(damaged)
@@ -295,6 +302,12 @@ def _is_within(name: str) -> bool:
     parts = PurePosixPath(name).parts
     plain = name.isprintable() and 0 < len(name) < 300
     return plain and bool(parts) and parts[0] != "/" and ".." not in parts
+
+
+def _digest_of(state: Mapping[str, Any]) -> str:
+    """Of a state's values, whatever the order of its keys."""
+    text = json.dumps(state, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _digest(file: Path) -> str:

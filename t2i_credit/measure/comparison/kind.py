@@ -149,9 +149,24 @@ class Run:
         return self.config.train.steps - max(checkpoints, default=0)
 
 
+def metrics_of(run: Run) -> list[dict[str, Any]]:
+    """The lines of metrics of a run that was trained to its end.
+
+    Raises:
+        RunError: some are missing.
+    """
+    reader = RunReader(run.path)
+    lines, steps = reader.metrics(), run.config.train.steps
+    found = [line.get("step") for line in lines]
+    if not found or found[-1] != steps or found != list(range(found[0], steps + 1)):
+        raise RunError(
+            f"{reader.path / 'metrics.jsonl'}: holds {len(found)} lines, up to step {found[-1] if found else 0}; this run "
+            f"has {steps} steps: it is damaged; delete the run's folder to make it again"
+        )
+    return lines
+
+
 def curve(run: Run) -> tuple[list[float], list[float]]:
     """(samples, reward) of every step of a run."""
-    lines = RunReader(run.path).metrics()
-    if not lines:
-        raise RunError(f"{run.path}: holds no metrics")
+    lines = metrics_of(run)
     return [line["samples"] for line in lines], [line["reward"] for line in lines]

@@ -7,12 +7,12 @@ on prompts' noise that no training saw; curves are of the strict training reward
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
 from ...errors import RunError
-from ...run_folder.reader import RunReader
 from ..intervals import (
     area_under,
     markdown_table,
@@ -26,7 +26,7 @@ from ..intervals import (
     window_of,
     with_interval,
 )
-from .kind import EvaluationPlan, Run, curve
+from .kind import EvaluationPlan, Run, curve, metrics_of
 from .plots import sampled
 
 FORMAT = 1
@@ -115,7 +115,7 @@ def run_figures(
         summaries[split] = value["summary"]
     scores = {_SCORES[split]: summary["overall"]["correct"] for split, summary in summaries.items()}
     held_in = summaries["train"]
-    lines = RunReader(run.path).metrics()
+    lines = metrics_of(run)
     reached = samples_to_reach(samples, rewards, target, window_of(len(rewards)))
     truth: dict[str, list[float]] = {}
     for key, value in (entry for line in lines for entry in line.items()):
@@ -230,7 +230,9 @@ def method_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
             for key in ("held_in", *titles)
             if key in method
         }
-        held_in = f"{shown.pop('held_in')} ({low:.3f} to {high:.3f})"
+        held_in = shown.pop("held_in")
+        if not math.isnan(low):
+            held_in += f" ({low:.3f} to {high:.3f})"
         rows.append(
             {"method": name, "held-in [95%] (new seed)": held_in}
             | {titles[key]: value for key, value in shown.items()}
