@@ -4,6 +4,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from checkpoint_states import changed
 from disk import everything, full_disk
 from torch import nn
 
@@ -176,7 +177,8 @@ def test_a_checkpoint_without_digests_is_read_as_before(tmp_path):
     path = save_checkpoint(tmp_path, 3, model_state={"weight": torch.ones(2)})
     state = json.loads((path / "state.json").read_text())
     assert sorted(state.pop("sha256")) == ["model.safetensors", "state.safetensors"]
-    (path / "state.json").write_text(json.dumps(state))
+    del state["digest"]
+    (path / "state.json").write_text(json.dumps(state | {"format": 1}))
     assert load_checkpoint(tmp_path).step == 3
 
 
@@ -185,9 +187,7 @@ def test_a_checkpoint_without_digests_is_read_as_before(tmp_path):
 )
 def test_names_that_are_none_of_a_checkpoint_are_not_looked_at(tmp_path, name):
     path = save_checkpoint(tmp_path, 3, model_state={"weight": torch.ones(2)})
-    state = json.loads((path / "state.json").read_text())
-    state["files"][name] = 1
-    (path / "state.json").write_text(json.dumps(state))
+    changed(path, lambda state: state["files"].update({name: 1}))
     with pytest.raises(
         RunError, match=r"state.json: damaged, not the state of a checkpoint"
     ) as told:
@@ -197,8 +197,28 @@ def test_names_that_are_none_of_a_checkpoint_are_not_looked_at(tmp_path, name):
 
 def test_a_newer_format_is_refused(tmp_path):
     file = save_plain(tmp_path, 1) / "state.json"
-    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(RunError, match="checkpoint format 2"):
+    file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(RunError, match="checkpoint format 3"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"step": 3', '"step": 4'), ('["samples", 8]', '["samples", -8]'), ('"digest"', '"digests"')],
+)
+def test_a_changed_state_is_noticed(tmp_path, old, new):
+    path = save_checkpoint(tmp_path, 3, model_state={"w": torch.ones(2)}, extra={"samples": 8})
+    text = (path / "state.json").read_text()
+    assert old in text
+    (path / "state.json").write_text(text.replace(old, new))
+    with pytest.raises(RunError, match=r"state\.json: damaged, not what was written; delete"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_in_the_folder_of_another_step_is_refused(tmp_path):
+    path = save_plain(tmp_path, 2)
+    path.rename(path.with_name("000003"))
+    with pytest.raises(RunError, match=r"state\.json: of step 2, in the folder of step 3"):
         load_checkpoint(tmp_path)
 
 

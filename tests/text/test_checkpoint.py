@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_states import changed
 
 pytest.importorskip("trl", reason="needs the pip extra text")
 
@@ -168,12 +169,13 @@ def test_what_cannot_go_on_is_refused_in_one_line(model: Path, tmp_path: Path) -
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(RunError, match=r"model.safetensors: \d+ bytes instead of \d+"):
         train(model, tmp_path, "arithmetic/grpo", resume=True)
-    state = run.path / "checkpoints" / "000003" / "state.json"
-    value = json.loads(state.read_text("utf-8"))
-    value["files"] = value["sha256"] = {}
-    (extra,) = (entry for name, entry in value["extra"]["dict"] if name == "random")
-    extra *= 2
-    state.write_text(json.dumps(value), "utf-8")
+
+    def of_two_processes(value: dict[str, Any]) -> None:
+        value["files"] = value["sha256"] = {}
+        (extra,) = (entry for name, entry in value["extra"]["dict"] if name == "random")
+        extra *= 2
+
+    changed(run.path / "checkpoints" / "000003", of_two_processes)
     with pytest.raises(RunError, match="2 processes wrote it; 1 cannot go on"):
         train(model, tmp_path, "arithmetic/grpo", resume=True)
 
@@ -217,9 +219,7 @@ def test_a_refused_resume_changes_no_byte(model: Path, tmp_path: Path) -> None:
 
     refuses(RunError, r"^train.steps: 2 is not allowed; .*checkpoint of step 3", "train.steps=2")
     refuses(ConfigError, "^--resume: train.seed was", "train.seed=3")
-    state = json.loads((checkpoint / "state.json").read_text())
-    state["files"] = state["sha256"] = {}
-    (checkpoint / "state.json").write_text(json.dumps(state))
+    changed(checkpoint, lambda state: state.update(files={}, sha256={}))
     trainer_state = checkpoint / "model" / "trainer_state.json"
     kept = trainer_state.read_text()
     trainer_state.write_text("{")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_states import changed, rewritten
 from toys import recipe, tiny_model
 from training_runs import trained
 
@@ -53,23 +53,27 @@ def without(*keys: str) -> Callable[[Path], None]:
     """Takes an entry out of a checkpoint's state.json."""
 
     def change(checkpoint: Path) -> None:
-        value = json.loads((checkpoint / "state.json").read_text())
-        place = value
-        for key in keys[:-1]:
-            place = place[key]
-        del place[keys[-1]]
-        (checkpoint / "state.json").write_text(json.dumps(value))
+        def taken_out(value: Any) -> None:
+            for key in keys[:-1]:
+                value = value[key]
+            del value[keys[-1]]
+
+        changed(checkpoint, taken_out)
 
     return change
 
 
 def other_moments(checkpoint: Path) -> None:
     """Moments of a parameter that has another shape."""
-    state = (checkpoint / "state.json").read_text()
     names = [f'"optimizer.state.{i}.exp_avg"' for i in (0, 1, 2)]
-    assert all(name in state for name in names)
-    state = state.replace(names[0], "first").replace(names[1], names[0]).replace(names[2], names[1])
-    (checkpoint / "state.json").write_text(state.replace("first", names[2]))
+
+    def turned(state: str) -> str:
+        assert all(name in state for name in names)
+        for old, new in zip(names, ('"first"', *names), strict=False):
+            state = state.replace(old, new)
+        return state.replace('"first"', names[2])
+
+    rewritten(checkpoint, turned)
 
 
 def nothing(checkpoint: Path) -> None:
@@ -173,11 +177,11 @@ def test_prompts_go_on_where_they_were_when_a_resumed_step_takes_more(tmp_path: 
 
 
 def test_a_checkpoint_that_did_not_count_samples_is_taken_as_today(copied: Path) -> None:
-    path = copied / "runs" / "run" / "checkpoints" / "000006" / "state.json"
-    value = json.loads(path.read_text())
-    new = ("samples", "silent")
-    value["extra"]["dict"] = [entry for entry in value["extra"]["dict"] if entry[0] not in new]
-    path.write_text(json.dumps(value))
+    def of_before(value: dict[str, Any]) -> None:
+        new = ("samples", "silent")
+        value["extra"]["dict"] = [entry for entry in value["extra"]["dict"] if entry[0] not in new]
+
+    changed(copied / "runs" / "run" / "checkpoints" / "000006", of_before)
     config: dict[str, Any] = recipe(copied, train={"steps": 7, "trackers": ["tensorboard"]})
     run = RunReader(api.train(config, resume=True, warn=lambda line: None))
     assert [row["samples"] for row in run.metrics()] == [8 * n for n in range(1, 8)]

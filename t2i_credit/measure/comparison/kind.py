@@ -156,7 +156,7 @@ def metrics_of(run: Run) -> list[dict[str, Any]]:
         RunError: some are missing.
     """
     reader = RunReader(run.path)
-    lines, steps = reader.metrics(), run.config.train.steps
+    lines, steps = reader.metrics(), reader.status().total
     found = [line.get("step") for line in lines]
     if not found or found[-1] != steps or found != list(range(found[0], steps + 1)):
         raise RunError(
