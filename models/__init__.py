@@ -115,7 +115,8 @@ def check_pretrained(name_or_path: str) -> str:
         return _architecture(folder)
     if not HUB_ID.fullmatch(name_or_path):
         known = ", ".join(embedded_names()) or "none"
-        raise ModelError(f"model {name_or_path!r}: no such folder; embedded models: {known}")
+        what = "file" if folder.suffix in (".yaml", ".yml") else "folder"
+        raise ModelError(f"model {name_or_path!r}: no such {what}; embedded models: {known}")
     return _architecture(snapshot(name_or_path, ["config.json", "adapter_config.json"]))
 
 

@@ -157,7 +157,12 @@ class CausalImageModel(VocabularyImageModel):
         return ids
 
     def _row_end(self) -> int | None:
-        return None if self.description.row_end is None else self._one(self.description.row_end)
+        if self.description.row_end is None:
+            return None
+        try:
+            return self._one(self.description.row_end)
+        except ModelError as error:
+            raise ModelError(f"row_end: {error}") from None
 
     def _one(self, token: str) -> int:
         """The id of a text that is one token."""
@@ -169,12 +174,17 @@ class CausalImageModel(VocabularyImageModel):
         return int(ids[0])
 
     def _require_markers(self) -> None:
-        """Every marker of the templates, such as <boi>, is one token."""
+        """Every marker of the templates, such as <boi>, is one token; neither it nor a special token lies among the codes."""
+        taken = dict.fromkeys(self.text_tokenizer.all_special_ids, "a special token")
         for key, marker in self.description.markers():
             try:
-                self._one(marker)
+                taken[self._one(marker)] = f"the marker {marker}"
             except ModelError as error:
                 raise ModelError(f"{key}: {error}") from None
+        if self.row_end is not None:
+            taken[self.row_end] = "the row end"
+        if found := sorted(taken.keys() & set(self.code_ids.tolist())):
+            raise ModelError(f"codes: place {found[0]} of the vocabulary is {taken[found[0]]}")
 
     def _require_whole_attention(self) -> None:
         """No layer looks back less far than a prompt and its image are long."""
@@ -239,10 +249,15 @@ class CausalImageModel(VocabularyImageModel):
         with _as_asked(description.architecture):
             causal, text_tokenizer = _read_language_model(path, description)
         images = _folder(path, description.image_tokenizer.path, "image_tokenizer.path")
-        image_tokenizer = read_image_tokenizer(images, description.image_tokenizer)
-        kind = cls if image_tokenizer.decode_vectors else CausalWithoutGradient
         try:
-            return kind(causal, text_tokenizer, image_tokenizer, description).eval()
+            image_tokenizer = read_image_tokenizer(images, description.image_tokenizer)
+        except ModelError as error:
+            kind = description.image_tokenizer.kind
+            raise ModelError(f"{path}: image_tokenizer, of kind {kind}: {error}") from None
+        fixed = getattr(image_tokenizer, "decode_vectors", None) is None
+        made = CausalWithoutGradient if fixed else cls
+        try:
+            return made(causal, text_tokenizer, image_tokenizer, description).eval()
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
 
@@ -293,8 +308,12 @@ def _folder(path: Path, name: str, key: str) -> Path:
     if found.is_dir():
         return found
     if not HUB_ID.fullmatch(name):
-        raise ModelError(f"{path}: {key}: {name!r:.200}: no such folder (looked for {found})")
-    return snapshot(name)
+        where = f"looked for {found.absolute()}"
+        raise ModelError(f"{path}: {key}: {name!r:.200}: no such folder ({where})")
+    try:
+        return snapshot(name)
+    except ModelError as error:
+        raise ModelError(f"{path}: {key}: {error}") from None
 
 
 def _causal_class(folder: Path, architecture: str | None) -> Any:

@@ -13,7 +13,7 @@ from functools import cache as remembered
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from .bounds import require_ids
@@ -87,7 +87,7 @@ def left_padded(
 
 
 def run_backbone(
-    backbone: nn.Module, *, cache: Cache | None = None, **inputs: Any
+    backbone: Any, *, cache: Cache | None = None, **inputs: Any
 ) -> tuple[Tensor, Cache | None]:
     """Runs a transformers backbone: the last hidden states (rows, inputs, D) and the filled cache, if there is one.
 

@@ -15,6 +15,7 @@ sampling: {cfg_scale: 7.0, temperature: 0.99, top_k: 4096, top_p: 0.96}
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,6 +30,28 @@ from .bounds import MOST_SIZE, read_object
 from .tokenizers import KINDS
 
 MODEL_TYPE = "causal_image"
+ALLOWED = {
+    "language_model": "a folder, or a hub id",
+    "architecture": "a model type of transformers, such as qwen2",
+    "tokenizer": "a folder, or a hub id",
+    "image_tokenizer": "such as {kind: chameleon, path: FOLDER}",
+    "image_tokenizer.kind": f"one of {', '.join(KINDS)}",
+    "image_tokenizer.path": "a folder",
+    "image_tokenizer.levels": "how many levels each number of a code has, such as [8, 8, 8, 5, 5, 5]",
+    "image_tokenizer.factor": "pixels of a code's side, 1 to 64",
+    "image_tokenizer.frames": "true or false",
+    "image_tokenizer.patch": "pixels of a patch's side, 1 to 64",
+    "codes": "after_text, the place of the first code in the vocabulary, or a list of all places",
+    "grid": "rows and columns of codes, 1 to 256 each, such as [32, 32]",
+    "prompt": "a text with {prompt} in it",
+    "null_prompt": "a text",
+    "row_end": "a token, such as <eol>",
+    "sampling": "such as {cfg_scale: 5.0, temperature: 1.0, top_k: 0, top_p: 1.0}",
+    "sampling.cfg_scale": "a number, 0 to 100",
+    "sampling.temperature": "a number above 0, at most 100",
+    "sampling.top_k": "a whole number, 0 = among all",
+    "sampling.top_p": "a number above 0, at most 1",
+}
 PRESETS = Path(__file__).parent / "presets"
 PROMPT = "{prompt}"
 MOST_SIDE, MOST_TEXT = 256, 4096
@@ -170,19 +193,16 @@ def _merged(base: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(tree: Mapping[str, Any], path: Path) -> Description:
-    if (kind := tree.get("model_type")) != MODEL_TYPE:
-        raise ModelError(f"{path}: model_type: {kind!r:.80} is not allowed; {MODEL_TYPE!r} is")
+    kind = tree.get("model_type")
+    if kind != MODEL_TYPE:
+        said = "missing" if kind is None else f"{kind!r:.80} is not allowed"
+        raise ModelError(
+            f"{path}: model_type: {said}; {MODEL_TYPE!r} says that this describes a model"
+        )
     try:
         found = Description.model_validate(dict(tree))
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = Description if len(problem["loc"]) == 1 else None
-            allowed = f" (allowed: {', '.join(known.model_fields)})" if known else ""
-            raise ModelError(f"{path}: {key}: unknown key{allowed}") from None
-        said = "missing" if problem["type"] == "missing" else one_line(problem["msg"])
-        raise ModelError(f"{path}: {key}: {said}") from None
+        raise ModelError(f"{path}: {_problem(error, tree)}") from None
     if found.prompt.count(PROMPT) != 1:
         times = found.prompt.count(PROMPT)
         raise ModelError(f"{path}: prompt: holds {PROMPT} {times} times; once is right")
@@ -195,3 +215,27 @@ def _checked(tree: Mapping[str, Any], path: Path) -> Description:
     if found.image_tokenizer.kind == "torchscript" and not found.image_tokenizer.levels:
         raise ModelError(f"{path}: image_tokenizer.levels: missing; such as [8, 8, 8, 5, 5, 5]")
     return found
+
+
+def _problem(error: ValidationError, tree: Mapping[str, Any]) -> str:
+    """What is wrong first, in one line: unknown keys before wrong values."""
+    details = error.errors()
+    detail = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    parts = [str(part) for part in detail["loc"]]
+    if detail["type"] == "extra_forbidden":
+        inner: dict[str, type[BaseModel]] = {
+            "image_tokenizer": ImageTokenizerDescription,
+            "sampling": Sampling,
+        }
+        holder = inner[parts[0]] if len(parts) > 1 else Description
+        known = list(holder.model_fields)
+        near = difflib.get_close_matches(parts[-1], known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{one_line('.'.join(parts)):.100}: unknown key{hint} (allowed: {', '.join(known)})"
+    key = ".".join(parts[:2]) if ".".join(parts[:2]) in ALLOWED else parts[0]
+    if detail["type"] == "missing":
+        return f"{key}: missing; {ALLOWED[key]}"
+    value: Any = tree
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else value
+    return f"{key}: {value!r:.80} is not allowed; {ALLOWED[key]}"

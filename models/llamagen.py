@@ -146,7 +146,7 @@ class LlamaGenModel(TokenizedImages, LlamaImageModel):
         super().__init__()
         self.grid, self.codebook_size = (side, side), config.vocab_size
         self.caption_length = caption[0]
-        self.caption_embedding: nn.Module = self._conditioning(caption, config.hidden_size)
+        self.caption_embedding: Any = self._conditioning(caption, config.hidden_size)
         self.language_model = LlamaModel(config)
         self.language_model.rotary_emb = GridRotary(side, caption[0], config.head_dim)
         self.output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)

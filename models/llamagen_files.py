@@ -121,8 +121,9 @@ def read(root: Path) -> Parts:
         inputs=caption[0] + side * side,
     )
     seen = (caption[0], caption[1])
-    if (found := shape_of(vq, vq_path, "quantize.embedding.weight", 2, WHAT)[0]) != codes:
-        raise ModelError(f"{vq_path}: {found} codes; the transformer has {codes}")
+    has = shape_of(vq, vq_path, "quantize.embedding.weight", 2, WHAT)[0]
+    if has != codes:
+        raise ModelError(f"{vq_path}: {has} codes; the transformer has {codes}")
     image = from_tensors(vq, vq_path)
     return Parts(backbone, side, seen, image, t5, tokenizer, gpt, gpt_path)
 

@@ -157,7 +157,8 @@ def _record(prompt: Prompt) -> dict[str, Any]:
     """The prompt's GenEval record, which it must have."""
     if prompt.spec is None:
         raise PromptError(
-            f"prompt {prompt.text!r}: no spec; the geneval reward needs a GenEval record"
+            f"reward.geneval: prompt {prompt.text!r} has no GenEval record, by which it is judged; other rewards take any text, "
+            "such as reward={clip: {model: embedded}}"
         )
     return dict(prompt.spec)
 

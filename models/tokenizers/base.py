@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import ModelError
@@ -69,7 +69,7 @@ class ImageTokenizer:
         files: what it was read from, which a saved generator gets a copy of.
     """
 
-    module: nn.Module
+    module: Any  # an nn.Module
     scale: ImageScale
     factor: int
     files: Sequence[Path] = ()

@@ -129,7 +129,8 @@ def _sizes(path: Path) -> dict[str, Any]:
     if at.get("double_z"):
         raise ModelError(f"{path}: double_z: true is not supported; of a VAE without codes")
     require_sizes(path, {names[ours]: value for ours, value in found.items()})
-    if any(found["base_channels"] * m % GROUPS for m in (1, *found["channel_multiplier"])):
+    levels: list[int] = found["channel_multiplier"]
+    if any(found["base_channels"] * times % GROUPS for times in (1, *levels)):
         raise ModelError(f"{path}: ch: {found['base_channels']} is no multiple of {GROUPS}")
     return found
 

@@ -49,7 +49,7 @@ class TorchScriptTokenizer(ImageTokenizer):
     scale = SIGNED
     decode_vectors: Any = None  # such a decoder begins with codes, which have no gradient
 
-    def __init__(self, module: nn.Module, *, factor: int, frames: bool) -> None:
+    def __init__(self, module: Any, *, factor: int, frames: bool) -> None:
         self.module, self.factor, self.frames = module, factor, frames
 
     @property

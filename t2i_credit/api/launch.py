@@ -19,6 +19,7 @@ from ..config.text import TextConfig
 from ..errors import RunError
 from ..yaml_text import write_yaml
 from .memory import out_of_memory
+from .models import usual_sampling
 from .parts import Parts, prepare
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -95,6 +96,17 @@ def slow_format(config: Config, device: str) -> str | None:
     if config.model.dtype == "float32" or device != "cpu":
         return None
     return "model.dtype: bfloat16 is meant for a GPU; on this CPU it may be slower than float32"
+
+
+def sampled_otherwise(config: Config) -> str | None:
+    """A line about a described generator that is trained under another sampling than its description names."""
+    usual, ours = usual_sampling(config.model.name), config.rollout.sampling
+    keys = [key for key in usual if key in ours and usual[key] != ours[key]]
+    if len(usual) < 2 or not keys:  # a description names more than a guidance
+        return None
+    theirs = ", ".join(f"{key} {usual[key]:g}" for key in keys)
+    here = ", ".join(f"rollout.{key}={ours[key]:g}" for key in keys)
+    return f"{config.model.name} is usually sampled at {theirs}; this run samples at {here}"
 
 
 def check_run_folder(config: Config | TextConfig, *, resume: bool) -> None:
@@ -237,6 +249,8 @@ def run_training(
     )
     if slow := slow_format(config, accelerator.device.type):
         warn(slow)
+    if otherwise := sampled_otherwise(config):
+        warn(otherwise)
     if resume and accelerator.is_main_process:
         lines = [*changes(path, config).values()]  # the new values hold from here on
         if over and lines:

@@ -162,6 +162,10 @@ def _open(name: str, front: str, folder: str | None) -> _Layer:
 def _sections(content: bytes, where: str) -> dict[str, Any]:
     """The tree that a file holds, its keys and values not yet validated."""
     tree = parse_yaml(content, where)
+    if isinstance(tree, dict) and {"model_type", "preset"} & tree.keys():
+        raise ConfigError(
+            f"{where}: describes a model, and is no recipe; a recipe names it: t2i-credit train RECIPE model.name={where}"
+        )
     if tree is None:
         raise ConfigError(f"{where}: is empty; write at least one section (model: ...)")
     if not isinstance(tree, dict):

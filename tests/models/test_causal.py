@@ -23,8 +23,10 @@ from tiny_causal import (
 
 import t2i_credit
 from t2i_credit.api.export import export
+from t2i_credit.api.launch import sampled_otherwise
 from t2i_credit.api.sample import sample_to_folder
-from t2i_credit.errors import ModelError
+from t2i_credit.config.schema import load_config
+from t2i_credit.errors import ConfigError, ModelError
 from t2i_credit.interfaces import DifferentiableDecoder, Prompt
 from t2i_credit.models import check_pretrained, description, load_pretrained
 from t2i_credit.models.causal import CausalImageModel
@@ -189,20 +191,40 @@ WRONG = {
     "no prompt": ({"prompt": "an image<boi>"}, "prompt: holds {prompt} 0 times"),
     "a marker of many tokens": ({"prompt": "{prompt}<begin image>"}, "'<begin image>' is "),
     "another marker": ({"null_prompt": "<nothing here>"}, "null_prompt: "),
-    "a row end of two tokens": ({"row_end": "red circle"}, "'red circle' is 2 tokens"),
+    "a row end of two tokens": ({"row_end": "red circle"}, "row_end: 'red circle' is 2 tokens"),
     "a grid that leaves no room": ({"grid": [16, 16]}, "grid: 16 x 16 tokens leave no room"),
-    "a grid of nothing": ({"grid": [0, 4]}, "grid.0: "),
-    "a grid of one side": ({"grid": [4]}, "grid: "),
+    "a grid of nothing": ({"grid": [0, 4]}, "grid: [0, 4] is not allowed; rows and columns"),
+    "a grid of one side": ({"grid": [4]}, "grid: [4] is not allowed; rows and columns"),
+    "a grid of words": ({"grid": ["four", 4]}, "grid: ['four', 4] is not allowed; rows"),
+    "a grid of one number": ({"grid": 16}, "grid: 16 is not allowed; rows and columns"),
+    "no grid": ({"grid": None}, "grid: missing; rows and columns"),
+    "codes of another word": ({"codes": "aftertext"}, "codes: 'aftertext' is not allowed; after_t"),
+    "codes on special tokens": ({"codes": 0}, "codes: place 0 of the vocabulary is a special to"),
+    "codes on a marker": ({"codes": 9, "row_end": "a"}, "place 9 of the vocabulary is the row end"),
     "an unknown key": ({"offset": 7}, "offset: unknown key (allowed: model_type"),
+    "a misspelt key": ({"nul_prompt": "x"}, "nul_prompt: unknown key; did you mean null_prompt?"),
+    "a misspelt inner key": (
+        {"image_tokenizer": {"kind": "chameleon", "pth": "images"}},
+        "image_tokenizer.pth: unknown key; did you mean path? (allowed: kind, path",
+    ),
+    "a text for a number": (
+        {"sampling": {"cfg_scale": "three"}},
+        "sampling.cfg_scale: 'three' is not allowed; a number, 0 to 100",
+    ),
+    "no type": ({"model_type": None}, "model_type: missing; 'causal_image' says"),
     "another kind": ({"image_tokenizer": {"kind": "vqgan", "path": "images"}}, "known: chameleon"),
     "no image tokenizer": (
         {"image_tokenizer": {"kind": "chameleon", "path": "nothing"}},
         "image_tokenizer.path: 'nothing': no such folder",
     ),
+    "files of another kind": (
+        {"image_tokenizer": {"kind": "vq_model", "path": "images"}},
+        "model.yaml: image_tokenizer, of kind vq_model: ",
+    ),
     "no language model": ({"language_model": "nothing"}, "language_model: 'nothing': no such"),
     "an encoder of pictures": ({"architecture": "vit"}, "no causal language model"),
     "an architecture nobody knows": ({"architecture": "os:abort"}, "no causal language model"),
-    "sampling of nothing": ({"sampling": {"top_p": 0.0}}, "sampling.top_p: "),
+    "sampling of nothing": ({"sampling": {"top_p": 0.0}}, "sampling.top_p: 0.0 is not allowed"),
     "another type": ({"model_type": "janus"}, "model_type: 'janus' is not allowed"),
     "levels of nothing": (
         {"image_tokenizer": {"kind": "torchscript", "path": "images"}},
@@ -217,6 +239,32 @@ def test_a_description_that_does_not_fit_is_one_line(parts: Path, case: str) -> 
     place = describe(parts / "model.yaml", **keys)
     found = refusal(place)
     assert said in found and str(parts) in found
+
+
+def test_a_description_is_no_recipe_and_a_missing_file_no_folder(parts: Path) -> None:
+    place = describe(parts / "model.yaml")
+    with pytest.raises(ConfigError, match="describes a model, and is no recipe; a recipe names it"):
+        load_config(str(place))
+    assert "no such file" in refusal(parts / "modle.yaml")
+
+
+def test_a_training_under_another_sampling_says_so(root: Path) -> None:
+    path = describe(root / "said.yaml")
+    config = load_config("shapes/grpo", [f"model.name={path}", "rollout.cfg_scale=7"])
+    said = sampled_otherwise(config)
+    assert said is not None
+    assert said.endswith(
+        "at temperature 0.99, top_k 20, top_p 0.96; this run samples at rollout.temperature=1, "
+        "rollout.top_k=0, rollout.top_p=1"
+    )
+    same = ["rollout.temperature=0.99", "rollout.top_k=20", "rollout.top_p=0.96"]
+    assert (
+        sampled_otherwise(
+            load_config("shapes/grpo", [f"model.name={path}", "rollout.cfg_scale=7", *same])
+        )
+        is None
+    )
+    assert sampled_otherwise(load_config("shapes/grpo")) is None
 
 
 def test_a_layer_that_looks_back_less_far_than_the_image_is_refused(parts: Path) -> None:

@@ -157,7 +157,7 @@ def metrics_of(run: Run) -> list[dict[str, Any]]:
     """
     reader = RunReader(run.path)
     lines, steps = reader.metrics(), reader.status().total
-    found = [line.get("step") for line in lines]
+    found: list[Any] = [line.get("step") for line in lines]
     if not found or found[-1] != steps or found != list(range(found[0], steps + 1)):
         raise RunError(
             f"{reader.path / 'metrics.jsonl'}: holds {len(found)} lines, up to step {found[-1] if found else 0}; this run "
