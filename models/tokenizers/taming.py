@@ -116,7 +116,7 @@ def _sizes(path: Path) -> dict[str, Any]:
         raise ModelError(
             f"{path}: model.params.ddconfig: missing; is this a VQGAN's configuration?"
         )
-    found = {ours: at.get(theirs) for ours, theirs in _SIZES.items()}
+    found: dict[str, Any] = {ours: at.get(theirs) for ours, theirs in _SIZES.items()}
     found |= {"embed_dim": params.get("embed_dim"), "num_embeddings": params.get("n_embed")}
     names = {"embed_dim": "embed_dim", "num_embeddings": "n_embed", **_SIZES}
     for ours, value in found.items():
