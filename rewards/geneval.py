@@ -157,8 +157,8 @@ def _record(prompt: Prompt) -> dict[str, Any]:
     """The prompt's GenEval record, which it must have."""
     if prompt.spec is None:
         raise PromptError(
-            f"reward.geneval: prompt {prompt.text!r} has no GenEval record, by which it is judged; other rewards take any text, "
-            "such as reward={clip: {model: embedded}}"
+            f"prompt {prompt.text!r}: no spec; the geneval reward needs a GenEval record to judge by; others take any text, such as "
+            "reward={clip: {model: embedded}}"
         )
     return dict(prompt.spec)
 
