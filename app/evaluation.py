@@ -13,11 +13,11 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ..api.models import run_of
+from ..api.models import base_name, run_of
 from ..errors import RunError, UserError
 from ..heatmap.text import printable
 from ..measure.intervals import verdict
-from ..models import embedded_names, world_of
+from ..models import world_of
 from ..run_folder.reader import RunReader
 from . import components, rewarded, words
 from .compared import evaluation_times
@@ -99,13 +99,6 @@ def _no_scores(why: str, *_: object) -> list[Any]:
     return [note, "", _nothing(), ""]
 
 
-def began_with(reader: RunReader) -> str:
-    """The name of the generator that a run began with."""
-    section = reader.config().get("model")
-    name = section.get("name") if isinstance(section, dict) else None
-    return name if isinstance(name, str) else embedded_names()[0]
-
-
 @or_in_words(_no_scores)
 def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
     """The bars, the table, the gallery and the warnings of an evaluation of a run."""
@@ -115,7 +108,7 @@ def update(shelf: RunShelf, run: str | None, asked: object = None) -> list[Any]:
     name = shown_name(reader.evaluations(), asked)
     samples, model = ("answers", "arithmetic") if is_text(reader) else ("images", "shapes")
     if name is None:
-        base = model if is_text(reader) else began_with(reader)
+        base = model if is_text(reader) else base_name(reader.config()) or model
         foreign = not is_text(reader) and world_of(base) is None and run_of(base) is None
         more = " --prompts FILE" if foreign else ""  # the embedded world's prompts are not its own
         note = components.note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,22 @@ def usual_world(name: str) -> str:
             break
         name = str(_trained_with(name, "model").get("name", ""))
     return world_of(name) or WORLDS[0]
+
+
+def began_with(name: str) -> str | None:
+    """The name of the generator that a run began with; None of what is no run.
+
+    Raises:
+        RunError: the run's configuration cannot be read.
+    """
+    return base_name({"model": _trained_with(name, "model")})
+
+
+def base_name(config: Mapping[str, Any]) -> str | None:
+    """The generator that a run's configuration names; None where it names none."""
+    section = config.get("model")
+    found = section.get("name") if isinstance(section, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def usual_negative(name: str) -> str | None:

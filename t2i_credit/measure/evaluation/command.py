@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...api.models import (
+    began_with,
     check_model,
     run_of,
     usual_batch_size,
@@ -20,6 +21,7 @@ from ...api.models import (
 from ...api.objects import load_detector
 from ...errors import UserError
 from ...interfaces import Prompt
+from ...models import embedded_names
 from ...prompts.batches import with_negative
 from ...prompts.files import load_prompts
 from ...prompts.records import WORLDS
@@ -141,6 +143,11 @@ def evaluate_model(
         )
     if line := trained_on(model, prompts):
         work.tell(line)
+    base = began_with(model)
+    if against in embedded_names() and base not in (None, against):
+        work.tell(
+            f"--against {against}: {model} began with {base}, so what is called before is another model"
+        )
     about |= identity(model)
     about |= {} if negative is None else {"negative": negative}
     return work.report(

@@ -190,6 +190,14 @@ def test_all_prompts_may_have_one_negative_and_a_run_trained_under_one_says_so(
     assert len(told) == 1
 
 
+def test_a_before_that_the_run_did_not_begin_with_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    for base, lines in (("shapes", 0), ("mine.yaml", 1)):
+        monkeypatch.setattr(judging, "began_with", lambda name, base=base: base)
+        by_rewards(against="shapes", warn=told.append)
+        assert len([line for line in told if "painter began with mine.yaml" in line]) == lines
+
+
 def test_a_stopped_evaluation_says_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     load, calls = judging.load_rewards, []
 
