@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ full = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, a disk tha
 
 def command(*words: str, where: str, **more: str) -> subprocess.CompletedProcess[str]:
     """A command in a shell, with its output as `where` says."""
-    line = " ".join([sys.executable, "-m", "t2i_credit.cli", *words, where])
+    line = " ".join([shlex.quote(sys.executable), "-m", "t2i_credit.cli", *words, where])
     shell = ["bash", "-o", "pipefail", "-c", line]
     return subprocess.run(
         shell, env=ENVIRONMENT | more, capture_output=True, text=True, check=False
