@@ -236,20 +236,15 @@ def shown(steps: Sequence[FreshStep], titles: Sequence[str]) -> dict[str, Any]:
 
 def _rewards(rollout: Rollout) -> Any:
     """(G,) verdicts of the embedded judge."""
-    from ..rewards import REWARDS
-
-    judge = REWARDS["geneval"](detector=_judge(rollout))
-    return judge(rollout.images, rollout.prompts).to(rollout.tokens.device)
+    return _judge_of(rollout)(rollout.images, rollout.prompts).to(rollout.tokens.device)
 
 
 def _looked(model: Any, rollout: Rollout, rewards: Any) -> Any:
     """(G, T) which objects the embedded judge found right (+) or wrong (-), for its rewards (G,)."""
     from ..config.sections import RewardConfig
-    from ..rewards import REWARDS
     from ..rewards.maps import PartMap, RewardMaps
 
-    judge = REWARDS["geneval"](detector=_judge(rollout))
-    part = PartMap("geneval", 1.0, judge, RewardConfig.model_validate(LOOKS))
+    part = PartMap("geneval", 1.0, _judge_of(rollout), RewardConfig.model_validate(LOOKS))
     return RewardMaps([part], {}, None)(model, rollout, {"geneval": rewards}, seed=0)
 
 
@@ -259,11 +254,18 @@ def _objects(rollout: Rollout) -> list[Any]:
 
     return [
         [{**one, "mask": encode_mask(one["mask"])} for one in objects]
-        for objects in describe_world(_judge(rollout))(rollout)
+        for objects in describe_world(_world_of(rollout))(rollout)
     ]
 
 
-def _judge(rollout: Rollout) -> str:
+def _judge_of(rollout: Rollout) -> Any:
+    """The embedded judge of the prompts."""
+    from ..rewards import REWARDS
+
+    return REWARDS["geneval"](detector=_world_of(rollout))
+
+
+def _world_of(rollout: Rollout) -> str:
     """The world of the prompts, whose detector judges."""
     return known_prompt(rollout.prompts[0].text, None)[1] or WORLDS[0]
 

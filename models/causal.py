@@ -27,9 +27,8 @@ from transformers import __version__ as version
 from transformers.utils import logging
 
 from ..errors import ModelError
-from ..prompts.limits import shortened
 from .bounds import read_object
-from .decoding import PromptCondition, left_padded
+from .decoding import PromptCondition, left_padded, require_room
 from .description import PROMPT, Description, read_description
 from .files import HUB_ID, TOKENIZER, inside, load_part, load_weights, require_one, snapshot
 from .tokenizers import ImageTokenizer, read_image_tokenizer
@@ -122,10 +121,7 @@ class CausalImageModel(VocabularyImageModel):
         """Token ids of a text, and which of them cover letters from `first` to before `end`."""
         found = self.text_tokenizer(text, return_offsets_mapping=True)
         ids = list(found["input_ids"])
-        if len(ids) > self.prompt_limit:
-            raise ModelError(
-                f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
-            )
+        require_room(text, len(ids), self.prompt_limit)
         return ids, [first <= a < b <= end for a, b in found["offset_mapping"]]
 
     def _null_ids(self, text: str) -> list[int]:
@@ -157,19 +153,15 @@ class CausalImageModel(VocabularyImageModel):
         return ids
 
     def _row_end(self) -> int | None:
-        if self.description.row_end is None:
-            return None
-        try:
-            return self._one(self.description.row_end)
-        except ModelError as error:
-            raise ModelError(f"row_end: {error}") from None
+        token = self.description.row_end
+        return None if token is None else self._one("row_end", token)
 
-    def _one(self, token: str) -> int:
-        """The id of a text that is one token."""
+    def _one(self, key: str, token: str) -> int:
+        """The id of a text that is one token; `key` of the description has it."""
         ids = self.text_tokenizer(token, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
             raise ModelError(
-                f"{token!r:.80} is {len(ids)} tokens to this text tokenizer; it must be one: is it that of this model?"
+                f"{key}: {token!r:.80} is {len(ids)} tokens to this text tokenizer; it must be one: is it that of this model?"
             )
         return int(ids[0])
 
@@ -177,10 +169,7 @@ class CausalImageModel(VocabularyImageModel):
         """Every marker of the templates, such as <boi>, is one token; neither it nor a special token lies among the codes."""
         taken = dict.fromkeys(self.text_tokenizer.all_special_ids, "a special token")
         for key, marker in self.description.markers():
-            try:
-                taken[self._one(marker)] = f"the marker {marker}"
-            except ModelError as error:
-                raise ModelError(f"{key}: {error}") from None
+            taken[self._one(key, marker)] = f"the marker {marker}"
         if self.row_end is not None:
             taken[self.row_end] = "the row end"
         if found := sorted(taken.keys() & set(self.code_ids.tolist())):

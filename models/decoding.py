@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from ..errors import ModelError
+from ..prompts.limits import shortened
 from .bounds import require_ids
 
 
@@ -58,6 +60,14 @@ class PromptCondition:
             self,
             inputs=self.inputs[self.prompts :],
             attention_mask=self.attention_mask[self.prompts :],
+        )
+
+
+def require_room(text: str, tokens: int, most: int) -> None:
+    """Raises ModelError for a prompt of more tokens than fit."""
+    if tokens > most:
+        raise ModelError(
+            f"prompt {shortened(text)!r}: {tokens} tokens; the model takes at most {most}"
         )
 
 

@@ -13,9 +13,8 @@ from typing import Any
 from transformers import Emu3ForConditionalGeneration, Emu3Processor
 
 from ..errors import ModelError
-from ..prompts.limits import shortened
 from .bounds import read_object
-from .decoding import PromptCondition, left_padded
+from .decoding import PromptCondition, left_padded, require_room
 from .files import load_processor, load_weights
 from .tokenizers.base import ImageScale
 from .tokenizers.emu3 import Emu3Tokenizer
@@ -85,10 +84,7 @@ class Emu3ImageModel(VocabularyImageModel):
 
     def _ids(self, text: str) -> list[int]:
         ids = self.processor(text=text, return_for_image_generation=True)["input_ids"][0]
-        if len(ids) > self.prompt_limit:
-            raise ModelError(
-                f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
-            )
+        require_room(text, len(ids), self.prompt_limit)
         return list(ids)
 
     # Disk

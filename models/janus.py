@@ -14,8 +14,7 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration, JanusProcessor
 
 from ..errors import ModelError
-from ..prompts.limits import shortened
-from .decoding import PromptCondition, left_padded
+from .decoding import PromptCondition, left_padded, require_room
 from .files import load_processor, load_weights
 from .llama_image import LlamaImageModel
 from .templates import PROMPT, frame
@@ -87,10 +86,7 @@ class JanusImageModel(TokenizedImages, LlamaImageModel):
         before, after = self._frame
         ids = self.processor(text=before + text + after, generation_mode="image")["input_ids"]
         ids = ids[0].tolist()
-        if len(ids) > self.prompt_limit:
-            raise ModelError(
-                f"prompt {shortened(text)!r}: {len(ids)} tokens; the model takes at most {self.prompt_limit}"
-            )
+        require_room(text, len(ids), self.prompt_limit)
         return ids
 
     def _null_ids(self, ids: list[int]) -> list[int]:
