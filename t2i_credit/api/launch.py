@@ -19,7 +19,6 @@ from ..config.text import TextConfig
 from ..errors import RunError
 from ..yaml_text import write_yaml
 from .memory import out_of_memory
-from .models import usual_sampling
 from .parts import Parts, prepare
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -100,9 +99,12 @@ def slow_format(config: Config, device: str) -> str | None:
 
 def sampled_otherwise(config: Config) -> str | None:
     """A line about a described generator that is trained under another sampling than its description names."""
-    usual, ours = usual_sampling(config.model.name), config.rollout.sampling
-    keys = [key for key in usual if key in ours and usual[key] != ours[key]]
-    if len(usual) < 2 or not keys:  # a description names more than a guidance
+    from ..models.description import described
+
+    if (description := described(Path(config.model.name))) is None:
+        return None
+    usual, ours = description.sampling.model_dump(exclude_none=True), config.rollout.sampling
+    if not (keys := [key for key in usual if usual[key] != ours[key]]):
         return None
     theirs = ", ".join(f"{key} {usual[key]:g}" for key in keys)
     here = ", ".join(f"rollout.{key}={ours[key]:g}" for key in keys)

@@ -265,6 +265,11 @@ def test_a_training_under_another_sampling_says_so(root: Path) -> None:
         is None
     )
     assert sampled_otherwise(load_config("shapes/grpo")) is None
+    alone = describe(root / "alone.yaml", sampling={"cfg_scale": 6.0})
+    said = sampled_otherwise(load_config("shapes/grpo", [f"model.name={alone}"]))
+    assert said is not None and said.endswith(
+        "at cfg_scale 6; this run samples at rollout.cfg_scale=2"
+    )
 
 
 def test_a_layer_that_looks_back_less_far_than_the_image_is_refused(parts: Path) -> None:
